@@ -1,0 +1,1 @@
+//! The declaration: TOML layers, checked and compiled.

@@ -1,0 +1,1 @@
+//! Ebbtide system calls.
