@@ -1,1 +1,96 @@
-//! The declaration: TOML layers, checked and compiled.
+//! The declaration: TOML layers, read, checked and compiled.
+//!
+//! [`read_layers`] reads the files, [`check`] finds every problem of all of them at once, and
+//! [`Declaration::compile`] makes the canonical form that a boot reads.
+
+mod check;
+mod compile;
+mod entries;
+mod file;
+mod layers;
+mod merge;
+mod path;
+mod problem;
+mod read;
+mod schema;
+mod stores;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::compiled::{Backend, Class, DeviceSpec, Entry, StoreName};
+
+pub use check::check;
+pub use compile::CompileError;
+pub use layers::{ReadError, read_file, read_layers};
+pub use problem::{Mark, Problem, Report, Severity};
+pub use schema::schema;
+
+/// The version of the file format that this program reads.
+pub const VERSION: u32 = 1;
+
+/// The container's path where the declaration names none.
+pub const DEFAULT_CONTAINER: &str = "ebbtide";
+
+/// The trees that ask for a decision: kept whole, or ephemeral with entries below them.
+pub const DECISIONS: [&str; 3] = ["/home", "/root", "/srv"];
+
+/// One file of the declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name for people: safe to print.
+    pub name: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// What [`check`] found.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The declaration, if no problem is an error.
+    pub declaration: Option<Declaration>,
+    /// All problems of all files, in the order of files and lines.
+    pub problems: Vec<Problem>,
+}
+
+/// All layers, checked and merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// How the root is made. A fragment with only `[keep]` has none.
+    pub root: Option<RootDeclaration>,
+    /// The stores by name.
+    pub stores: BTreeMap<StoreName, StoreDeclaration>,
+    /// The entries, built-in ones included, sorted by path so that parents precede children.
+    pub entries: Vec<Entry>,
+}
+
+/// The table `[root]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootDeclaration {
+    /// Which backend makes roots.
+    pub backend: Backend,
+    /// The device that holds the container.
+    pub device: DeviceSpec,
+    /// The container's path below the volume's top level, without a leading slash.
+    pub container: PathBuf,
+    /// Which container it must be; absent until `init` has made one.
+    pub uuid: Option<Uuid>,
+    /// Mount options of the root.
+    pub options: Vec<String>,
+    /// Those of [`DECISIONS`] that are deliberately not kept whole.
+    pub ephemeral: Vec<PathBuf>,
+}
+
+/// A table `[store.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreDeclaration {
+    /// The device that holds it.
+    pub device: DeviceSpec,
+    /// The subvolume's path below the volume's top level, without a leading slash.
+    pub subvolume: Option<PathBuf>,
+    /// What kind of data it holds.
+    pub class: Class,
+}

@@ -1,0 +1,79 @@
+//! From sources to a declaration, with every problem of every file.
+
+use super::merge::{Merged, merge};
+use super::problem::{Problem, Severity, line_and_column};
+use super::{
+    DEFAULT_CONTAINER, Declaration, Outcome, RootDeclaration, SourceFile, StoreDeclaration,
+    entries, read, stores,
+};
+use crate::compiled::Origin;
+
+/// Checks the layers of a declaration, given in their order: later ones win.
+pub fn check(sources: &[SourceFile]) -> Outcome {
+    let mut problems = Vec::new();
+    let files: Vec<_> = sources
+        .iter()
+        .enumerate()
+        .map(|(index, source)| read::read(index, source, &mut problems))
+        .collect();
+    let whole = files.iter().all(Option::is_some);
+    let merged = merge(files.into_iter().flatten(), &mut problems);
+    stores::check(&merged, whole, &mut problems);
+    entries::check(&merged, whole, &mut problems);
+    problems.extend(unpinned(&merged));
+    problems.sort_by_key(|problem| (problem.mark.file, problem.mark.span.start));
+    let usable = !problems.iter().any(Problem::is_error);
+    let declaration = if usable { declaration(&merged, sources) } else { None };
+    Outcome { declaration, problems }
+}
+
+/// The note that no container has been made yet.
+fn unpinned(merged: &Merged) -> Option<Problem> {
+    let root = merged.root.as_ref().filter(|root| root.sound && root.uuid.is_none())?;
+    Some(Problem {
+        severity: Severity::Note,
+        message: "`[root]` has no `uuid`: it is not tied to a container yet".to_owned(),
+        mark: root.place.mark(""),
+        other: None,
+        hint: Some("`ebbtide init` makes the container and writes its UUID here".to_owned()),
+    })
+}
+
+/// The result; `None` only where a problem has been noted.
+fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
+    let root = match &merged.root {
+        None => None,
+        Some(root) => Some(RootDeclaration {
+            backend: root.backend.as_ref()?.value,
+            device: root.device.as_ref()?.value.clone(),
+            container: root
+                .container
+                .as_ref()
+                .map_or_else(|| DEFAULT_CONTAINER.into(), |at| at.value.clone()),
+            uuid: root.uuid.as_ref().map(|at| at.value),
+            options: root.options.iter().map(|at| at.value.clone()).collect(),
+            ephemeral: root.ephemeral.iter().map(|at| at.value.clone()).collect(),
+        }),
+    };
+    let stores = merged
+        .stores
+        .iter()
+        .map(|(name, store)| {
+            let own = store.device.as_ref().map(|at| &at.value);
+            let device = own.or(root.as_ref().map(|root| &root.device))?.clone();
+            let subvolume = store.subvolume.as_ref().map(|at| at.value.clone());
+            let class = store.class.as_ref().map(|at| at.value).unwrap_or_default();
+            Some((name.clone(), StoreDeclaration { device, subvolume, class }))
+        })
+        .collect::<Option<_>>()?;
+    let entries = entries::resolve(&merged.entries, |entry| {
+        let place = &entry.path.place;
+        let source = sources.get(place.file);
+        let line = source.map_or(0, |source| line_and_column(&source.text, place.span.start).0);
+        Origin {
+            file: source.map_or_else(String::new, |source| source.name.clone()),
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+        }
+    });
+    Some(Declaration { root, stores, entries })
+}

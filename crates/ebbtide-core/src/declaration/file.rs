@@ -1,0 +1,205 @@
+//! What one file of the declaration says, each value with its place.
+//!
+//! The JSON schema is derived from these types; their documentation is what an editor shows.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use uuid::Uuid;
+
+use super::problem::Mark;
+use super::schema as shape;
+use crate::compiled::{
+    Backend, Class, DeviceSpec, Kind, Mode, MountOption, Parent, Principal, StoreName,
+};
+
+/// A range of bytes in one of the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Index of the file.
+    pub file: usize,
+    /// Range of bytes.
+    pub span: Range<usize>,
+}
+
+impl Place {
+    /// Labels the place.
+    pub(super) fn mark(&self, label: impl Into<String>) -> Mark {
+        Mark { file: self.file, span: self.span.clone(), label: label.into() }
+    }
+
+    /// Whether it comes earlier, in the order of layers and then of bytes.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        (self.file, self.span.start) < (other.file, other.span.start)
+    }
+}
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// What this machine keeps when everything else is forgotten at boot.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "EbbtideDeclaration")]
+pub(super) struct File {
+    /// The version of this format: always 1.
+    #[schemars(with = "u32", extend("enum" = [1]))]
+    #[expect(dead_code, reason = "checked when read; here for the schema")]
+    pub version: (),
+    /// How the root is made at every boot.
+    pub root: Option<Root>,
+    /// Persistent storage, by name. A store named `state` is required.
+    #[schemars(with = "Option<shape::Stores>")]
+    pub store: BTreeMap<StoreName, Store>,
+    /// The paths that are kept.
+    #[schemars(with = "Option<Keep>")]
+    pub keep: Keep,
+}
+
+/// How the root is made at every boot.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Root {
+    #[schemars(skip)]
+    pub place: Place,
+    /// Whether all of it could be read: else nothing in it can be called missing.
+    #[schemars(skip)]
+    pub sound: bool,
+    /// How roots are made and put away.
+    #[schemars(required)]
+    pub backend: Option<At<Backend>>,
+    /// The device that holds the container.
+    #[schemars(required, with = "shape::Device")]
+    pub device: Option<At<DeviceSpec>>,
+    /// The one place on the volume that Ebbtide owns: a path below its top level.
+    #[schemars(with = "Option<shape::RelativePath>", extend("default" = "ebbtide"))]
+    pub container: Option<At<PathBuf>>,
+    /// The UUID in the container's marker; `ebbtide init` writes it.
+    #[schemars(with = "Option<shape::UuidText>")]
+    pub uuid: Option<At<Uuid>>,
+    /// Mount options of the root, besides `subvol=` and `noatime`, which are always there.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub options: Vec<At<String>>,
+    /// Trees that are deliberately not kept whole; entries may lie below them.
+    #[schemars(with = "Option<Vec<shape::Decision>>")]
+    pub ephemeral: Vec<At<PathBuf>>,
+}
+
+/// A store: persistent storage outside the root, a plain tree that mirrors the paths it keeps.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Store {
+    #[schemars(skip)]
+    pub place: Place,
+    /// Whether all of it could be read: else nothing in it can be called missing.
+    #[schemars(skip)]
+    pub sound: bool,
+    /// The device that holds it; without one, the root's.
+    #[schemars(with = "Option<shape::Device>")]
+    pub device: Option<At<DeviceSpec>>,
+    /// Its subvolume's path below the top level of the volume; required on the root's device.
+    #[schemars(with = "Option<shape::RelativePath>")]
+    pub subvolume: Option<At<PathBuf>>,
+    /// What kind of data it holds.
+    #[schemars(extend("default" = "state"))]
+    pub class: Option<At<Class>>,
+}
+
+/// The paths that are kept.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Keep {
+    /// Directories, each with all that lies below it.
+    #[schemars(with = "Option<Vec<shape::EntryForm>>")]
+    pub directories: Vec<Entry>,
+    /// Single regular files.
+    #[schemars(with = "Option<Vec<shape::EntryForm>>")]
+    pub files: Vec<Entry>,
+}
+
+/// A path that is kept, with how and as whose.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Entry {
+    #[schemars(skip)]
+    pub kind: Kind,
+    /// Absolute, and in its one normal spelling.
+    #[schemars(with = "shape::AbsolutePath")]
+    pub path: At<PathBuf>,
+    /// The store that keeps it.
+    #[schemars(with = "Option<shape::StoreNameText>", extend("default" = "state"))]
+    pub store: Option<At<StoreName>>,
+    /// How it is put in place.
+    #[schemars(extend("default" = "bind"))]
+    pub method: Option<At<Attachment>>,
+    /// Its owner, by name or by number.
+    #[schemars(with = "Option<shape::Owner>")]
+    pub user: Option<Principal>,
+    /// Its group, by name or by number.
+    #[schemars(with = "Option<shape::Owner>")]
+    pub group: Option<Principal>,
+    /// Its permission bits.
+    #[schemars(with = "Option<shape::ModeText>")]
+    pub mode: Option<Mode>,
+    /// Owner and mode of parents that have to be made and that nothing else knows.
+    #[schemars(with = "Option<shape::ParentTable>")]
+    pub parent: Option<Parent>,
+    /// Options of its bind mount, besides those of the store.
+    #[schemars(with = "Option<Vec<MountOption>>")]
+    pub options: Vec<At<MountOption>>,
+    /// Whether it is passed over in silence while it has no data.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub optional: bool,
+}
+
+impl Entry {
+    /// An entry that says nothing but its path.
+    pub(super) fn new(kind: Kind, path: At<PathBuf>) -> Self {
+        Self {
+            kind,
+            path,
+            store: None,
+            method: None,
+            user: None,
+            group: None,
+            mode: None,
+            parent: None,
+            options: Vec::new(),
+            optional: false,
+        }
+    }
+}
+
+/// A method that can be declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename = "Method", rename_all = "lowercase")]
+pub(super) enum Attachment {
+    /// A bind mount from the store.
+    Bind,
+    /// A symbolic link into the store.
+    Symlink,
+}

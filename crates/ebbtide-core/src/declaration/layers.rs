@@ -1,0 +1,167 @@
+//! Reading the files of the declaration.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use super::SourceFile;
+
+/// The most bytes that a file may have.
+const LIMIT: u64 = 1 << 20;
+
+/// Vendor and packages.
+const VENDOR: &str = "usr/lib/ebbtide";
+/// The administrator's file.
+const MAIN: &str = "etc/ebbtide/ebbtide.toml";
+/// The administrator's fragments.
+const FRAGMENTS: &str = "etc/ebbtide/ebbtide.d";
+
+/// Why a file of the declaration could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The system refused.
+    #[error("cannot read {}", shown(path))]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory, a device or a pipe.
+    #[error("{} is not a regular file", shown(.0))]
+    NotAFile(PathBuf),
+    /// More than a declaration can need.
+    #[error("{} is larger than 1 MiB", shown(.0))]
+    TooLarge(PathBuf),
+    /// TOML is UTF-8.
+    #[error("{} is not UTF-8: byte {offset}, in line {line}, begins no character", shown(path))]
+    NotUtf8 {
+        /// Which file.
+        path: PathBuf,
+        /// The first byte that is wrong, counted from 0.
+        offset: usize,
+        /// The line that it is in, counted from 1.
+        line: usize,
+    },
+}
+
+/// Reads all layers below a system's root, in their order: vendor, the administrator's file, its
+/// fragments. Directories and files that are not there are passed over.
+///
+/// Links are followed as that system would follow them: on some, all of `/etc` is links. The names
+/// of the results are those that the system itself uses, without `sysroot`.
+pub fn read_layers(sysroot: &Path) -> Result<Vec<SourceFile>, ReadError> {
+    let root = System::open(sysroot)?;
+    let mut files = root.list(Path::new(VENDOR))?;
+    files.push(PathBuf::from(MAIN));
+    files.extend(root.list(Path::new(FRAGMENTS))?);
+    let mut sources = Vec::with_capacity(files.len());
+    for file in files {
+        let path = sysroot.join(&file);
+        if let Some(descriptor) = root.open_below(&file, OFlags::NONBLOCK)? {
+            let text = read(&path, descriptor.into())?;
+            sources.push(SourceFile { name: shown(&Path::new("/").join(file)), text });
+        }
+    }
+    Ok(sources)
+}
+
+/// Reads one file, as the whole declaration.
+pub fn read_file(path: &Path) -> Result<SourceFile, ReadError> {
+    // Opening a pipe must not wait for its other end.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = openat(CWD, path, flags, Mode::empty()).map_err(|errno| failed(path, errno))?;
+    Ok(SourceFile { name: shown(path), text: read(path, file.into())? })
+}
+
+/// The root of a system, perhaps not of the running one.
+struct System<'p> {
+    path: &'p Path,
+    descriptor: OwnedFd,
+}
+
+impl<'p> System<'p> {
+    fn open(path: &'p Path) -> Result<Self, ReadError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = openat(CWD, path, flags, Mode::empty()).map_err(|e| failed(path, e))?;
+        Ok(Self { path, descriptor })
+    }
+
+    /// Opens a path as the system itself would; `None` if it is not there.
+    fn open_below(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>, ReadError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
+        match openat2(&self.descriptor, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            // Filtered away in some containers; the running system's own root needs no care.
+            Err(Errno::NOSYS | Errno::PERM) if self.path == Path::new("/") => {
+                openat(&self.descriptor, path, flags, Mode::empty())
+            }
+            result => result,
+        }
+        .map_or_else(
+            |errno| match errno {
+                Errno::NOENT => Ok(None),
+                errno => Err(failed(&self.path.join(path), errno)),
+            },
+            |descriptor| Ok(Some(descriptor)),
+        )
+    }
+
+    /// The `*.toml` files of a directory, sorted by the bytes of their names.
+    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
+        let Some(descriptor) = self.open_below(directory, OFlags::DIRECTORY)? else {
+            return Ok(Vec::new());
+        };
+        let failed = |errno| failed(&self.path.join(directory), errno);
+        let mut files = Vec::new();
+        for entry in Dir::new(descriptor).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+            // What starts with a dot is an editor's or a package manager's.
+            let hidden = name.as_os_str().as_bytes().starts_with(b".");
+            if !hidden && name.extension() == Some(OsStr::new("toml")) {
+                files.push(directory.join(name));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn failed(path: &Path, error: impl Into<io::Error>) -> ReadError {
+    ReadError::Io { path: path.to_owned(), source: error.into() }
+}
+
+/// A path for people.
+fn shown(path: &Path) -> String {
+    ebbtide_sys::escape(path.as_os_str().as_bytes())
+}
+
+fn read(path: &Path, file: File) -> Result<String, ReadError> {
+    if !file.metadata().map_err(|error| failed(path, error))?.is_file() {
+        return Err(ReadError::NotAFile(path.to_owned()));
+    }
+    decode(path, bytes(path, file)?)
+}
+
+fn bytes(path: &Path, file: File) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| failed(path, error))?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(ReadError::TooLarge(path.to_owned()));
+    }
+    Ok(bytes)
+}
+
+fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, ReadError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..offset].split(|&byte| byte == b'\n').count();
+        ReadError::NotUtf8 { path: path.to_owned(), offset, line }
+    })
+}

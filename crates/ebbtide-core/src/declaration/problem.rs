@@ -1,0 +1,254 @@
+//! What is wrong with a declaration, where, and what to do about it.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Element, Level, Renderer, Snippet};
+use serde::Serialize;
+
+use super::SourceFile;
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The declaration cannot be used.
+    Error,
+    /// The declaration works, but perhaps not as meant.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// A place in a file, and what is to be said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Index into the sources that were checked.
+    pub file: usize,
+    /// Range of bytes.
+    pub span: Range<usize>,
+    /// A few words, shown beside the caret; may be empty.
+    pub label: String,
+}
+
+/// A problem of a declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one line, safe to print.
+    pub message: String,
+    /// Where.
+    pub mark: Mark,
+    /// The other place, where two places contradict each other.
+    pub other: Option<Mark>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// A problem for machines: the element of `problems` in `ebbtide check --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The file's name.
+    pub file: String,
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// Whether it keeps the declaration from being used.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// Draws the problem with its excerpts, as rustc does. Nothing in the result but the colours
+    /// is a control character, other than newlines.
+    ///
+    /// `sources` are those that were checked.
+    pub fn render(&self, sources: &[SourceFile], color: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
+        };
+        let mut group =
+            level.primary_title(printable(&self.message)).elements(self.excerpts(sources));
+        if let Some(hint) = &self.hint {
+            group = group.element(Level::HELP.with_name("hint").message(printable(hint)));
+        }
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        renderer.render(&[group])
+    }
+
+    /// The problem with its place resolved.
+    pub fn report(&self, sources: &[SourceFile]) -> Report {
+        let source = sources.get(self.mark.file);
+        let (line, column) =
+            source.map_or((1, 1), |source| line_and_column(&source.text, self.mark.span.start));
+        Report {
+            file: source.map_or_else(String::new, |source| source.name.clone()),
+            line,
+            column,
+            severity: self.severity,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+        }
+    }
+
+    /// One excerpt per file: the place itself, and the other one as context.
+    fn excerpts<'a>(&'a self, sources: &'a [SourceFile]) -> Vec<Element<'a>> {
+        let primary = (AnnotationKind::Primary, &self.mark);
+        let context = self.other.as_ref().map(|mark| (AnnotationKind::Context, mark));
+        let (same, apart): (Vec<_>, Vec<_>) =
+            context.into_iter().partition(|(_, mark)| mark.file == self.mark.file);
+        let first = std::iter::once(primary).chain(same).collect();
+        [first, apart]
+            .into_iter()
+            .filter_map(|marks: Vec<(AnnotationKind, &Mark)>| {
+                let source = sources.get(marks.first()?.1.file)?;
+                let annotations = marks.into_iter().map(|(kind, mark)| {
+                    let annotation = kind.span(printable_span(&source.text, &mark.span));
+                    match mark.label.as_str() {
+                        "" => annotation,
+                        label => annotation.label(printable(label)),
+                    }
+                });
+                let snippet = Snippet::source(printable_text(&source.text))
+                    .path(printable(&source.name))
+                    .annotations(annotations);
+                Some(Element::from(snippet))
+            })
+            .collect()
+    }
+}
+
+/// Line and column, counted from 1, of a byte; the column in characters.
+pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+    (line, before[line_start..].chars().count() + 1)
+}
+
+/// Quotes what a user wrote, so that it is safe to print and its ends are seen.
+pub(super) fn quote(text: &str) -> String {
+    format!("`{}`", ebbtide_sys::escape(text.as_bytes()))
+}
+
+/// Writes a string as TOML, so that a hint can be copied into the file.
+pub(super) fn toml_string(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+            quoted.push(c);
+        } else if misleading(c) {
+            let _ = write!(quoted, "\\U{:08X}", u32::from(c));
+        } else {
+            quoted.push(c);
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Joins words as in "a, b and c".
+pub(super) fn join(words: &[String], last: &str) -> String {
+    match words {
+        [] => String::new(),
+        [word] => word.clone(),
+        [head @ .., tail] => format!("{} {last} {tail}", head.join(", ")),
+    }
+}
+
+/// Whether a terminal would act on this character, or show it as something else than it is.
+fn misleading(c: char) -> bool {
+    let harmless = c.is_ascii_graphic() || c == ' ';
+    let escaped = || ebbtide_sys::escape(c.encode_utf8(&mut [0; 4]).as_bytes());
+    !harmless && !escaped().chars().eq([c])
+}
+
+/// Replaces what could do harm in one line of text.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if misleading(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Replaces what could do harm in an excerpt, where lines and tabs are drawn by the renderer.
+fn printable_text(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => c,
+            c if misleading(c) => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+/// Where a span lies after [`printable_text`].
+fn printable_span(text: &str, span: &Range<usize>) -> Range<usize> {
+    let at = |offset: usize| printable_text(text.get(..offset).unwrap_or(text)).len();
+    let start = at(span.start);
+    start..at(span.end).max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rendering_never_prints_a_control_character(
+            name in any::<String>(), text in any::<String>(), message in any::<String>(),
+            label in any::<String>(), hint in any::<String>(),
+            from in 0_usize..40, length in 0_usize..40, color in any::<bool>(),
+        ) {
+            let mark = Mark { file: 0, span: from..from + length, label };
+            let problem = Problem {
+                severity: Severity::Warning,
+                message,
+                mark,
+                other: Some(Mark { file: 0, span: 0..1, label: String::new() }),
+                hint: Some(hint),
+            };
+            let sources = [SourceFile { name, text }];
+            let rendered = problem.render(&sources, color);
+            let plain = if color { without_colours(&rendered) } else { rendered };
+            prop_assert!(!plain.chars().any(|c| c != '\n' && misleading(c)), "{:?}", plain);
+            let _ = problem.report(&sources);
+        }
+
+        #[test]
+        fn quoting_is_printable_and_reversible(text in any::<String>()) {
+            prop_assert!(!quote(&text).chars().any(misleading));
+            let toml = toml_string(&text);
+            prop_assert!(!toml.chars().any(misleading));
+            let document = format!("text = {toml}");
+            let table = toml::de::DeTable::parse(&document).unwrap();
+            prop_assert_eq!(table.get_ref()["text"].get_ref().as_str(), Some(text.as_str()));
+        }
+    }
+
+    fn without_colours(text: &str) -> String {
+        let mut parts = text.split("\u{1b}[");
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
+    }
+
+    #[test]
+    fn positions_count_characters() {
+        assert_eq!(line_and_column("äö\nüx", 0), (1, 1));
+        assert_eq!(line_and_column("äö\nüx", "äö\nü".len()), (2, 2));
+        assert_eq!(line_and_column("", 0), (1, 1));
+    }
+}

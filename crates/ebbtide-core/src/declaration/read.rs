@@ -1,0 +1,305 @@
+//! From the text of one file to what it says.
+
+use std::collections::BTreeMap;
+
+use toml::de::DeTable;
+
+use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store};
+use super::path;
+use super::problem::{Mark, Problem, Severity, line_and_column, quote};
+use super::value::{Reader, Table, Value};
+use super::{DECISIONS, SourceFile, VERSION};
+use crate::compiled::{Backend, Class, Kind, MountOption, Parent};
+
+pub(super) const FILE_KEYS: [&str; 4] = ["version", "root", "store", "keep"];
+pub(super) const ROOT_KEYS: [&str; 6] =
+    ["backend", "device", "container", "uuid", "options", "ephemeral"];
+pub(super) const STORE_KEYS: [&str; 3] = ["device", "subvolume", "class"];
+pub(super) const KEEP_KEYS: [&str; 2] = ["directories", "files"];
+pub(super) const ENTRY_KEYS: [&str; 9] =
+    ["path", "store", "method", "user", "group", "mode", "parent", "options", "optional"];
+pub(super) const PARENT_KEYS: [&str; 3] = ["user", "group", "mode"];
+
+const BACKENDS: [(&str, Backend); 1] = [("btrfs", Backend::Btrfs)];
+const CLASSES: [(&str, Class); 4] = [
+    ("state", Class::State),
+    ("cache", Class::Cache),
+    ("secret", Class::Secret),
+    ("log", Class::Log),
+];
+const METHODS: [(&str, Attachment); 2] =
+    [("bind", Attachment::Bind), ("symlink", Attachment::Symlink)];
+const MOUNT_OPTIONS: [(&str, MountOption); 5] = [
+    ("ro", MountOption::Ro),
+    ("nosuid", MountOption::Nosuid),
+    ("nodev", MountOption::Nodev),
+    ("noexec", MountOption::Noexec),
+    ("noatime", MountOption::Noatime),
+];
+
+/// Reads a file. Without a result, nothing is known of what it declares.
+pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>) -> Option<File> {
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    if !errors.is_empty() {
+        syntax(file, &source.text, &errors, problems);
+        return None;
+    }
+    let mut reader = Reader { file, problems };
+    let table = document.get_ref();
+    if let Some(version) = table.get("version")
+        && !reader.version(version)
+    {
+        return None;
+    }
+    let table = reader.document(table, &FILE_KEYS, |key| {
+        let tables = [("root", &ROOT_KEYS[..]), ("keep", &KEEP_KEYS), ("store.NAME", &STORE_KEYS)];
+        tables.into_iter().find(|(_, keys)| keys.contains(&key)).map(|(table, _)| table)
+    });
+    if table.get("version").is_none() {
+        let hint = Some(format!("write `version = {VERSION}` as the first line"));
+        reader.error(0..0, "the format version is missing", "", hint);
+    }
+    Some(File {
+        version: (),
+        root: table.get("root").and_then(|value| reader.root(table, value)),
+        store: table.get("store").map(|value| reader.stores(value)).unwrap_or_default(),
+        keep: table.get("keep").map(|value| reader.keep(value)).unwrap_or_default(),
+    })
+}
+
+/// Notes syntax errors, one per line: what follows on the same line is rarely another mistake.
+fn syntax(file: usize, text: &str, errors: &[toml::de::Error], problems: &mut Vec<Problem>) {
+    let mut lines = Vec::new();
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let (line, _) = line_and_column(text, span.start);
+        if lines.contains(&line) {
+            continue;
+        }
+        lines.push(line);
+        let content = text.lines().nth(line - 1).unwrap_or_default();
+        let bare_mode = content.contains("mode") && error.message().contains("leading zero");
+        problems.push(Problem {
+            severity: Severity::Error,
+            message: error.message().to_owned(),
+            mark: Mark { file, span, label: String::new() },
+            other: None,
+            hint: bare_mode.then(|| "a mode is written in quotes, as in \"0750\"".to_owned()),
+        });
+    }
+}
+
+impl Reader<'_> {
+    /// Whether the rest of the file can be understood.
+    fn version(&mut self, value: &Value<'_>) -> bool {
+        let Some(version) = value.get_ref().as_integer() else {
+            let hint = Some(format!("write `version = {VERSION}`"));
+            self.error(value.span(), "`version` must be an integer", "", hint);
+            return false;
+        };
+        let known = u32::from_str_radix(version.as_str(), version.radix()) == Ok(VERSION);
+        if !known {
+            let message = format!("format version {version} is not known");
+            let hint = Some(format!("this program reads version {VERSION} only"));
+            self.error(value.span(), message, "", hint);
+        }
+        known
+    }
+
+    fn root(&mut self, parent: Table<'_, '_>, value: &Value<'_>) -> Option<Root> {
+        let before = self.problems.len();
+        let table = self.table(value, "[root]", &ROOT_KEYS)?;
+        let place = self.place(parent.key_span("root").unwrap_or_else(|| value.span()));
+        self.required(table, &place, "[root]", &[("backend", "btrfs"), ("device", "LABEL=…")]);
+        let root = Root {
+            place,
+            sound: true,
+            backend: table
+                .get("backend")
+                .and_then(|value| self.choice(value, "backend", &BACKENDS, |_| None)),
+            device: table.get("device").and_then(|value| self.device(value)),
+            container: table.get("container").and_then(|value| self.container(value)),
+            uuid: table.get("uuid").and_then(|value| self.uuid(value)),
+            options: self.each(table, "options", Self::root_option),
+            ephemeral: self.each(table, "ephemeral", Self::ephemeral),
+        };
+        Some(Root { sound: self.problems.len() == before, ..root })
+    }
+
+    /// Notes keys that a table must have.
+    fn required(&mut self, table: Table<'_, '_>, place: &Place, name: &str, keys: &[(&str, &str)]) {
+        for (key, example) in keys {
+            if table.get(key).is_none() {
+                let message = format!("`{name}` has no `{key}`");
+                let hint = Some(format!("add `{key} = \"{example}\"`"));
+                self.error(place.span.clone(), message, format!("`{key}` is missing"), hint);
+            }
+        }
+    }
+
+    /// Reads each element of an array, if there is one.
+    fn each<T>(
+        &mut self,
+        table: Table<'_, '_>,
+        key: &str,
+        read: impl Fn(&mut Self, &Value<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(value) = table.get(key) else { return Vec::new() };
+        self.list(value, key).iter().filter_map(|element| read(self, element)).collect()
+    }
+
+    fn container(&mut self, value: &Value<'_>) -> Option<At<std::path::PathBuf>> {
+        let path = self.path(value, "container", path::relative)?;
+        let text = path.value.to_str().unwrap_or_default();
+        // The path travels in `subvol=`, through a shell, to mount(8).
+        if is_plain(text) {
+            return Some(path);
+        }
+        let hint = "only letters, digits, `/` and `@ . _ + : = -`".to_owned();
+        let message = format!("the container path {} would break mount options", quote(text));
+        self.error(value.span(), message, "", Some(hint));
+        None
+    }
+
+    fn root_option(&mut self, value: &Value<'_>) -> Option<At<String>> {
+        let text = self.text(value, "option")?;
+        let name = text.split('=').next().unwrap_or(text);
+        let reason = match name {
+            "subvol" | "subvolid" => "Ebbtide itself mounts the subvolume of this boot",
+            "ro" | "rw" => "the kernel command line decides that",
+            "atime" | "noatime" | "relatime" | "norelatime" | "strictatime" | "nostrictatime"
+            | "lazytime" | "nolazytime" => {
+                "roots are always `noatime`: access times would unshare every snapshot"
+            }
+            "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "user" | "nouser" | "users"
+            | "owner" | "group" | "comment" => "it has a meaning in fstab only",
+            "bind" | "rbind" | "move" | "remount" => "it is not an option of a new mount",
+            _ if name.starts_with("x-") || name.starts_with("X-") => {
+                "it has a meaning in fstab only"
+            }
+            "" => "it is empty",
+            _ if text.contains(',') => "it is more than one: write each as a string of its own",
+            _ if !is_plain(text) => {
+                "of the special characters, only `/ @ . _ + : = -` are possible"
+            }
+            _ => return Some(self.at(value, text.to_owned())),
+        };
+        let message = format!("{} cannot be an option of the root", quote(text));
+        self.error(value.span(), message, "", Some(reason.to_owned()));
+        None
+    }
+
+    fn ephemeral(&mut self, value: &Value<'_>) -> Option<At<std::path::PathBuf>> {
+        let path = self.path(value, "ephemeral", path::absolute)?;
+        if DECISIONS.iter().any(|decision| path.value.as_path() == *decision) {
+            return Some(path);
+        }
+        let message = "`ephemeral` is for `/home`, `/root` and `/srv` only";
+        let hint = "every other path is forgotten unless it is kept".to_owned();
+        self.error(value.span(), message, "", Some(hint));
+        None
+    }
+
+    fn stores(&mut self, value: &Value<'_>) -> BTreeMap<crate::compiled::StoreName, Store> {
+        let mut stores = BTreeMap::new();
+        let Some(table) = self.open_table(value, "[store]") else { return stores };
+        for (key, value) in table.iter() {
+            let text = key.get_ref().as_ref();
+            if STORE_KEYS.contains(&text) && !value.get_ref().is_table() {
+                let hint = Some(format!("a store has a name: `[store.state]`, then `{text} = …`"));
+                self.error(key.span(), "`store` is a table of tables", "", hint);
+                continue;
+            }
+            let name = self.store_name(key.span(), text);
+            let store = self.store(value, &format!("[store.{text}]"), self.place(key.span()));
+            if let (Some(name), Some(store)) = (name, store) {
+                stores.insert(name, store);
+            }
+        }
+        stores
+    }
+
+    fn store(&mut self, value: &Value<'_>, name: &str, place: Place) -> Option<Store> {
+        let before = self.problems.len();
+        let table = self.table(value, name, &STORE_KEYS)?;
+        let store = Store {
+            place,
+            sound: true,
+            device: table.get("device").and_then(|value| self.device(value)),
+            subvolume: table
+                .get("subvolume")
+                .and_then(|value| self.path(value, "subvolume", path::relative)),
+            class: table
+                .get("class")
+                .and_then(|value| self.choice(value, "class", &CLASSES, |_| None)),
+        };
+        Some(Store { sound: self.problems.len() == before, ..store })
+    }
+
+    fn keep(&mut self, value: &Value<'_>) -> Keep {
+        let Some(table) = self.table(value, "[keep]", &KEEP_KEYS) else { return Keep::default() };
+        Keep {
+            directories: self
+                .each(table, "directories", |reader, value| reader.entry(value, Kind::Directory)),
+            files: self.each(table, "files", |reader, value| reader.entry(value, Kind::File)),
+        }
+    }
+
+    /// An entry, in its short form or its long one.
+    fn entry(&mut self, value: &Value<'_>, kind: Kind) -> Option<Entry> {
+        if value.get_ref().is_table() {
+            return self.long_entry(value, kind);
+        }
+        if !value.get_ref().is_str() {
+            let message = "an entry must be a path or a table with a `path`";
+            self.error(value.span(), message, "expected a string or a table", None);
+            return None;
+        }
+        let path = self.path(value, "path", path::absolute)?;
+        Some(Entry::new(kind, path))
+    }
+
+    fn long_entry(&mut self, value: &Value<'_>, kind: Kind) -> Option<Entry> {
+        let table = self.table(value, "entry", &ENTRY_KEYS)?;
+        let place = self.place(value.span());
+        self.required(table, &place, "entry", &[("path", "/…")]);
+        let path = table.get("path").and_then(|value| self.path(value, "path", path::absolute));
+        // All keys are read before a bad path ends it, so that all their problems are noted.
+        let store = table.get("store").and_then(|value| {
+            let name = self.text(value, "store")?;
+            let name = self.store_name(value.span(), name)?;
+            Some(self.at(value, name))
+        });
+        let method = table.get("method").and_then(|value| {
+            self.choice(value, "method", &METHODS, |text| match text {
+                "auto" | "sync" | "copy" => Some("only `bind` and `symlink` can be declared"),
+                _ => None,
+            })
+        });
+        let user = table.get("user").and_then(|value| self.principal(value, "user"));
+        let group = table.get("group").and_then(|value| self.principal(value, "group"));
+        let mode = table.get("mode").and_then(|value| self.mode(value));
+        let parent = table.get("parent").and_then(|value| self.parent(value));
+        let options = self.each(table, "options", |reader, value| {
+            reader.choice(value, "mount option", &MOUNT_OPTIONS, |_| None)
+        });
+        let optional = table.get("optional").and_then(|value| self.boolean(value, "optional"));
+        let optional = optional.unwrap_or_default();
+        let entry = Entry::new(kind, path?);
+        Some(Entry { store, method, user, group, mode, parent, options, optional, ..entry })
+    }
+
+    fn parent(&mut self, value: &Value<'_>) -> Option<Parent> {
+        let table = self.table(value, "parent", &PARENT_KEYS)?;
+        Some(Parent {
+            user: table.get("user").and_then(|value| self.principal(value, "user")),
+            group: table.get("group").and_then(|value| self.principal(value, "group")),
+            mode: table.get("mode").and_then(|value| self.mode(value)),
+        })
+    }
+}
+
+/// Whether a text passes through a shell and a list of mount options as it is.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/@._+:=-".contains(&b))
+}

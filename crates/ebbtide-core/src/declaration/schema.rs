@@ -1,0 +1,137 @@
+//! The JSON schema of the file format, for editors.
+//!
+//! Draft 7, without what draft 4 does not know where possible: taplo reads draft 4.
+
+use std::borrow::Cow;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use super::file::{Entry, File, Store};
+
+/// The JSON schema of a file of the declaration.
+pub fn schema() -> Value {
+    let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(without_null));
+    let mut schema = settings.into_generator().into_root_schema_for::<File>();
+    schema.insert("title".to_owned(), "Ebbtide declaration".into());
+    schema.to_value()
+}
+
+/// Takes `null` out of what may be absent: TOML has none.
+fn without_null(schema: &mut Schema) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
+    if let Some(Value::Array(forms)) = schema.get_mut("anyOf") {
+        forms.retain(|form| form.get("type").is_none_or(|name| name != "null"));
+        if let [only] = forms.as_slice() {
+            let only = only.clone();
+            schema.remove("anyOf");
+            // Draft 7 ignores what stands beside a reference.
+            schema.insert("allOf".to_owned(), Value::Array(vec![only]));
+        }
+    }
+}
+
+/// Declares types that exist only in the schema.
+macro_rules! shapes {
+    ($($(#[$meta:meta])* $name:ident = $generate:expr;)*) => {$(
+        $(#[$meta])*
+        pub(super) struct $name;
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                let generate: fn(&mut SchemaGenerator) -> Schema = $generate;
+                generate(generator)
+            }
+        }
+    )*};
+}
+
+/// One component of a path: anything but nothing, `.` and `..`.
+macro_rules! component {
+    () => {
+        r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
+    };
+}
+
+shapes! {
+    /// An absolute path in its normal spelling.
+    AbsolutePath = |_| json_schema!({
+        "type": "string",
+        "pattern": concat!("^(/", component!(), ")+$"),
+    });
+    /// A relative path in its normal spelling.
+    RelativePath = |_| json_schema!({
+        "type": "string",
+        "pattern": concat!("^", component!(), "(/", component!(), ")*$"),
+    });
+    /// A device as in fstab.
+    Device = |_| json_schema!({
+        "type": "string",
+        "pattern": "^((PART)?(UUID=[0-9A-Fa-f-]+|LABEL=[^\"'].*)|/dev/.+)$",
+    });
+    /// A UUID.
+    UuidText = |_| json_schema!({
+        "type": "string",
+        "pattern": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
+    });
+    /// A tree that asks for a decision.
+    Decision = |_| json_schema!({ "type": "string", "enum": super::DECISIONS });
+    /// The name of a store.
+    StoreNameText = |_| json_schema!({ "type": "string", "pattern": STORE_NAME });
+    /// A user or a group.
+    Owner = |_| json_schema!({
+        "anyOf": [
+            { "type": "string", "maxLength": 32, "pattern": "^[A-Za-z_][A-Za-z0-9_.-]*\\$?$" },
+            { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 },
+        ],
+    });
+    /// Permission bits.
+    ModeText = |_| json_schema!({ "type": "string", "pattern": "^[0-7]{3,4}$" });
+    /// Owner and mode of parents.
+    ParentTable = |generator| {
+        let owner = generator.subschema_for::<Owner>();
+        json_schema!({
+            "type": "object",
+            "properties": {
+                "user": owner,
+                "group": owner,
+                "mode": generator.subschema_for::<ModeText>(),
+            },
+            "additionalProperties": false,
+        })
+    };
+    /// An entry in its short form or its long one.
+    EntryForm = |generator| json_schema!({
+        "anyOf": [
+            generator.subschema_for::<AbsolutePath>(),
+            generator.subschema_for::<Entry>(),
+        ],
+    });
+    /// Stores by name.
+    Stores = |generator| json_schema!({
+        "type": "object",
+        "patternProperties": { STORE_NAME: generator.subschema_for::<Store>() },
+        "additionalProperties": false,
+    });
+}
+
+const STORE_NAME: &str = "^[a-z0-9][a-z0-9-]{0,31}$";
