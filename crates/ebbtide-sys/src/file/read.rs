@@ -1,0 +1,121 @@
+//! Reading files, links and directories of foreign trees.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, metadata};
+use crate::resolve::{open_beneath, open_path};
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// `EINVAL` for anything that is not a regular file (which is never opened), `EFBIG` if there are
+/// more bytes, and those of [`open_beneath`].
+pub fn read_limited(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Vec<u8>> {
+    // Opening a device or a pipe has effects, so first look without opening; and look again at
+    // what was opened, since somebody may have swapped it.
+    check_regular(open_path(dir, path)?.as_fd(), limit)?;
+    let file = open_beneath(dir, path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let size = check_regular(file.as_fd(), limit)?;
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match rustix::io::read(&file, &mut buffer) {
+            Ok(0) => return Ok(content),
+            Ok(count) => content.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("read", errno).fd(file.as_fd())),
+        }
+        if content.len() as u64 > limit {
+            return Err(too_large(file.as_fd(), limit));
+        }
+    }
+}
+
+/// Returns the size of a regular file that is within the limit.
+fn check_regular(file: BorrowedFd<'_>, limit: u64) -> Result<u64> {
+    let found = metadata(file)?;
+    if found.kind != FileKind::Regular {
+        return Err(Error::new("read", Errno::INVAL).fd(file).note("not a regular file"));
+    }
+    if found.size > limit {
+        return Err(too_large(file, limit));
+    }
+    Ok(found.size)
+}
+
+fn too_large(file: BorrowedFd<'_>, limit: u64) -> Error {
+    Error::new("read", Errno::FBIG).fd(file).note(format!("more than {limit} bytes"))
+}
+
+/// Reads the target of a symbolic link below `dir`. See readlinkat(2).
+///
+/// # Errors
+///
+/// `EINVAL` if it is something else.
+pub fn read_link(dir: BorrowedFd<'_>, path: &Path) -> Result<PathBuf> {
+    let link = open_path(dir, path)?;
+    if metadata(link.as_fd())?.kind != FileKind::Symlink {
+        return Err(Error::new("readlinkat", Errno::INVAL).fd(dir).path(path));
+    }
+    read_link_fd(link.as_fd())
+}
+
+/// Reads the target of the symbolic link that an `O_PATH|O_NOFOLLOW` descriptor refers to.
+pub(crate) fn read_link_fd(link: BorrowedFd<'_>) -> Result<PathBuf> {
+    rustix::fs::readlinkat(link, "", Vec::new())
+        .map(|target| OsString::from_vec(target.into_bytes()).into())
+        .map_err(|e| Error::new("readlinkat", e).fd(link).path(""))
+}
+
+/// Opens an entry for reading without a trace in its access time, if the caller may ask for that.
+///
+/// `O_NOATIME` is for the owner and for `CAP_FOWNER`. A link is never followed.
+pub(crate) fn open_quietly(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
+    match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        result => result,
+    }
+    .map_err(|e| Error::new("openat", e).fd(dir).path(name).arg("O_RDONLY|O_NOFOLLOW"))
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// Its name.
+    pub name: OsString,
+    /// Its inode number; of a mount point, that of the directory below the mount.
+    pub inode: u64,
+    /// Its type, if the filesystem tells; only a hint, as it may change.
+    pub kind: Option<FileKind>,
+}
+
+/// Lists a directory without `.` and `..`, in the filesystem's order. See getdents(2).
+///
+/// The descriptor's own position is not used, and it may be `O_PATH`.
+pub fn read_directory(fd: BorrowedFd<'_>) -> Result<Vec<DirectoryEntry>> {
+    let failed = |e| Error::new("getdents64", e).fd(fd);
+    let mut entries = Vec::new();
+    let own = open_quietly(fd, OsStr::new("."), OFlags::DIRECTORY)?;
+    for entry in Dir::new(own).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        entries.push(DirectoryEntry {
+            name: OsStr::from_bytes(name).to_owned(),
+            inode: entry.ino(),
+            kind: FileKind::from_file_type(entry.file_type()),
+        });
+    }
+    Ok(entries)
+}

@@ -1,0 +1,113 @@
+//! Removing a whole tree.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno;
+
+use super::{DirectoryEntry, open_quietly, read_directory};
+use crate::descriptor::check_name;
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, Metadata, metadata, statx};
+use crate::tree::stack::{DirectoryStack, identity};
+
+/// Removes an entry of `dir` with everything below it; nothing to do if it is absent.
+///
+/// No link is followed and no mount is entered. A nested btrfs subvolume is entered like a
+/// directory only to find that it is one: it is refused. Depth and length of paths do not matter.
+/// On an error, what was removed before stays removed.
+///
+/// # Errors
+///
+/// `EBUSY` for a mount point, `ENOTEMPTY` for a btrfs subvolume, each with its path, `ESTALE` if
+/// somebody moves the directories about, and those of unlink(2).
+pub fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    check_name("unlinkat", dir, name)?;
+    let mut stack = DirectoryStack::default();
+    let mut levels = Vec::new();
+    if let Some(top) = remove_or_open(dir, &metadata(dir)?, name, None)? {
+        enter(&mut stack, &mut levels, top, name.to_owned())?;
+    }
+    while let Some(level) = levels.last_mut() {
+        if let Some(entry) = level.entries.pop() {
+            let parent = stack.top()?;
+            if let Some(child) = remove_or_open(parent, &level.metadata, &entry.name, entry.kind)? {
+                enter(&mut stack, &mut levels, child, entry.name)?;
+            }
+            continue;
+        }
+        stack.pop()?;
+        let parent = if stack.depth() == 0 { dir } else { stack.top()? };
+        remove_empty(parent, &level.name)?;
+        levels.pop();
+    }
+    Ok(())
+}
+
+/// A directory that is being emptied: its name in its parent, what it is, what is left in it.
+struct Level {
+    name: OsString,
+    metadata: Metadata,
+    entries: Vec<DirectoryEntry>,
+}
+
+/// Removes an entry, or opens it if it is a directory that may be entered.
+fn remove_or_open(
+    parent: BorrowedFd<'_>,
+    here: &Metadata,
+    name: &OsStr,
+    hint: Option<FileKind>,
+) -> Result<Option<OwnedFd>> {
+    let failed = |e| Error::new("unlinkat", e).fd(parent).path(name);
+    // The hint saves a call for each directory, for which unlink(2) would only say no.
+    if hint != Some(FileKind::Directory) {
+        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ISDIR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    let found = match statx(parent, name) {
+        Ok(found) => found,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if found.mount_id != here.mount_id {
+        return Err(failed(Errno::BUSY).note("a filesystem is mounted there"));
+    }
+    if found.device != here.device {
+        return Err(failed(Errno::NOTEMPTY).note("a btrfs subvolume"));
+    }
+    match open_quietly(parent, name, OFlags::DIRECTORY) {
+        Ok(child) => Ok(Some(child)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn enter(
+    stack: &mut DirectoryStack,
+    levels: &mut Vec<Level>,
+    directory: OwnedFd,
+    name: OsString,
+) -> Result<()> {
+    let found = metadata(directory.as_fd())?;
+    // What was looked at may have been swapped for a mount before it was opened.
+    if let Some(parent) = levels.last()
+        && (parent.metadata.mount_id, parent.metadata.device) != (found.mount_id, found.device)
+    {
+        return Err(Error::new("openat", Errno::BUSY).fd(directory.as_fd()));
+    }
+    let entries = read_directory(directory.as_fd())?;
+    stack.push(directory, identity(&found));
+    levels.push(Level { name, metadata: found, entries });
+    Ok(())
+}
+
+fn remove_empty(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::new("unlinkat", errno).fd(parent).path(name).arg("AT_REMOVEDIR")),
+    }
+}

@@ -1,0 +1,68 @@
+//! The way from the top of a tree down to where a walk is, in any depth with few descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::metadata::{Metadata, metadata};
+
+/// How many directories on the way are kept open: more than that only in very deep trees.
+const OPEN: usize = 64;
+
+/// The device and inode of a directory.
+pub(crate) type Identity = ((u32, u32), u64);
+
+pub(crate) fn identity(metadata: &Metadata) -> Identity {
+    (metadata.device, metadata.inode)
+}
+
+/// A stack of open directories, the lower ones closed when it gets deep.
+///
+/// A closed one is opened again as `..` of the one above it, which is only accepted if it is the
+/// directory that was left: whoever moves directories about meanwhile gets an error, no more.
+#[derive(Default)]
+pub(crate) struct DirectoryStack {
+    levels: Vec<(Option<OwnedFd>, Identity)>,
+}
+
+impl DirectoryStack {
+    /// Enters a directory.
+    pub(crate) fn push(&mut self, fd: OwnedFd, identity: Identity) {
+        self.levels.push((Some(fd), identity));
+        if let Some(deep) = self.levels.len().checked_sub(OPEN + 1) {
+            self.levels[deep].0 = None;
+        }
+    }
+
+    /// Returns the current directory.
+    pub(crate) fn top(&self) -> Result<BorrowedFd<'_>> {
+        match self.levels.last() {
+            Some((Some(fd), _)) => Ok(fd.as_fd()),
+            _ => Err(Error::new("openat", Errno::NOENT)),
+        }
+    }
+
+    /// Leaves the current directory and returns it; its parent is open and current afterwards.
+    pub(crate) fn pop(&mut self) -> Result<OwnedFd> {
+        let Some((Some(child), _)) = self.levels.pop() else {
+            return Err(Error::new("openat", Errno::NOENT));
+        };
+        if let Some((closed @ None, expected)) = self.levels.last_mut() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let failed = |e| Error::new("openat", e).fd(child.as_fd()).path("..");
+            let parent = rustix::fs::openat(&child, "..", flags, Mode::empty()).map_err(failed)?;
+            if identity(&metadata(parent.as_fd())?) != *expected {
+                return Err(failed(Errno::STALE).note("the directory was moved meanwhile"));
+            }
+            *closed = Some(parent);
+        }
+        Ok(child)
+    }
+
+    /// Returns how deep the current directory is: 0 above the top.
+    pub(crate) fn depth(&self) -> usize {
+        self.levels.len()
+    }
+}

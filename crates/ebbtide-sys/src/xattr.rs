@@ -1,0 +1,125 @@
+//! Extended attributes of any inode, symbolic links and `O_PATH` descriptors included. See xattr(7).
+//!
+//! The f-calls refuse `O_PATH` descriptors, so those go through the magic link in `/proc`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use crate::descriptor::magic_link;
+use crate::error::{Error, Result};
+
+const ACCESS_ACL: &str = "system.posix_acl_access";
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// Lists the names; empty where the filesystem has no extended attributes. See listxattr(2).
+pub fn list(fd: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+    let read = |buffer: &mut [u8]| match rustix::fs::flistxattr(fd, &mut *buffer) {
+        Err(Errno::BADF) => rustix::fs::listxattr(magic_link(fd), buffer),
+        result => result,
+    };
+    match read_all(read) {
+        Ok(names) => Ok(names
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| OsString::from_vec(name.to_vec()))
+            .collect()),
+        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(errno) => Err(Error::new("flistxattr", errno).fd(fd)),
+    }
+}
+
+/// Reads one value; `None` if there is no such attribute. See getxattr(2).
+pub fn get(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
+    let read = |buffer: &mut [u8]| match rustix::fs::fgetxattr(fd, name, &mut *buffer) {
+        Err(Errno::BADF) => rustix::fs::getxattr(magic_link(fd), name, buffer),
+        result => result,
+    };
+    match read_all(read) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(Error::new("fgetxattr", errno).fd(fd).path(name)),
+    }
+}
+
+/// Sets one value, replacing an old one. See setxattr(2).
+pub fn set(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> Result<()> {
+    match rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()) {
+        Err(Errno::BADF) => rustix::fs::setxattr(magic_link(fd), name, value, XattrFlags::empty()),
+        result => result,
+    }
+    .map_err(|e| {
+        Error::new("fsetxattr", e).fd(fd).path(name).arg(format_args!("{} bytes", value.len()))
+    })
+}
+
+/// Removes one attribute; false if it was absent. See removexattr(2).
+pub fn remove(fd: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+    let result = match rustix::fs::fremovexattr(fd, name) {
+        Err(Errno::BADF) => rustix::fs::removexattr(magic_link(fd), name),
+        result => result,
+    };
+    match result {
+        Ok(()) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(errno) => Err(Error::new("fremovexattr", errno).fd(fd).path(name)),
+    }
+}
+
+/// Copies all attributes, ACLs and file capabilities included, after owner and mode were set.
+///
+/// ACLs that the target inherited from its directory, and that the source has not, are removed. A
+/// target filesystem that can't store an attribute is an error, except for `user.*` and for
+/// filesystem properties such as `btrfs.compression`, which are left out.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` for an ACL, a capability or a label that the target can't store.
+pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let names = list(from)?;
+    for name in &names {
+        // Absent: removed since it was listed.
+        let Some(value) = get(from, name)? else { continue };
+        match set(to, name, &value) {
+            Err(error) if error.errno() == Errno::OPNOTSUPP && is_dispensable(name) => {}
+            result => result?,
+        }
+    }
+    for inherited in list(to)? {
+        let is_acl = inherited == ACCESS_ACL || inherited == DEFAULT_ACL;
+        if is_acl && !names.contains(&inherited) {
+            remove(to, &inherited)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_dispensable(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b"user.") || name.starts_with(b"btrfs.")
+}
+
+/// Reads something of unknown length: grows the buffer while the kernel says `ERANGE`.
+fn read_all(
+    mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    // The kernel's limit for a value and for a list of names.
+    const LIMIT: usize = 64 * 1024;
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < LIMIT => buffer.resize(buffer.len() * 4, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
