@@ -1,2 +1,144 @@
-//! See the crate description.
-fn main() {}
+//! Ebbtide in the initramfs: reset, attach, verify, nothing more.
+//!
+//! Messages go to stderr as `<N>text`, one write each, so that `/dev/kmsg` and systemd read their
+//! level (sd-daemon(3)). A failure is said and recorded, and never stops the boot.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ebbtide_core::boot::{self, Boot};
+use ebbtide_core::failure::{Level, Result};
+use ebbtide_core::locator;
+use ebbtide_core::record::Record;
+
+const USAGE: &str = "\
+Usage: ebbtide-boot VERB [OPTION]…
+
+Run by the initramfs; people want ebbtide(8).
+
+  reset                  make a new root; print its mount options
+  attach --sysroot DIR   put the declared entries in place on the root mounted at DIR
+  up --sysroot DIR       reset, mount the root at DIR, attach
+
+  --locator FILE         instead of /etc/ebbtide/locator.json
+  --run DIR              instead of /run/ebbtide
+  --cmdline FILE         instead of /proc/cmdline
+
+Exit status: 0 done, 1 something went wrong, 2 usage.
+";
+
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Reset,
+    Attach,
+    Up,
+}
+
+struct Arguments {
+    verb: Verb,
+    sysroot: Option<PathBuf>,
+    locator: PathBuf,
+    run: PathBuf,
+    command_line: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            let _ = std::io::stdout().write_all(USAGE.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            say(Level::Error, &format!("{error}; see ebbtide-boot --help"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments) {
+        Ok(record) if record.gravest().is_none_or(|gravest| gravest > Level::Error) => {
+            ExitCode::SUCCESS
+        }
+        Ok(_) => ExitCode::FAILURE,
+        Err(failure) => {
+            say(Level::Error, &failure.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Record> {
+    let boot =
+        Boot::read(&arguments.locator, arguments.run.clone(), arguments.command_line.as_deref())?;
+    let debug = boot.switches.debug;
+    let mut log = |level: Level, message: &str| {
+        // With ebbtide=debug every step reaches the console, even a quiet one.
+        match level {
+            Level::Debug if debug => say(Level::Warning, message),
+            Level::Debug => {}
+            _ => say(level, message),
+        }
+    };
+    let sysroot = arguments.sysroot.as_deref();
+    Ok(match (arguments.verb, sysroot) {
+        (Verb::Attach, Some(sysroot)) => boot::attach(&boot, sysroot, &mut log),
+        (Verb::Up, Some(sysroot)) => {
+            boot::reset(&boot, &mut log);
+            boot.mount_root(sysroot)?;
+            boot::attach(&boot, sysroot, &mut log)
+        }
+        (_, _) => {
+            let record = boot::reset(&boot, &mut log);
+            if let Some(options) = boot.root_mount_options() {
+                let _ = writeln!(std::io::stdout(), "{options}");
+            }
+            record
+        }
+    })
+}
+
+/// Says one line, with its level, in one write.
+fn say(level: Level, message: &str) {
+    let line = format!("<{}>ebbtide: {}\n", level as u8, message.replace('\n', " "));
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+fn parse() -> std::result::Result<Option<Arguments>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut verb = None;
+    let mut arguments = Arguments {
+        verb: Verb::Reset,
+        sysroot: None,
+        locator: PathBuf::from(locator::PATH),
+        run: PathBuf::from(boot::RUN),
+        command_line: None,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return Ok(None),
+            Long("sysroot") => arguments.sysroot = Some(parser.value()?.into()),
+            Long("locator") => arguments.locator = parser.value()?.into(),
+            Long("run") => arguments.run = parser.value()?.into(),
+            Long("cmdline") => arguments.command_line = Some(parser.value()?.into()),
+            Value(word) if verb.is_none() => verb = Some(verb_of(&word)?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    arguments.verb = verb.ok_or("a verb is missing: reset, attach or up")?;
+    match (arguments.verb, &arguments.sysroot) {
+        (Verb::Reset, _) | (_, Some(_)) => Ok(Some(arguments)),
+        (Verb::Attach | Verb::Up, None) => Err("--sysroot is missing".into()),
+    }
+}
+
+fn verb_of(word: &OsString) -> std::result::Result<Verb, lexopt::Error> {
+    match word.to_str() {
+        Some("reset") => Ok(Verb::Reset),
+        Some("attach") => Ok(Verb::Attach),
+        Some("up") => Ok(Verb::Up),
+        _ => Err(format!("unknown verb {}", word.to_string_lossy().escape_debug()).into()),
+    }
+}

@@ -4,7 +4,20 @@
 //! are behind the feature `declaration`, so that the boot binary carries neither.
 #![forbid(unsafe_code)]
 
+pub mod attach;
+pub mod backend;
+pub mod boot;
 pub mod compiled;
+pub mod container;
 #[cfg(feature = "declaration")]
 pub mod declaration;
+pub mod failure;
 pub mod locator;
+pub mod past;
+pub mod record;
+#[cfg(feature = "declaration")]
+pub mod setup;
+pub mod shutdown;
+pub mod status;
+pub mod store;
+pub mod switches;

@@ -1,0 +1,11 @@
+//! Attach: putting the declared entries in place on a root.
+//!
+//! Observe, plan, apply; then observe and plan again: what is left to do is what went wrong.
+
+mod apply;
+mod observe;
+mod plan;
+
+pub use apply::{apply, machine_id_is_valid};
+pub use observe::{Places, observe};
+pub use plan::{Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan};

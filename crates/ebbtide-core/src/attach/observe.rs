@@ -1,0 +1,264 @@
+//! What is there before (and after) attaching, seen by descriptor and without following a link.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::metadata::{self, FileKind, Metadata};
+use ebbtide_sys::mountinfo::MountEntry;
+use ebbtide_sys::{file, resolve};
+
+use super::plan::{Attributes, MissingParent, Node, Observation, Seed, SeedSource};
+use crate::compiled::{Entry, Method, Parent, Principal, StoreName};
+use crate::failure::{Context, Result};
+
+/// The trees that attaching works with.
+#[derive(Debug)]
+pub struct Places {
+    /// The root.
+    pub root: OwnedFd,
+    /// Where it is mounted: `/`, or a directory without symbolic links in its path.
+    pub root_path: PathBuf,
+    /// The stores that are there; why the others are not.
+    pub stores: BTreeMap<StoreName, std::result::Result<OwnedFd, String>>,
+    /// The directory in which they are mounted, as a running system sees it.
+    pub stores_path: PathBuf,
+    /// The root that was just put away, if one was.
+    pub old_root: Option<OwnedFd>,
+    /// Users and groups of the root.
+    pub accounts: Accounts,
+}
+
+impl Places {
+    /// The store of an entry, or why it is not there.
+    pub fn store(&self, name: &StoreName) -> std::result::Result<BorrowedFd<'_>, String> {
+        match self.stores.get(name) {
+            Some(Ok(store)) => Ok(store.as_fd()),
+            Some(Err(why)) => Err(format!("store {name} is not there: {why}")),
+            None => Err(format!("store {name} is not there")),
+        }
+    }
+
+    /// Where an entry lies for a process in the running system.
+    pub fn target(&self, entry: &Entry) -> PathBuf {
+        self.root_path.join(entry.relative())
+    }
+
+    /// Where an entry's kept data lies for a process in the running system.
+    pub fn kept(&self, entry: &Entry) -> PathBuf {
+        self.stores_path.join(&entry.store.0).join(entry.relative())
+    }
+}
+
+/// Looks at all entries. `mounts` is the mount table at this moment.
+pub fn observe(
+    entries: &[Entry],
+    places: &Places,
+    mounts: &[MountEntry],
+) -> Result<Vec<Observation>> {
+    let topmost = topmost(mounts);
+    entries.iter().map(|entry| observe_entry(entry, places, &topmost)).collect()
+}
+
+/// The mount that a path shows: the last one of those stacked there.
+fn topmost(mounts: &[MountEntry]) -> BTreeMap<&Path, &MountEntry> {
+    mounts.iter().map(|mount| (mount.mount_point.as_path(), mount)).collect()
+}
+
+fn observe_entry(
+    entry: &Entry,
+    places: &Places,
+    mounts: &BTreeMap<&Path, &MountEntry>,
+) -> Result<Observation> {
+    let root = places.root.as_fd();
+    let path = entry.relative();
+    let target = look(root, path)?;
+    let store = places.store(&entry.store);
+    let source = match &store {
+        Ok(store) => Ok(look(*store, path)?),
+        Err(why) => Err(why.clone()),
+    };
+    let absent = source == Ok(Node::Absent);
+    let owner = resolve_owner(entry.user.as_ref(), entry.group.as_ref(), &places.accounts);
+    let attributes_above = |parent: &Path| parent_attributes(parent, entry, &store, places);
+    let (missing_in_store, seed) = match &store {
+        Ok(store) if absent => {
+            (missing_parents(*store, path, &attributes_above)?, seed(entry, &target, places)?)
+        }
+        _ => (Vec::new(), None),
+    };
+    let missing_in_root = if target == Node::Absent {
+        missing_parents(root, path, &attributes_above)?
+    } else {
+        Vec::new()
+    };
+    let in_place = match entry.method {
+        Method::Bind => is_mounted(entry, places, mounts),
+        Method::Symlink => target == Node::Link(places.kept(entry)),
+        Method::Copy => match &store {
+            Ok(store) => has_same_content(*store, root, path),
+            Err(_) => false,
+        },
+    };
+    Ok(Observation { source, target, in_place, seed, owner, missing_in_store, missing_in_root })
+}
+
+/// What lies at a path below a tree.
+fn look(tree: BorrowedFd<'_>, path: &Path) -> Result<Node> {
+    let found = match metadata::metadata_beneath(tree, path) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Node::Absent),
+        Err(error) if in_the_way(&error) => {
+            return Ok(Node::Unusable("a link or a file is among its parents".to_owned()));
+        }
+        Err(error) => return Err(error).context(|| format!("cannot look at {}", path.display())),
+    };
+    Ok(match found.kind {
+        FileKind::Directory => Node::Directory(attributes(&found)),
+        FileKind::Regular => Node::File(attributes(&found)),
+        FileKind::Symlink => Node::Link(read_link(tree, path)?),
+        kind => {
+            Node::Unusable(format!("something is there that is no file or directory ({kind:?})"))
+        }
+    })
+}
+
+fn in_the_way(error: &ebbtide_sys::error::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(error.errno(), Errno::LOOP | Errno::NOTDIR)
+}
+
+fn read_link(tree: BorrowedFd<'_>, path: &Path) -> Result<PathBuf> {
+    let what = || format!("cannot read the link {}", path.display());
+    let link = resolve::open_path(tree, path).context(what)?;
+    let target = rustix::fs::readlinkat(&link, "", Vec::new()).context(what)?;
+    Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
+}
+
+fn attributes(found: &Metadata) -> Attributes {
+    Attributes { uid: found.uid, gid: found.gid, mode: found.mode }
+}
+
+/// First content: what the old root has, because it was written there last; else what the base has.
+fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
+    if entry.method == Method::Copy {
+        // A machine id that is no id is no first content.
+        let usable = |tree: BorrowedFd<'_>| {
+            file::read_limited(tree, entry.relative(), 64)
+                .is_ok_and(|content| super::machine_id_is_valid(&content))
+        };
+        let node = target.clone();
+        return Ok(usable(places.root.as_fd()).then_some(Seed { source: SeedSource::Root, node }));
+    }
+    if let Some(old) = &places.old_root {
+        let node = look(old.as_fd(), entry.relative())?;
+        if matches!(node, Node::Directory(_) | Node::File(_)) {
+            return Ok(Some(Seed { source: SeedSource::OldRoot, node }));
+        }
+    }
+    Ok(match target {
+        Node::Absent | Node::Link(_) | Node::Unusable(_) => None,
+        node => Some(Seed { source: SeedSource::Root, node: node.clone() }),
+    })
+}
+
+/// Parents that are not there, outermost first.
+fn missing_parents(
+    tree: BorrowedFd<'_>,
+    path: &Path,
+    attributes: &dyn Fn(&Path) -> Attributes,
+) -> Result<Vec<MissingParent>> {
+    let mut missing = Vec::new();
+    for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+        if look(tree, parent)? != Node::Absent {
+            break;
+        }
+        missing.push((Path::new("/").join(parent), attributes(parent)));
+    }
+    missing.reverse();
+    Ok(missing)
+}
+
+/// What a missing parent should be: as in the root, else as in the store, else as declared, else
+/// from a table of the usual places; never a guess from the umask.
+fn parent_attributes(
+    parent: &Path,
+    entry: &Entry,
+    store: &std::result::Result<BorrowedFd<'_>, String>,
+    places: &Places,
+) -> Attributes {
+    let in_tree = |tree: BorrowedFd<'_>| match look(tree, parent) {
+        Ok(Node::Directory(attributes)) => Some(attributes),
+        _ => None,
+    };
+    in_tree(places.root.as_fd())
+        .or_else(|| store.as_ref().ok().and_then(|store| in_tree(*store)))
+        .or_else(|| entry.parent.as_ref().map(|parent| declared_parent(parent, &places.accounts)))
+        .unwrap_or_else(|| usual(parent))
+}
+
+fn declared_parent(parent: &Parent, accounts: &Accounts) -> Attributes {
+    let owner = resolve_owner(parent.user.as_ref(), parent.group.as_ref(), accounts);
+    let (uid, gid) = owner.unwrap_or((None, None));
+    Attributes {
+        uid: uid.unwrap_or(0),
+        gid: gid.unwrap_or(0),
+        mode: parent.mode.map_or(0o755, |mode| mode.0),
+    }
+}
+
+/// The places whose mode is not 0755 on any distribution (file-hierarchy(7), systemd's tmpfiles.d).
+fn usual(parent: &Path) -> Attributes {
+    let mode = match parent.to_str() {
+        Some("root" | "var/lib/private" | "var/cache/private" | "var/log/private") => 0o700,
+        Some("tmp" | "var/tmp") => 0o1777,
+        _ => 0o755,
+    };
+    Attributes { uid: 0, gid: 0, mode }
+}
+
+/// Resolves declared names; `Err` says which is not known in the target.
+fn resolve_owner(
+    user: Option<&Principal>,
+    group: Option<&Principal>,
+    accounts: &Accounts,
+) -> std::result::Result<(Option<u32>, Option<u32>), String> {
+    let uid = match user {
+        Some(Principal::Id(id)) => Some(*id),
+        Some(Principal::Name(name)) => Some(
+            accounts.uid(name).ok_or_else(|| format!("user {name} is not in its /etc/passwd"))?,
+        ),
+        None => None,
+    };
+    let gid = match group {
+        Some(Principal::Id(id)) => Some(*id),
+        Some(Principal::Name(name)) => Some(
+            accounts.gid(name).ok_or_else(|| format!("group {name} is not in its /etc/group"))?,
+        ),
+        None => None,
+    };
+    Ok((uid, gid))
+}
+
+/// Whether the mount table has the store's path at the entry's place, on top, with all options.
+fn is_mounted(entry: &Entry, places: &Places, mounts: &BTreeMap<&Path, &MountEntry>) -> bool {
+    let store_path = places.stores_path.join(&entry.store.0);
+    let (Some(store), Some(found)) =
+        (mounts.get(store_path.as_path()), mounts.get(places.target(entry).as_path()))
+    else {
+        return false;
+    };
+    let options: Vec<&[u8]> = found.options.split(|&byte| byte == b',').collect();
+    found.device == store.device
+        && found.root == store.root.join(entry.relative())
+        && entry.options.iter().all(|option| options.contains(&option.to_string().as_bytes()))
+}
+
+fn has_same_content(store: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {
+    let read = |tree| file::read_limited(tree, path, 4096).ok();
+    let kept = read(store);
+    kept.is_some() && kept == read(root)
+}

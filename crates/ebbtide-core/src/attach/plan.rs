@@ -1,0 +1,442 @@
+//! What attaching will do: a pure function of the declaration and what was observed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::compiled::{Entry, Kind, Method, MountOption};
+use crate::failure::{Level, Problem};
+
+/// Owner and permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Permission bits, `0o0000` to `0o7777`.
+    pub mode: u32,
+}
+
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{} {:04o}", self.uid, self.gid, self.mode)
+    }
+}
+
+/// What lies at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// Nothing.
+    Absent,
+    /// A directory.
+    Directory(Attributes),
+    /// A regular file.
+    File(Attributes),
+    /// A symbolic link to this.
+    Link(PathBuf),
+    /// Something that can't be kept, or a way there that leads through a link or a file.
+    Unusable(String),
+}
+
+impl Node {
+    fn attributes(&self) -> Option<Attributes> {
+        match self {
+            Self::Directory(attributes) | Self::File(attributes) => Some(*attributes),
+            _ => None,
+        }
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        matches!((self, kind), (Self::Directory(_), Kind::Directory) | (Self::File(_), Kind::File))
+    }
+}
+
+/// A directory above an entry that is not there yet, with what it should be.
+pub type MissingParent = (PathBuf, Attributes);
+
+/// What was seen of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The path in the store; `Err` if the store is not there.
+    pub source: Result<Node, String>,
+    /// The path in the root, whatever may be mounted on it.
+    pub target: Node,
+    /// Whether what is planned for the entry is there already: the right mount, link or content.
+    pub in_place: bool,
+    /// For an entry whose store has nothing yet: where its first content can come from.
+    pub seed: Option<Seed>,
+    /// Owner and group of the declaration, resolved in the target: `Err` names what is unknown.
+    pub owner: Result<(Option<u32>, Option<u32>), String>,
+    /// Parents missing in the store, outermost first.
+    pub missing_in_store: Vec<MissingParent>,
+    /// Parents missing in the root, outermost first.
+    pub missing_in_root: Vec<MissingParent>,
+}
+
+/// First content of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// Where it lies.
+    pub source: SeedSource,
+    /// What lies there.
+    pub node: Node,
+}
+
+/// A tree that first content can come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeedSource {
+    /// The root that was just put away.
+    OldRoot,
+    /// The root itself: what the base brought along.
+    Root,
+}
+
+impl fmt::Display for SeedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OldRoot => "the old root",
+            Self::Root => "the base",
+        })
+    }
+}
+
+/// How much may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Everything that the declaration asks for.
+    Full,
+    /// Only mounts on what is there: `ebbtide=off`, and roots that were not reset.
+    AsItWas,
+}
+
+/// Which tree a step works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// The entry's store.
+    Store,
+    /// The root.
+    Root,
+}
+
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Store => "the store",
+            Self::Root => "the root",
+        })
+    }
+}
+
+/// One step of attaching an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make a missing parent directory.
+    MakeParent(Tree, PathBuf, Attributes),
+    /// Make an empty directory or file.
+    Make(Tree, Kind, Attributes),
+    /// Copy first content into the store.
+    Import(SeedSource),
+    /// Change owner and mode of what the store keeps.
+    SetAttributes(Attributes),
+    /// Mount the store's path on the root's, with these options.
+    Bind(Vec<MountOption>),
+    /// Put a symbolic link into the store in place.
+    Link,
+    /// Copy the store's content into the root.
+    Copy,
+    /// Make a new machine id in the store.
+    NewMachineId,
+}
+
+/// The steps for all entries, in order, and what can't be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Index of the entry, and what to do for it.
+    pub steps: Vec<(usize, Step)>,
+    /// Entries that can't be attached, and things worth knowing; by index.
+    pub problems: Vec<(usize, Problem)>,
+    /// Entries with no data anywhere yet; by index.
+    pub waiting: Vec<usize>,
+}
+
+/// Plans attaching. `entries` and `observed` run side by side; entries are sorted by path, so that
+/// an outer mount is made before what lies below it.
+pub fn plan(entries: &[Entry], observed: &[Observation], policy: Policy) -> Plan {
+    let mut plan = Plan::default();
+    for (index, (entry, seen)) in entries.iter().zip(observed).enumerate() {
+        match plan_entry(entry, seen, policy) {
+            Verdict::Do(steps, notice) => {
+                plan.steps.extend(steps.into_iter().map(|step| (index, step)));
+                plan.problems.extend(notice.map(|problem| (index, problem)));
+            }
+            Verdict::Refuse(problem) => plan.problems.push((index, problem)),
+            Verdict::Wait(notice) => {
+                plan.waiting.push(index);
+                plan.problems.extend(notice.map(|problem| (index, problem)));
+            }
+        }
+    }
+    plan
+}
+
+/// What is to be done for one entry.
+enum Verdict {
+    /// These steps, and something worth knowing.
+    Do(Vec<Step>, Option<Problem>),
+    /// Nothing: it can't be attached.
+    Refuse(Problem),
+    /// Nothing until it has data.
+    Wait(Option<Problem>),
+}
+
+fn plan_entry(entry: &Entry, seen: &Observation, policy: Policy) -> Verdict {
+    let path = entry.path.display();
+    let refuse = |message: String, hint: &str| {
+        let level = if entry.optional { Level::Notice } else { Level::Error };
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        Verdict::Refuse(Problem { level, message, hint })
+    };
+    let source = match &seen.source {
+        Ok(source) => source,
+        Err(why) => return refuse(format!("{path} is not attached: {why}"), ""),
+    };
+    if let Node::Unusable(what) = source {
+        return refuse(
+            format!("{path} is not attached: in store {} {what}", entry.store),
+            "move it away in the store, under /run/ebbtide/stores",
+        );
+    }
+    if *source != Node::Absent && !source.is(entry.kind) {
+        return refuse(
+            format!(
+                "{path} is not attached: it is declared as a {}, and store {} has {} there",
+                entry.kind,
+                entry.store,
+                describe(source)
+            ),
+            "declare it as what it is, or move it away in the store",
+        );
+    }
+    if policy == Policy::AsItWas {
+        return as_it_was(entry, seen, source);
+    }
+    let (uid, gid) = match &seen.owner {
+        Ok(owner) => *owner,
+        // What can't be resolved keeps the owner that it has.
+        Err(_) => (None, None),
+    };
+    let unknown = seen.owner.as_ref().err().map(|who| Problem {
+        level: Level::Warning,
+        message: format!("{path}: {who}, so its owner is left as it is"),
+        hint: None,
+    });
+
+    let mut steps: Vec<Step> = Vec::new();
+    let declared = |now: Attributes| Attributes {
+        uid: uid.unwrap_or(now.uid),
+        gid: gid.unwrap_or(now.gid),
+        mode: entry.mode.map_or(now.mode, |mode| now.mode & mode.0),
+    };
+    let make_parents = |tree, missing: &[MissingParent]| {
+        let step = move |(path, attributes): &MissingParent| {
+            Step::MakeParent(tree, path.clone(), *attributes)
+        };
+        missing.iter().map(step).collect::<Vec<_>>()
+    };
+    let mut notice = unknown;
+    let kept = if let Some(now) = source.attributes() {
+        let wanted = declared(now);
+        if wanted != now {
+            steps.push(Step::SetAttributes(wanted));
+            notice = notice.or_else(|| {
+                Some(Problem::new(
+                    Level::Notice,
+                    format!("{path} in store {} was {now}, is now {wanted}", entry.store),
+                ))
+            });
+        }
+        wanted
+    } else {
+        steps.extend(make_parents(Tree::Store, &seen.missing_in_store));
+        match (&seen.seed, entry.method) {
+            (Some(Seed { source, node }), _) if node.is(entry.kind) => {
+                steps.push(Step::Import(*source));
+                let now = node.attributes().unwrap_or(DEFAULT_FILE);
+                let wanted = declared(now);
+                if wanted != now {
+                    steps.push(Step::SetAttributes(wanted));
+                }
+                wanted
+            }
+            (_, Method::Copy) => {
+                steps.push(Step::NewMachineId);
+                Attributes { mode: 0o444, ..DEFAULT_FILE }
+            }
+            (Some(Seed { source, node }), _) => {
+                return refuse(
+                    format!(
+                        "{path} is not attached: it is declared as a {}, and {source} has {} there",
+                        entry.kind,
+                        describe(node)
+                    ),
+                    "declare it as what it is",
+                );
+            }
+            (None, _) if entry.kind == Kind::File => {
+                // An empty file would not be nothing: ssh-keygen -A, for one, makes no key then.
+                return Verdict::Wait((!entry.optional).then(|| Problem {
+                    level: Level::Notice,
+                    message: format!(
+                        "{path} is not there yet: neither in store {}, nor in the old root, nor in \
+                         the base",
+                        entry.store
+                    ),
+                    hint: Some(
+                        "once something has made it, the next boot takes it into the store"
+                            .to_owned(),
+                    ),
+                }));
+            }
+            (None, _) if entry.optional => return Verdict::Wait(None),
+            (None, _) => {
+                let fresh = Attributes {
+                    uid: uid.unwrap_or(0),
+                    gid: gid.unwrap_or(0),
+                    mode: entry.mode.map_or(0o755, |mode| mode.0),
+                };
+                steps.push(Step::Make(Tree::Store, entry.kind, fresh));
+                fresh
+            }
+        }
+    };
+    // A seed from the root stays where it is, below the mount.
+    if !seen.in_place {
+        steps.extend(make_parents(Tree::Root, &seen.missing_in_root));
+        match (entry.method, &seen.target) {
+            (Method::Bind, target) if target.is(entry.kind) => {}
+            (Method::Bind, Node::Absent) => steps.push(Step::Make(Tree::Root, entry.kind, kept)),
+            (Method::Symlink, Node::Absent | Node::File(_) | Node::Link(_)) => {}
+            // Removing it is left to rmdir(2), which takes an empty directory only.
+            (Method::Symlink, Node::Directory(_)) => {}
+            (Method::Copy, Node::Absent | Node::File(_)) => {}
+            (_, target) => {
+                return refuse(
+                    format!("{path} is not attached: the root has {} there", describe(target)),
+                    "declare the path that it really has",
+                );
+            }
+        }
+        steps.push(match entry.method {
+            Method::Bind => Step::Bind(entry.options.clone()),
+            Method::Symlink => Step::Link,
+            Method::Copy => Step::Copy,
+        });
+    }
+    Verdict::Do(steps, notice)
+}
+
+/// With nothing changed on any disk, an entry can only be mounted where both sides exist.
+fn as_it_was(entry: &Entry, seen: &Observation, source: &Node) -> Verdict {
+    let mountable = entry.method == Method::Bind && seen.target.is(entry.kind);
+    if seen.in_place || entry.method != Method::Bind {
+        return Verdict::Do(Vec::new(), None);
+    }
+    if source.is(entry.kind) && mountable {
+        return Verdict::Do(vec![Step::Bind(entry.options.clone())], None);
+    }
+    let absent = *source == Node::Absent && seen.target == Node::Absent;
+    if entry.optional || absent {
+        return Verdict::Wait(None);
+    }
+    Verdict::Refuse(Problem::new(
+        Level::Warning,
+        format!(
+            "{} is not attached: this boot changes nothing, and the path is not both in store {} \
+             and in the root",
+            entry.path.display(),
+            entry.store
+        ),
+    ))
+}
+
+const DEFAULT_FILE: Attributes = Attributes { uid: 0, gid: 0, mode: 0o644 };
+
+fn describe(node: &Node) -> String {
+    match node {
+        Node::Absent => "nothing".to_owned(),
+        Node::Directory(_) => "a directory".to_owned(),
+        Node::File(_) => "a file".to_owned(),
+        Node::Link(target) => {
+            format!("a symbolic link to {}", ebbtide_sys::text::escape(bytes(target)))
+        }
+        Node::Unusable(what) => what.clone(),
+    }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes()
+}
+
+impl Plan {
+    /// Whether there is nothing left to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The plan as lines for a person; `entries` are those that it was made from.
+    pub fn render(&self, entries: &[Entry]) -> String {
+        use fmt::Write;
+        let mut text = String::new();
+        for (index, step) in &self.steps {
+            if let Some(entry) = entries.get(*index) {
+                let _ = writeln!(text, "{}", step.describe(entry));
+            }
+        }
+        for (_, problem) in &self.problems {
+            let _ = writeln!(text, "! {problem}");
+        }
+        text
+    }
+}
+
+impl Step {
+    /// Whether the step gives a store its first content, and leaves the root alone.
+    pub fn fills_store(&self) -> bool {
+        match self {
+            Self::MakeParent(tree, ..) | Self::Make(tree, ..) => *tree == Tree::Store,
+            Self::Import(_) | Self::SetAttributes(_) | Self::NewMachineId => true,
+            Self::Bind(_) | Self::Link | Self::Copy => false,
+        }
+    }
+
+    /// The step as a line for a person.
+    pub fn describe(&self, entry: &Entry) -> String {
+        let path = ebbtide_sys::text::escape(bytes(&entry.path));
+        let store = &entry.store;
+        match self {
+            Self::MakeParent(Tree::Store, parent, attributes) => {
+                format!("make {store}:{} as {attributes}", ebbtide_sys::text::escape(bytes(parent)))
+            }
+            Self::MakeParent(Tree::Root, parent, attributes) => {
+                format!("make {} as {attributes}", ebbtide_sys::text::escape(bytes(parent)))
+            }
+            Self::Make(Tree::Store, kind, attributes) => {
+                format!("make an empty {kind} {store}:{path} as {attributes}")
+            }
+            Self::Make(Tree::Root, kind, attributes) => {
+                format!("make an empty {kind} {path} as {attributes}")
+            }
+            Self::Import(source) => format!("copy {path} from {source} to {store}:{path}"),
+            Self::SetAttributes(attributes) => format!("set {store}:{path} to {attributes}"),
+            Self::Bind(options) if options.is_empty() => format!("bind {store}:{path} on {path}"),
+            Self::Bind(options) => {
+                let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+                format!("bind {store}:{path} on {path} with {}", options.join(","))
+            }
+            Self::Link => format!("link {path} to {store}:{path}"),
+            Self::Copy => format!("copy {store}:{path} to {path}"),
+            Self::NewMachineId => format!("make a new machine id in {store}:{path}"),
+        }
+    }
+}

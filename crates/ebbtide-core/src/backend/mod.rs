@@ -1,0 +1,3 @@
+//! Backends: how roots are made and put away.
+
+pub mod btrfs;

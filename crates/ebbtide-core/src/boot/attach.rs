@@ -1,0 +1,266 @@
+//! The second half of a boot: entries are put in place on the mounted root, and verified.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::mount;
+use ebbtide_sys::mountinfo;
+
+use super::reset::Stores;
+use super::{Boot, STORES, open_directory, report};
+use crate::attach::{self as entries, Places, Policy};
+use crate::backend::btrfs;
+use crate::compiled::Compiled;
+use crate::container::{Container, name};
+use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::record::{Attached, Outcome, Record, Switch};
+use crate::store;
+
+/// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
+pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
+    let mut record = boot.read_record().unwrap_or_else(|| {
+        let mut record = boot.new_record();
+        let problem = Problem {
+            level: Level::Error,
+            message: "the root is not reset: that step did not run in this boot".to_owned(),
+            hint: Some("build the initramfs again, and look into the kernel log".to_owned()),
+        };
+        report(&mut record, log, problem);
+        record
+    });
+    let container = match boot.open_container() {
+        Ok(container) => Some(container),
+        Err(failure) => {
+            report(&mut record, log, Problem::from_failure(Level::Error, &failure));
+            None
+        }
+    };
+    if let Some(container) = &container
+        && let Err(failure) = attach_in(boot, container, sysroot, &mut record, log)
+    {
+        let mut problem = Problem::from_failure(Level::Error, &failure);
+        problem.message = format!("entries are not attached: {}", problem.message);
+        report(&mut record, log, problem);
+    }
+    if let Err(failure) = boot.write_record(&record) {
+        report(&mut record, log, Problem::from_failure(Level::Error, &failure));
+    }
+    if let Some(container) = container
+        && record.number.0 > 0
+        && let Err(failure) = container.set_record(&record)
+    {
+        log(Level::Error, &failure.chain());
+    }
+    record
+}
+
+fn attach_in(
+    boot: &Boot,
+    container: &Container,
+    sysroot: &Path,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<()> {
+    let sysroot =
+        sysroot.canonicalize().context(|| format!("cannot find the root {}", sysroot.display()))?;
+    let policy = policy(&sysroot, record, log)?;
+    let loaded = boot.load(container)?;
+    if record.declaration.as_ref() != Some(&loaded.hash)
+        && let Some(problem) = loaded.problem
+    {
+        report(record, log, problem);
+    }
+    record.declaration = Some(loaded.hash);
+    mount::remount_writable(&sysroot).context(|| "cannot make the root writable")?;
+    let old_root = match record.put_away {
+        Some(number) => {
+            Some(container.open_directory(&Path::new(name::PAST).join(number.to_string()))?)
+        }
+        None => None,
+    };
+    let stores = mount_stores(boot, &loaded.compiled)?;
+    let mut places = places(&sysroot, stores, boot, old_root)?;
+    // While mounting, stores are told by where they are now; links name where they will be.
+    let now = boot.run.join(STORES).canonicalize().context(|| "cannot find the stores")?;
+    let later = boot.run_later.join(STORES);
+
+    let declared = &loaded.compiled.entries;
+    let observed = observe(declared, &mut places, &now, &later)?;
+    let plan = entries::plan(declared, &observed, policy);
+    for (_, problem) in &plan.problems {
+        report(record, log, problem.clone());
+    }
+    let failed = entries::apply(&plan, declared, &places, record.number, log);
+    for (_, problem) in &failed {
+        report(record, log, problem.clone());
+    }
+    let observed = observe(declared, &mut places, &now, &later)?;
+    let verified = verify(declared, &observed, policy);
+    let told = |index: usize| plan.problems.iter().chain(&failed).any(|(other, _)| *other == index);
+    for index in verified.missing.iter().filter(|index| !told(**index)) {
+        if let Some(entry) = declared.get(*index) {
+            let path = entry.path.display();
+            let message = format!("{path} was attached, and is not in place when looked at again");
+            report(record, log, Problem::new(Level::Error, message));
+        }
+    }
+    let paths = |indices: &[usize]| -> Vec<PathBuf> {
+        let entries = indices.iter().filter_map(|index| declared.get(*index));
+        entries.map(|entry| entry.path.clone()).collect()
+    };
+    let attached = Attached {
+        entries: verified.in_place,
+        missing: paths(&verified.missing),
+        waiting: paths(&verified.waiting),
+    };
+    log(
+        if attached.missing.is_empty() { Level::Info } else { Level::Warning },
+        &format!(
+            "{} entries in place, {} not, {} have no data yet",
+            attached.entries,
+            attached.missing.len(),
+            attached.waiting.len()
+        ),
+    );
+    record.attached = Some(attached);
+    Ok(())
+}
+
+/// How much may be changed on this root: all of it only if it is the one that this boot made, or
+/// was told to keep.
+fn policy(sysroot: &Path, record: &mut Record, log: &mut Log<'_>) -> Result<Policy> {
+    let directory = open_directory(sysroot)?;
+    let mounted = btrfs::identity(directory.as_fd())
+        .context(|| format!("what is mounted at {} is no root of Ebbtide", sysroot.display()))?;
+    let expected = record.root.as_ref().map(|root| root.uuid);
+    if expected != Some(mounted.uuid) {
+        let problem = Problem {
+            level: Level::Error,
+            message: format!(
+                "the root that is mounted (subvolume {}) is not the one of this boot",
+                mounted.subvolume
+            ),
+            hint: Some("remove subvol= from rootflags= on the kernel command line".to_owned()),
+        };
+        report(record, log, problem);
+        return Ok(Policy::AsItWas);
+    }
+    Ok(match record.outcome {
+        Outcome::Reset | Outcome::Kept(Switch::Keep) => Policy::Full,
+        Outcome::Kept(Switch::Off) | Outcome::Refused => Policy::AsItWas,
+    })
+}
+
+/// Mounts the stores in the run directory. One that is missing takes only its entries with it.
+fn mount_stores(boot: &Boot, compiled: &Compiled) -> Result<Stores> {
+    use std::os::unix::fs::DirBuilderExt;
+    let directory = boot.run.join(STORES);
+    let make = |path: &Path| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(path)
+            .context(|| format!("cannot make {}", path.display()))
+    };
+    make(&directory)?;
+    let mut stores = Stores::new();
+    for (name, wanted) in &compiled.stores {
+        let path = directory.join(&name.0);
+        make(&path)?;
+        let mounted =
+            store::open(&wanted.device, wanted.subvolume.as_deref(), wanted.class, wanted.uuid)
+                .and_then(|mounted| {
+                    let target = open_directory(&path)?;
+                    mount::attach(mounted.as_fd(), target.as_fd())
+                        .context(|| format!("cannot mount it at {}", path.display()))?;
+                    Ok(mounted)
+                });
+        stores.insert(name.clone(), mounted.map_err(|failure| failure.chain()));
+    }
+    Ok(stores)
+}
+
+fn places(
+    sysroot: &Path,
+    stores: Stores,
+    boot: &Boot,
+    old_root: Option<OwnedFd>,
+) -> Result<Places> {
+    let root = open_directory(sysroot)?;
+    let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
+    let stores_path = boot.run_later.join(STORES);
+    Ok(Places { root, root_path: sysroot.to_owned(), stores, stores_path, old_root, accounts })
+}
+
+fn observe(
+    declared: &[crate::compiled::Entry],
+    places: &mut Places,
+    now: &Path,
+    later: &Path,
+) -> Result<Vec<entries::Observation>> {
+    let mut mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
+    for mount in &mut mounts {
+        if let Ok(below) = mount.mount_point.strip_prefix(now) {
+            mount.mount_point = later.join(below);
+        }
+    }
+    entries::observe(declared, places, &mounts)
+}
+
+struct Verified {
+    in_place: usize,
+    missing: Vec<usize>,
+    waiting: Vec<usize>,
+}
+
+/// An entry is in place when there is nothing left to do for it.
+fn verify(
+    declared: &[crate::compiled::Entry],
+    observed: &[entries::Observation],
+    policy: Policy,
+) -> Verified {
+    let plan = entries::plan(declared, observed, policy);
+    let to_do = |index: usize| plan.steps.iter().any(|(other, _)| *other == index);
+    let mut verified = Verified { in_place: 0, missing: Vec::new(), waiting: plan.waiting.clone() };
+    for (index, seen) in observed.iter().enumerate() {
+        if verified.waiting.contains(&index) {
+            continue;
+        }
+        if seen.in_place && !to_do(index) {
+            verified.in_place += 1;
+        } else {
+            verified.missing.push(index);
+        }
+    }
+    verified
+}
+
+/// Looks at the entries of a running system: those that are not in place, and what would have to be
+/// done. Changes nothing.
+pub fn observe_running(
+    compiled: &Compiled,
+    sysroot: &Path,
+    run: &Path,
+) -> Result<(entries::Plan, Vec<entries::Observation>)> {
+    let stores_path = run.join(STORES);
+    let mut stores = Stores::new();
+    for name in compiled.stores.keys() {
+        let opened = open_directory(&stores_path.join(&name.0)).map_err(|failure| failure.chain());
+        stores.insert(name.clone(), opened);
+    }
+    let root = open_directory(sysroot)?;
+    let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
+    let root_path = sysroot.to_owned();
+    let places = Places { root, root_path, stores, stores_path, old_root: None, accounts };
+    let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
+    let observed = entries::observe(&compiled.entries, &places, &mounts)?;
+    let plan = entries::plan(&compiled.entries, &observed, Policy::Full);
+    Ok((plan, observed))
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self::from_failure(Level::Error, &failure)
+    }
+}

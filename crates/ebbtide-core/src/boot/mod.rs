@@ -1,0 +1,195 @@
+//! One boot, as the initramfs runs it: reset, attach, verify. Whatever goes wrong, it ends with a
+//! root to run on and a record that says what happened.
+
+mod attach;
+mod reset;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+pub use attach::{attach, observe_running};
+use ebbtide_sys::{device, kernel, mount};
+pub use reset::reset;
+
+use crate::compiled::{Class, Compiled, DeclarationHash};
+use crate::container::{self, Container};
+use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::locator::{self, Locator};
+use crate::record::{self, BootNumber, Outcome, Record};
+use crate::store;
+use crate::switches::Switches;
+
+/// Where the record of this boot lies in the run directory.
+pub const RECORD: &str = "boot.json";
+/// Where stores are mounted in the run directory.
+pub const STORES: &str = "stores";
+/// The run directory of a real boot.
+pub const RUN: &str = "/run/ebbtide";
+
+/// Where a boot finds things and leaves things.
+#[derive(Debug)]
+pub struct Boot {
+    /// What finds the container.
+    pub locator: Locator,
+    /// The run directory as it is now.
+    pub run: PathBuf,
+    /// The run directory as the booted system is going to see it, for symbolic links into stores.
+    pub run_later: PathBuf,
+    /// What the kernel command line asks for.
+    pub switches: Switches,
+}
+
+impl Boot {
+    /// Reads the locator and the kernel command line.
+    pub fn read(locator: &Path, run: PathBuf, command_line: Option<&Path>) -> Result<Self> {
+        let text = std::fs::read(locator)
+            .context(|| format!("cannot read the locator {}", locator.display()))?;
+        let locator: Locator = serde_json::from_slice(&text)
+            .context(|| format!("cannot understand the locator {}", locator.display()))?;
+        if locator.version != locator::VERSION {
+            return Err(Failure::new(format!(
+                "the locator has format version {}, and this program knows version {} only",
+                locator.version,
+                locator::VERSION
+            ))
+            .hint("build the initramfs again, so that both come from the same package"));
+        }
+        let command_line = match command_line {
+            Some(path) => {
+                std::fs::read(path).context(|| format!("cannot read {}", path.display()))?
+            }
+            None => kernel::command_line().context(|| "cannot read the kernel command line")?,
+        };
+        let switches = Switches::parse(&command_line);
+        Ok(Self { locator, run, run_later: PathBuf::from(RUN), switches })
+    }
+
+    /// The mount options of the root, for the initramfs.
+    ///
+    /// A `subvol=` on the kernel command line is heeded where it names a past root or a base: that
+    /// is a person at the boot menu who wants to look at it. `None` leaves it in force.
+    pub fn root_mount_options(&self) -> Option<String> {
+        let container = &self.locator.container.path;
+        if let Some(wanted) = &self.switches.subvolume {
+            use std::os::unix::ffi::OsStrExt;
+            let wanted = Path::new(std::ffi::OsStr::from_bytes(wanted));
+            let wanted = wanted.strip_prefix("/").unwrap_or(wanted);
+            if wanted.starts_with(container.join(container::name::PAST)) {
+                return None;
+            }
+        }
+        let root = container.join(container::name::ROOT);
+        let mut options = format!("subvol={},noatime", root.display());
+        for option in &self.locator.options {
+            options.push(',');
+            options.push_str(option);
+        }
+        Some(options)
+    }
+
+    /// Mounts the root at a directory, as the initramfs would.
+    pub fn mount_root(&self, sysroot: &Path) -> Result<()> {
+        let device = device::find(&self.locator.device.0)
+            .context(|| format!("cannot find the device {}", self.locator.device))?;
+        let subvolume = match (self.root_mount_options(), &self.switches.subvolume) {
+            (None, Some(wanted)) => String::from_utf8_lossy(wanted).into_owned(),
+            _ => self.locator.container.path.join(container::name::ROOT).display().to_string(),
+        };
+        let mut options = vec![("subvol", Some(subvolume.as_str()))];
+        options.extend(self.locator.options.iter().map(|option| match option.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (option.as_str(), None),
+        }));
+        let mounted = mount::mount_detached(
+            "btrfs",
+            Some(&device),
+            &options,
+            mount::MountAttributes::NOATIME,
+        )
+        .context(|| format!("cannot mount the root {subvolume}"))?;
+        let target = open_directory(sysroot)?;
+        mount::attach(mounted.as_fd(), target.as_fd())
+            .context(|| format!("cannot mount the root at {}", sysroot.display()))
+    }
+
+    fn open_container(&self) -> Result<Container> {
+        let top = container::open_volume(&self.locator.device)?;
+        Container::open(top, &self.locator.container)
+    }
+
+    /// Reads the compiled declaration from the state store.
+    fn load(&self, container: &Container) -> Result<Loaded> {
+        let pins = container.pins()?.ok_or_else(|| {
+            Failure::new("no declaration was ever compiled for this container")
+                .hint("run `ebbtide apply`")
+        })?;
+        let place = &self.locator.state;
+        let state =
+            store::open(&place.device, place.subvolume.as_deref(), Class::State, place.uuid)
+                .context(|| "the state store is not there")?;
+        let (hash, compiled, problem) = store::load(state.as_fd(), &pins)?;
+        if compiled.root.container != self.locator.container {
+            return Err(Failure::new("the compiled declaration is for another container")
+                .hint("run `ebbtide apply`, then build the initramfs again"));
+        }
+        Ok(Loaded { hash, compiled, problem })
+    }
+
+    /// A record of this boot that says nothing yet.
+    fn new_record(&self) -> Record {
+        let clock = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .ok()
+            .and_then(|elapsed| i64::try_from(elapsed.as_secs()).ok());
+        Record {
+            version: record::VERSION,
+            number: BootNumber(0),
+            kernel_boot_id: kernel::boot_id().unwrap_or_default(),
+            kernel_release: kernel::release(),
+            clock: clock.unwrap_or(0),
+            outcome: Outcome::Refused,
+            root: None,
+            base: None,
+            put_away: None,
+            declaration: None,
+            attached: None,
+            problems: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// The record that an earlier step of this same boot left in the run directory.
+    pub fn read_record(&self) -> Option<Record> {
+        let run = open_directory(&self.run).ok()?;
+        let record: Record = container::read(run.as_fd(), Path::new(RECORD)).ok()??;
+        let this = kernel::boot_id().ok()?;
+        (record.version == record::VERSION && record.kernel_boot_id == this).then_some(record)
+    }
+
+    fn write_record(&self, record: &Record) -> Result<()> {
+        std::fs::create_dir_all(&self.run)
+            .context(|| format!("cannot make {}", self.run.display()))?;
+        let run = open_directory(&self.run)?;
+        container::write_with_mode(run.as_fd(), RECORD, record, 0o644)
+    }
+}
+
+struct Loaded {
+    hash: DeclarationHash,
+    compiled: Compiled,
+    problem: Option<Problem>,
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    std::fs::File::open(path)
+        .map(OwnedFd::from)
+        .context(|| format!("cannot open {}", path.display()))
+}
+
+/// Notes a problem in the record and says it.
+fn report(record: &mut Record, log: &mut Log<'_>, problem: Problem) {
+    log(problem.level, &problem.to_string());
+    if problem.level < Level::Info {
+        record.problems.push(problem);
+    }
+}

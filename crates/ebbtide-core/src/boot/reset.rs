@@ -1,0 +1,221 @@
+//! The first half of a boot: checks, and a new root where nothing speaks against it.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::{kernel, metadata, mountinfo};
+
+use super::{Boot, report};
+use crate::backend::btrfs;
+use crate::compiled::{Compiled, StoreName};
+use crate::container::{Container, name};
+use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::record::{BaseIdentity, BootNumber, Ending, Outcome, Record, Switch};
+use crate::store;
+
+/// Makes a new root, or says why the last one runs on. Always leaves a record.
+pub fn reset(boot: &Boot, log: &mut Log<'_>) -> Record {
+    let mut record = boot.new_record();
+    for word in &boot.switches.unknown {
+        let message = format!("ebbtide={word} on the kernel command line means nothing");
+        let mut problem = Problem::new(Level::Warning, message);
+        problem.hint = Some("known are off, keep and debug".to_owned());
+        report(&mut record, log, problem);
+    }
+    match boot.open_container() {
+        Ok(container) => in_container(boot, &container, &mut record, log),
+        Err(failure) => refuse(&mut record, log, &failure),
+    }
+    if let Err(failure) = boot.write_record(&record) {
+        log(Level::Error, &failure.chain());
+    }
+    record
+}
+
+fn refuse(record: &mut Record, log: &mut Log<'_>, failure: &Failure) {
+    record.outcome = Outcome::Refused;
+    let mut problem = Problem::from_failure(Level::Error, failure);
+    problem.message = format!("the root is not reset, the last one runs on: {}", problem.message);
+    report(record, log, problem);
+}
+
+fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &mut Log<'_>) {
+    if let Err(failure) = note_how_the_last_boot_ended(container) {
+        report(record, log, Problem::from_failure(Level::Warning, &failure));
+    }
+    if let Some(switch) = boot.switches.root {
+        record.outcome = Outcome::Kept(switch);
+        let word = match switch {
+            Switch::Off => "off",
+            Switch::Keep => "keep",
+        };
+        log(Level::Notice, &format!("ebbtide={word}: the last root runs on"));
+        keep(container, record, log);
+        return;
+    }
+    match checked(boot, container, record, log).and_then(|base| make(container, record, base, log))
+    {
+        Ok(()) => {
+            let put_away = match record.put_away {
+                Some(number) => format!(", the old one is past root {number}"),
+                None => String::new(),
+            };
+            log(Level::Info, &format!("boot {}: new root from the base{put_away}", record.number));
+        }
+        Err(failure) => {
+            refuse(record, log, &failure);
+            keep(container, record, log);
+        }
+    }
+}
+
+/// Gives a boot on the last root its number and its record.
+fn keep(container: &Container, record: &mut Record, log: &mut Log<'_>) {
+    let mut kept = || -> Result<()> {
+        let root = container.open_directory(Path::new(name::ROOT))?;
+        record.root = Some(btrfs::identity(root.as_fd())?);
+        if record.number == BootNumber(0) {
+            let number = BootNumber(container.last_number()?.0 + 1);
+            container.give_out(number)?;
+            record.number = number;
+        }
+        container.set_record(record)
+    };
+    if let Err(failure) = kept() {
+        report(record, log, Problem::from_failure(Level::Error, &failure));
+    }
+}
+
+/// Reads the mark of a clean end into the record of the boot that wrote it, and removes it durably:
+/// from here on, this boot has not ended.
+fn note_how_the_last_boot_ended(container: &Container) -> Result<()> {
+    let mark = container.clean_mark();
+    let last = container.numbers(name::BOOTS)?.into_iter().next_back();
+    if let Some(last) = last
+        && let Some(mut record) = container.record(last)?
+        && record.ended.is_none()
+    {
+        let clean = mark.is_some_and(|mark| {
+            (mark.number, &mark.kernel_boot_id) == (record.number, &record.kernel_boot_id)
+                && record.root.as_ref().is_some_and(|root| root.uuid == mark.root)
+        });
+        record.ended = Some(if clean { Ending::Clean } else { Ending::Unclean });
+        container.set_record(&record)?;
+    }
+    container.remove_clean_mark()
+}
+
+/// Everything that must be so before a root is reset.
+fn checked(
+    boot: &Boot,
+    container: &Container,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<BaseIdentity> {
+    let loaded = boot.load(container)?;
+    record.declaration = Some(loaded.hash.clone());
+    if let Some(problem) = loaded.problem {
+        report(record, log, problem);
+    }
+    stores_are_there(&loaded.compiled)?;
+    root_is_not_mounted(container)?;
+    let (_, base) = btrfs::observe(container)?;
+    base_fits_the_kernel(container, &base)?;
+    Ok(base)
+}
+
+/// A store that is missing, or another than the recorded one, means that kept data is missing: its
+/// paths would be filled with something else on a new root.
+fn stores_are_there(compiled: &Compiled) -> Result<()> {
+    for (name, wanted) in &compiled.stores {
+        if needed(compiled, name) {
+            store::open(&wanted.device, wanted.subvolume.as_deref(), wanted.class, wanted.uuid)
+                .context(|| format!("store {name} is not there"))?;
+        }
+    }
+    Ok(())
+}
+
+fn needed(compiled: &Compiled, store: &StoreName) -> bool {
+    compiled.entries.iter().any(|entry| entry.store == *store && !entry.optional)
+}
+
+/// A root that something runs on now is not exchanged under its feet.
+fn root_is_not_mounted(container: &Container) -> Result<()> {
+    let directory = match container.open_directory(Path::new(name::ROOT)) {
+        Ok(directory) => directory,
+        Err(_) => return Ok(()),
+    };
+    let device = metadata::metadata(directory.as_fd())
+        .context(|| "cannot look at the root in the container")?
+        .device;
+    let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
+    // Each subvolume has a device number of its own; the mount table shows that of the filesystem,
+    // so a mount is told by what lies on it.
+    for mount in mounts.iter().filter(|mount| mount.fstype == "btrfs") {
+        let Ok(mounted) = std::fs::File::open(&mount.mount_point) else { continue };
+        if metadata::metadata(mounted.as_fd()).is_ok_and(|found| found.device == device) {
+            return Err(Failure::new(format!(
+                "the root is mounted at {}",
+                ebbtide_sys::text::escape(mount.mount_point.as_os_str().as_encoded_bytes())
+            ))
+            .hint("a root is reset before it is mounted: unmount it first"));
+        }
+    }
+    Ok(())
+}
+
+/// A base without modules for the running kernel would come up without its drivers.
+fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()> {
+    if !kernel::is_modular() {
+        return Ok(());
+    }
+    let release = kernel::release();
+    let directory =
+        container.open_directory(&PathBuf::from(name::BASES).join(base.number.to_string()))?;
+    let mut has_modules = false;
+    for modules in ["usr/lib/modules", "lib/modules"] {
+        let all = matches!(
+            metadata::metadata_beneath(directory.as_fd(), Path::new(modules)),
+            Ok(Some(_))
+        );
+        let own = Path::new(modules).join(&release);
+        if matches!(metadata::metadata_beneath(directory.as_fd(), &own), Ok(Some(_))) {
+            return Ok(());
+        }
+        has_modules |= all;
+    }
+    if !has_modules {
+        // A blank base: modules come from elsewhere, as from the store of NixOS or Guix.
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "base {} has no modules for the running kernel {release}",
+        base.number
+    ))
+    .hint("boot the kernel that the base was made with"))
+}
+
+fn make(
+    container: &Container,
+    record: &mut Record,
+    base: BaseIdentity,
+    log: &mut Log<'_>,
+) -> Result<()> {
+    let (observed, _) = btrfs::observe(container)?;
+    let plan = btrfs::plan(&observed);
+    record.outcome = Outcome::Reset;
+    record.base = Some(base);
+    record.number = plan.boot;
+    record.put_away = plan.put_away;
+    let made = btrfs::apply(container, &plan, record, log);
+    if made.is_err() {
+        record.put_away = None;
+        record.base = None;
+    }
+    made
+}
+
+/// The stores that a declaration names, each mounted or with the reason why not.
+pub(super) type Stores = BTreeMap<StoreName, std::result::Result<std::os::fd::OwnedFd, String>>;

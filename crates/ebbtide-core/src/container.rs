@@ -1,0 +1,310 @@
+//! The container: the one place on a volume that Ebbtide owns.
+//!
+//! Everything in it is reached by descriptor from the volume's top level, without following links;
+//! its small files are JSON, replaced atomically and durably.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use ebbtide_sys::{file, metadata, mount, resolve};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::compiled::{ContainerRef, DeclarationHash, DeviceSpec};
+use crate::failure::{Context, Failure, Result};
+use crate::record::{BootNumber, CleanMark, Record};
+
+/// The version of the marker and of the small files.
+pub const VERSION: u32 = 1;
+
+/// The longest small file that is read, in bytes.
+const LIMIT: u64 = 4 << 20;
+
+/// Names inside a container.
+pub mod name {
+    /// The current root.
+    pub const ROOT: &str = "root";
+    /// The new root during a reset.
+    pub const NEW: &str = "root.new";
+    /// Bases by number.
+    pub const BASES: &str = "bases";
+    /// Past roots by boot number.
+    pub const PAST: &str = "past";
+    /// Records by boot number.
+    pub const BOOTS: &str = "boots";
+    pub(super) const MARKER: &str = "marker.json";
+    pub(super) const NUMBER: &str = "number";
+    pub(super) const BASE: &str = "base";
+    pub(super) const DECLARATIONS: &str = "declarations.json";
+    pub(super) const CLEAN: &str = "clean.json";
+}
+
+/// An open container, whose marker was found to be the expected one.
+#[derive(Debug)]
+pub struct Container {
+    top: OwnedFd,
+    directory: OwnedFd,
+    uuid: Uuid,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    version: u32,
+    uuid: Uuid,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Numbered {
+    version: u32,
+    number: u64,
+}
+
+/// The hashes that vouch for compiled declarations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pins {
+    /// Always [`VERSION`].
+    pub version: u32,
+    /// The declaration in force.
+    pub current: DeclarationHash,
+    /// The one before, for when the current one can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<DeclarationHash>,
+}
+
+/// Mounts the top level of a btrfs volume, attached nowhere.
+pub fn open_volume(device: &DeviceSpec) -> Result<OwnedFd> {
+    let path = ebbtide_sys::device::find(&device.0)
+        .context(|| format!("cannot find the device {device}"))?;
+    mount::mount_detached(
+        "btrfs",
+        Some(&path),
+        &[("subvolid", Some("5"))],
+        mount::MountAttributes::NOATIME,
+    )
+    .context(|| format!("cannot mount the top level of {device}"))
+}
+
+impl Container {
+    /// Opens the container below a volume's top level, and refuses any but the expected one: no
+    /// marker, another UUID, or a directory that others than root could have changed.
+    pub fn open(top: OwnedFd, expected: &ContainerRef) -> Result<Self> {
+        let place = expected.path.display();
+        let directory = resolve::open_directory(top.as_fd(), &expected.path)
+            .context(|| format!("cannot open the container {place}"))?;
+        let found = metadata::metadata(directory.as_fd())
+            .context(|| format!("cannot look at the container {place}"))?;
+        if found.uid != 0 || found.mode & 0o077 != 0 {
+            return Err(Failure::new(format!(
+                "the container {place} belongs to user {} with mode {:04o}, so that others than \
+                 root could have changed it",
+                found.uid, found.mode
+            ))
+            .hint("look at what changed it, then chown root and chmod 0700"));
+        }
+        let container = Self { top, directory, uuid: expected.uuid };
+        let marker: Marker = container.read(Path::new(name::MARKER))?.ok_or_else(|| {
+            Failure::new(format!("{place} has no marker: it is not a container of Ebbtide"))
+                .hint("nothing in it was touched; `ebbtide init` makes a container")
+        })?;
+        check_version("the marker", marker.version)?;
+        if marker.uuid != expected.uuid {
+            return Err(Failure::new(format!(
+                "{place} is another container: its marker has UUID {}, the configuration pins {}",
+                marker.uuid, expected.uuid
+            ))
+            .hint("nothing in it was touched; if this disk is meant, set its UUID under [root]"));
+        }
+        Ok(container)
+    }
+
+    /// Writes a marker into a new container: the last step of making one.
+    pub fn mark(directory: BorrowedFd<'_>, uuid: Uuid) -> Result<()> {
+        let marker = Marker { version: VERSION, uuid };
+        write(directory, name::MARKER, &marker)
+    }
+
+    /// The marker's UUID below a directory, if there is a marker at all.
+    pub fn marker_of(directory: BorrowedFd<'_>) -> Result<Option<Uuid>> {
+        Ok(read::<Marker>(directory, Path::new(name::MARKER))?.map(|marker| marker.uuid))
+    }
+
+    /// The UUID of the marker.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// The container itself.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The top level of its volume.
+    pub fn top(&self) -> BorrowedFd<'_> {
+        self.top.as_fd()
+    }
+
+    /// Opens a directory inside, such as `past`.
+    pub fn open_directory(&self, path: &Path) -> Result<OwnedFd> {
+        resolve::open_directory(self.directory(), path)
+            .context(|| format!("cannot open {} in the container", path.display()))
+    }
+
+    /// The last number that was given out.
+    pub fn last_number(&self) -> Result<BootNumber> {
+        let stored = self.read::<Numbered>(Path::new(name::NUMBER))?;
+        let stored = match stored {
+            Some(numbered) => {
+                check_version("the boot number", numbered.version)?;
+                numbered.number
+            }
+            None => 0,
+        };
+        // Numbers only grow, even if that file was lost.
+        let used = self.numbers(name::BOOTS)?.into_iter().chain(self.numbers(name::PAST)?);
+        Ok(BootNumber(used.map(|number| number.0).chain([stored]).max().unwrap_or(stored)))
+    }
+
+    /// Gives out numbers up to this one, durably.
+    pub fn give_out(&self, last: BootNumber) -> Result<()> {
+        self.write(name::NUMBER, &Numbered { version: VERSION, number: last.0 })
+    }
+
+    /// The numbers that name something in `past` or `boots`.
+    pub fn numbers(&self, directory: &str) -> Result<Vec<BootNumber>> {
+        let directory = self.open_directory(Path::new(directory))?;
+        let names = file::read_directory(directory.as_fd())
+            .context(|| "cannot list the container".to_owned())?;
+        let mut numbers: Vec<_> = names.iter().filter_map(|entry| number_of(&entry.name)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// The number of the base in use.
+    pub fn base(&self) -> Result<u64> {
+        let base: Numbered = self.read(Path::new(name::BASE))?.ok_or_else(|| {
+            Failure::new(
+                "the container does not say which base is in use (its file `base` is gone)",
+            )
+            .hint("write {\"version\":1,\"number\":N} into it, N being a directory of `bases`")
+        })?;
+        check_version("the base", base.version)?;
+        Ok(base.number)
+    }
+
+    /// Sets the base in use.
+    pub fn set_base(directory: BorrowedFd<'_>, number: u64) -> Result<()> {
+        write(directory, name::BASE, &Numbered { version: VERSION, number })
+    }
+
+    /// The hashes of compiled declarations, if any was ever compiled.
+    pub fn pins(&self) -> Result<Option<Pins>> {
+        let pins: Option<Pins> = self.read(Path::new(name::DECLARATIONS))?;
+        if let Some(pins) = &pins {
+            check_version("the list of compiled declarations", pins.version)?;
+        }
+        Ok(pins)
+    }
+
+    /// Pins compiled declarations.
+    pub fn set_pins(&self, pins: &Pins) -> Result<()> {
+        self.write(name::DECLARATIONS, pins)
+    }
+
+    /// The record of a boot.
+    pub fn record(&self, number: BootNumber) -> Result<Option<Record>> {
+        let record: Option<Record> =
+            self.read(&Path::new(name::BOOTS).join(format!("{number}.json")))?;
+        if let Some(record) = &record {
+            check_version("the record", record.version)?;
+        }
+        Ok(record)
+    }
+
+    /// Writes the record of a boot.
+    pub fn set_record(&self, record: &Record) -> Result<()> {
+        let boots = self.open_directory(Path::new(name::BOOTS))?;
+        write(boots.as_fd(), &format!("{}.json", record.number), record)
+    }
+
+    /// The mark of a clean end. One that can't be read counts as none.
+    pub fn clean_mark(&self) -> Option<CleanMark> {
+        self.read(Path::new(name::CLEAN)).ok().flatten()
+    }
+
+    /// Writes the mark of a clean end.
+    pub fn set_clean_mark(&self, mark: &CleanMark) -> Result<()> {
+        self.write(name::CLEAN, mark)
+    }
+
+    /// Removes the mark of a clean end, durably.
+    pub fn remove_clean_mark(&self) -> Result<()> {
+        file::remove_file_durably(self.directory(), OsStr::new(name::CLEAN))
+            .context(|| "cannot remove the mark of a clean end")?;
+        Ok(())
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        read(self.directory(), path)
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        write(self.directory(), name, value)
+    }
+}
+
+/// Reads a small JSON file; `None` if it is not there.
+pub(crate) fn read<T: DeserializeOwned>(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+) -> Result<Option<T>> {
+    match file::read_limited(directory, path, LIMIT) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .context(|| format!("cannot understand {}", path.display())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error).context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Writes a small JSON file atomically and durably, readable by root only.
+pub(crate) fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, value: &T) -> Result<()> {
+    write_with_mode(directory, name, value, 0o600)
+}
+
+/// As [`write`], with a mode.
+pub(crate) fn write_with_mode<T: Serialize>(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    value: &T,
+    mode: u32,
+) -> Result<()> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).context(|| format!("cannot serialise {name}"))?;
+    bytes.push(b'\n');
+    file::replace_file(directory, OsStr::new(name), &bytes, mode)
+        .context(|| format!("cannot write {name}"))
+}
+
+pub(crate) fn check_version(what: &str, found: u32) -> Result<()> {
+    if found == VERSION {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{what} has format version {found}, and this program knows version {VERSION} only"
+    ))
+    .hint("it was written by another version of Ebbtide; use that one"))
+}
+
+fn number_of(name: &OsString) -> Option<BootNumber> {
+    let text = name.to_str()?;
+    let text = text.strip_suffix(".json").unwrap_or(text);
+    let number = text.parse().ok()?;
+    // Only the one canonical spelling: no sign, no leading zero.
+    (number > 0 && format!("{number}") == text).then_some(BootNumber(number))
+}

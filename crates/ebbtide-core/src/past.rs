@@ -1,0 +1,72 @@
+//! Past roots: what earlier boots left behind, and how they ended.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::btrfs;
+use serde::Serialize;
+
+use crate::container::{Container, name};
+use crate::failure::Result;
+use crate::record::{BootNumber, Ending, Outcome, Record};
+
+/// One boot, as `boots` lists it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PastBoot {
+    /// Its number.
+    pub number: BootNumber,
+    /// Whether the system runs on it now.
+    pub current: bool,
+    /// Seconds since 1970 by the clock when it started, which may have been wrong.
+    pub clock: Option<i64>,
+    /// What happened to its root.
+    pub outcome: Option<Outcome>,
+    /// How it ended; `None` while it runs, or when that is not known.
+    pub ended: Option<Ending>,
+    /// Where its root lies below the top level of the volume; `None` when it is not kept.
+    pub root: Option<PathBuf>,
+    /// Bytes of data that this boot wrote to its root and that are still there.
+    pub own_bytes: Option<u64>,
+    /// How many problems its record has.
+    pub problems: usize,
+}
+
+/// All boots that left a root or a record, newest first. `path` is the container's own.
+pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result<Vec<PastBoot>> {
+    let past = container.numbers(name::PAST)?;
+    let mut numbers = container.numbers(name::BOOTS)?;
+    numbers.extend(&past);
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+        .into_iter()
+        .rev()
+        .map(|number| {
+            // A record that can't be read takes nothing but its own columns away.
+            let record = container.record(number).ok().flatten();
+            let below =
+                past.contains(&number).then(|| Path::new(name::PAST).join(number.to_string()));
+            let current = record.as_ref().is_some_and(|it| it.kernel_boot_id == kernel_boot_id);
+            let place = below.or_else(|| current.then(|| PathBuf::from(name::ROOT)));
+            let own_bytes = place.as_deref().and_then(|place| own_bytes(container, place).ok());
+            Ok(PastBoot {
+                number,
+                current,
+                clock: record.as_ref().map(|record| record.clock),
+                outcome: record.as_ref().map(|record| record.outcome.clone()),
+                ended: record.as_ref().and_then(|record| record.ended),
+                root: place.map(|place| path.join(place)),
+                own_bytes,
+                problems: record.as_ref().map_or(0, |record: &Record| record.problems.len()),
+            })
+        })
+        .collect()
+}
+
+fn own_bytes(container: &Container, place: &Path) -> Result<u64> {
+    use crate::failure::Context;
+    let directory = container.open_directory(place)?;
+    let what = || format!("cannot measure {}", place.display());
+    let info = btrfs::subvolume_info(directory.as_fd()).context(what)?;
+    btrfs::written_since(directory.as_fd(), info.otransid).context(what)
+}

@@ -1,0 +1,159 @@
+//! The record of a boot: what was made, what was refused, what went wrong, how it ended.
+//!
+//! It lies in `/run/ebbtide/boot.json` and in the container. Neither is proof: `status` compares
+//! both with the kernel.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::compiled::DeclarationHash;
+use crate::failure::{Level, Problem};
+
+/// The version of the record's format.
+pub const VERSION: u32 = 1;
+
+/// The number of a boot: it only grows, and never names a time.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct BootNumber(pub u64);
+
+impl std::fmt::Display for BootNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is known about one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Always [`VERSION`].
+    pub version: u32,
+    /// The boot's number; 0 when none could be given out.
+    pub number: BootNumber,
+    /// `/proc/sys/kernel/random/boot_id` of that boot.
+    pub kernel_boot_id: String,
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// Seconds since 1970 by the clock at that moment, which may have been wrong.
+    pub clock: i64,
+    /// What happened to the root.
+    pub outcome: Outcome,
+    /// The subvolume that this boot runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootIdentity>,
+    /// The base it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseIdentity>,
+    /// The boot whose root was put away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_away: Option<BootNumber>,
+    /// The compiled declaration that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declaration: Option<DeclarationHash>,
+    /// Whether entries were attached and verified: `None` before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Attached>,
+    /// What went wrong, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// How the boot ended; known at the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ending>,
+}
+
+impl Record {
+    /// The gravest level among its problems.
+    pub fn gravest(&self) -> Option<Level> {
+        self.problems.iter().map(|problem| problem.level).min()
+    }
+}
+
+/// What happened to the root of a boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// A new root was made from the base.
+    Reset,
+    /// The last root runs on, because the kernel command line said so.
+    Kept(Switch),
+    /// The last root runs on, because resetting it was not safe.
+    Refused,
+}
+
+/// What `ebbtide=` on the kernel command line asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    /// No reset, no harvest, no change by attach: the last root is assembled as it was.
+    Off,
+    /// Keep this root once, with its entries.
+    Keep,
+}
+
+/// A subvolume, as the kernel identifies it (`BTRFS_IOC_GET_SUBVOL_INFO`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootIdentity {
+    /// The filesystem.
+    pub filesystem: Uuid,
+    /// The subvolume's own UUID, given by the kernel when it was made.
+    pub uuid: Uuid,
+    /// Its id on that filesystem.
+    pub subvolume: u64,
+    /// The subvolume it is a snapshot of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Uuid>,
+    /// The generation (btrfs transaction) in which it was made.
+    pub made: u64,
+}
+
+/// A base, by number and by what the kernel knows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseIdentity {
+    /// Its number.
+    pub number: u64,
+    /// The subvolume's UUID.
+    pub uuid: Uuid,
+}
+
+/// The outcome of attaching.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attached {
+    /// Entries that are in place and verified.
+    pub entries: usize,
+    /// Paths of entries that are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<std::path::PathBuf>,
+    /// Paths of entries that have no data anywhere yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<std::path::PathBuf>,
+}
+
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// Shut down in order: the mark of a clean end was found.
+    Clean,
+    /// Without that mark: power cut, crash, reset button.
+    Unclean,
+}
+
+/// The mark of a clean end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanMark {
+    /// Always [`VERSION`].
+    pub version: u32,
+    /// The boot that ended.
+    pub number: BootNumber,
+    /// Its kernel's boot id.
+    pub kernel_boot_id: String,
+    /// The root it ran on.
+    pub root: Uuid,
+}

@@ -1,0 +1,302 @@
+//! Doing what was planned. A failure leaves a container without a marker, which no boot touches.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::tree::{self, CopyOptions};
+use ebbtide_sys::{btrfs, file, metadata, resolve};
+use uuid::Uuid;
+
+use super::chroot::Chroot;
+use super::observe::{open_source, open_volume};
+use super::plan::{BASE, Plan, Step};
+use super::{BaseSource, Request, sanitise};
+use crate::attach::{self, Places, Policy};
+use crate::boot::{RUN, STORES};
+use crate::compiled::StoreName;
+use crate::container::{Container, name};
+use crate::failure::{Context, Failure, Level, Log, Result};
+use crate::record::BootNumber;
+use crate::store;
+
+/// What lies in those directories of a system is made anew by every boot.
+const NOT_COPIED: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
+
+/// Applies a plan.
+pub fn apply(request: &Request, plan: &Plan, log: &mut Log<'_>) -> Result<()> {
+    let top = open_volume(request)?;
+    let mut work = Work { request, top, uuids: BTreeMap::new() };
+    for step in &plan.steps {
+        log(Level::Info, &step.to_string());
+        work.step(step, log).context(|| format!("cannot {step}"))?;
+    }
+    Ok(())
+}
+
+struct Work<'a> {
+    request: &'a Request,
+    top: OwnedFd,
+    uuids: BTreeMap<StoreName, Uuid>,
+}
+
+impl Work<'_> {
+    fn step(&mut self, step: &Step, log: &mut Log<'_>) -> Result<()> {
+        match step {
+            Step::MakeContainer(path) => self.make_container(path),
+            Step::MakeStore(_, path) => {
+                let (parent, name) = self.parent(path)?;
+                btrfs::create_subvolume(parent.as_fd(), &name).context(|| "make the subvolume")
+            }
+            Step::Establish(name) => {
+                store::establish(self.store(name)?.as_fd())?;
+                Ok(())
+            }
+            Step::MakeBase(source) => self.make_base(source, log),
+            Step::CopyNested(path) => self.copy_nested(path),
+            Step::WriteDeclaration => self.write_declaration(),
+            Step::FillStores => self.fill_stores(log),
+            Step::Sanitise(finding) => sanitise::remove(self.base()?.as_fd(), finding),
+            Step::EmptyHome(path) => self.empty(path),
+            Step::WriteFstab(text) => self.write_below("etc", "fstab", text.as_bytes()),
+            Step::Mask(unit) => self.mask(unit),
+            Step::BuildInitramfs => self.in_base(&[("update-initramfs", &["-u", "-k", "all"])]),
+            Step::InstallGrub(disk) => {
+                let disk = disk.display().to_string();
+                self.in_base(&[("grub-install", &[&disk]), ("update-grub", &[])])
+            }
+            Step::SealBase => {
+                btrfs::set_read_only(self.base()?.as_fd(), true).context(|| "set it read-only")
+            }
+            Step::MakeRoot => {
+                let base = self.base()?;
+                let container = self.container()?;
+                btrfs::snapshot(base.as_fd(), container.as_fd(), OsStr::new(name::ROOT), false)
+                    .context(|| "snapshot")
+            }
+            Step::Mark => {
+                let container = self.container()?;
+                Container::set_base(container.as_fd(), BASE)?;
+                file::sync_filesystem(container.as_fd()).context(|| "sync the volume")?;
+                Container::mark(container.as_fd(), self.request.container.uuid)
+            }
+            Step::Compile => self.compile(),
+        }
+    }
+
+    fn container(&self) -> Result<OwnedFd> {
+        resolve::open_directory(self.top.as_fd(), &self.request.container.path)
+            .context(|| "open the container")
+    }
+
+    fn base(&self) -> Result<OwnedFd> {
+        resolve::open_directory(self.container()?.as_fd(), &base_path()).context(|| "open the base")
+    }
+
+    fn parent(&self, path: &Path) -> Result<(OwnedFd, std::ffi::OsString)> {
+        let (parent, name) = resolve::split_parent(path)
+            .ok_or_else(|| Failure::new(format!("{} has no name", path.display())))?;
+        let parent = resolve::open_directory(self.top.as_fd(), parent)
+            .context(|| format!("open the directory above {}", path.display()))?;
+        Ok((parent, name.to_owned()))
+    }
+
+    fn make_container(&self, path: &Path) -> Result<()> {
+        let (parent, container) = self.parent(path)?;
+        let made = file::create_directory(parent.as_fd(), &container, 0o700)
+            .context(|| "make the directory")?;
+        for inside in [name::BASES, name::PAST, name::BOOTS] {
+            file::create_directory(made.as_fd(), OsStr::new(inside), 0o700)
+                .context(|| format!("make {inside}"))?;
+        }
+        Ok(())
+    }
+
+    fn make_base(&self, source: &BaseSource, log: &mut Log<'_>) -> Result<()> {
+        let container = self.container()?;
+        let bases = resolve::open_directory(container.as_fd(), Path::new(name::BASES))
+            .context(|| "open bases")?;
+        let number = BASE.to_string();
+        let from = open_source(self.request, self.top.as_fd())?;
+        if let (BaseSource::Subvolume(_), Some(from)) = (source, &from) {
+            return btrfs::snapshot(from.as_fd(), bases.as_fd(), OsStr::new(&number), false)
+                .context(|| "snapshot (ETXTBSY: a swap file in it is active)");
+        }
+        btrfs::create_subvolume(bases.as_fd(), OsStr::new(&number))
+            .context(|| "make the subvolume")?;
+        let base = self.base()?;
+        let Some(from) = from else {
+            return make_blank(base.as_fd());
+        };
+        let skip = |path: &Path| {
+            let mut parts = path.components();
+            let first = parts.next().map(|part| part.as_os_str());
+            parts.next().is_some() && NOT_COPIED.iter().any(|name| first == Some(OsStr::new(name)))
+        };
+        let options = CopyOptions {
+            skip: &skip,
+            keep_hard_links: true,
+            cross_subvolumes: true,
+            ..CopyOptions::default()
+        };
+        let report = tree::copy_tree_into(from.as_fd(), Path::new(""), base.as_fd(), options)
+            .context(|| "copy")?;
+        for mount in &report.mounts_skipped {
+            log(
+                Level::Warning,
+                &format!("{} is another filesystem: not copied into the base", mount.display()),
+            );
+        }
+        for subvolume in &report.subvolumes_copied {
+            let path = subvolume.display();
+            log(Level::Notice, &format!("{path} was a subvolume: a plain directory in the base"));
+        }
+        Ok(())
+    }
+
+    fn copy_nested(&self, path: &Path) -> Result<()> {
+        let source = open_source(self.request, self.top.as_fd())?
+            .ok_or_else(|| Failure::new("a blank base has no nested subvolumes"))?;
+        let base = self.base()?;
+        let what = || format!("copy {}", path.display());
+        let (parent, name) = resolve::split_parent(path).ok_or_else(|| Failure::new(what()))?;
+        let parent = resolve::open_directory(base.as_fd(), parent).context(what)?;
+        // What a snapshot has in the place of a subvolume is an empty directory with inode number
+        // 2, in which nothing can be made; but it can be removed.
+        rustix::fs::unlinkat(&parent, name, rustix::fs::AtFlags::REMOVEDIR).context(what)?;
+        let options =
+            CopyOptions { keep_hard_links: true, cross_subvolumes: true, ..CopyOptions::default() };
+        tree::copy_tree(source.as_fd(), path, parent.as_fd(), name, options).context(what)?;
+        Ok(())
+    }
+
+    fn write_declaration(&self) -> Result<()> {
+        let base = self.base()?;
+        for (parent, directory) in [("", "etc"), ("etc", "ebbtide")] {
+            let parent = resolve::open_directory(base.as_fd(), Path::new(parent))
+                .context(|| "open /etc of the base")?;
+            match file::create_directory(parent.as_fd(), OsStr::new(directory), 0o755) {
+                Ok(_) => {}
+                Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
+                Err(error) => return Err(error).context(|| format!("make {directory}")),
+            }
+        }
+        self.write_below("etc/ebbtide", "ebbtide.toml", self.request.text.as_bytes())
+    }
+
+    fn write_below(&self, directory: &str, name: &str, content: &[u8]) -> Result<()> {
+        let base = self.base()?;
+        let directory = resolve::open_directory(base.as_fd(), Path::new(directory))
+            .context(|| format!("open /{directory} of the base"))?;
+        file::replace_file(directory.as_fd(), OsStr::new(name), content, 0o644)
+            .context(|| format!("write {name}"))
+    }
+
+    fn mask(&self, unit: &str) -> Result<()> {
+        let base = self.base()?;
+        let directory = resolve::open_directory(base.as_fd(), Path::new("etc/systemd/system"))
+            .context(|| "open /etc/systemd/system of the base")?;
+        file::create_symlink(directory.as_fd(), OsStr::new(unit), Path::new("/dev/null"))
+            .context(|| "make the link")
+    }
+
+    /// The same plan as at boot, of which only the part that fills stores is done.
+    fn fill_stores(&self, log: &mut Log<'_>) -> Result<()> {
+        let base = self.base()?;
+        let mut stores = BTreeMap::new();
+        for name in self.request.declaration.stores.keys() {
+            stores.insert(name.clone(), Ok(self.store(name)?));
+        }
+        let places = Places {
+            accounts: Accounts::read(base.as_fd()).context(|| "read the base's accounts")?,
+            root: base,
+            root_path: PathBuf::from("/"),
+            stores,
+            stores_path: Path::new(RUN).join(STORES),
+            old_root: None,
+        };
+        let entries = &self.request.declaration.entries;
+        let observed = attach::observe(entries, &places, &[])?;
+        let mut plan = attach::plan(entries, &observed, Policy::Full);
+        plan.steps.retain(|(_, step)| step.fills_store());
+        for (_, problem) in &plan.problems {
+            log(problem.level, &problem.to_string());
+        }
+        let failed = attach::apply(&plan, entries, &places, BootNumber(0), log);
+        match failed.into_iter().next() {
+            Some((_, problem)) => Err(Failure::new(problem.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    fn empty(&self, path: &Path) -> Result<()> {
+        let base = self.base()?;
+        let Ok(directory) = resolve::open_directory(base.as_fd(), path) else { return Ok(()) };
+        let names = file::read_directory(directory.as_fd()).context(|| "list it")?;
+        for entry in names {
+            file::remove_tree(directory.as_fd(), &entry.name)
+                .context(|| format!("remove {} in it", entry.name.display()))?;
+        }
+        Ok(())
+    }
+
+    fn in_base(&self, commands: &[(&str, &[&str])]) -> Result<()> {
+        let chroot =
+            Chroot::enter(&self.request.device, &self.request.container.path.join(base_path()))?;
+        let done =
+            commands.iter().try_for_each(|(program, arguments)| chroot.run(program, arguments));
+        chroot.leave()?;
+        done
+    }
+
+    fn store(&self, name: &StoreName) -> Result<OwnedFd> {
+        let wanted = self
+            .request
+            .declaration
+            .stores
+            .get(name)
+            .ok_or_else(|| Failure::new(format!("store {name} is not declared")))?;
+        store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)
+            .context(|| format!("open store {name}"))
+    }
+
+    fn compile(&mut self) -> Result<()> {
+        for name in self.request.declaration.stores.keys() {
+            self.uuids.insert(name.clone(), store::establish(self.store(name)?.as_fd())?);
+        }
+        let compiled = self
+            .request
+            .declaration
+            .compile(self.request.container.uuid, &self.uuids)
+            .context(|| "compile")?;
+        let top = open_volume(self.request)?;
+        let container = Container::open(top, &self.request.container)?;
+        let state = self.store(&StoreName(StoreName::STATE.to_owned()))?;
+        store::publish(state.as_fd(), &container, &compiled)?;
+        Ok(())
+    }
+}
+
+fn base_path() -> PathBuf {
+    Path::new(name::BASES).join(BASE.to_string())
+}
+
+/// The directories that a kernel and an init system mount on; their owner and mode as on every
+/// distribution (file-hierarchy(7)).
+fn make_blank(base: BorrowedFd<'_>) -> Result<()> {
+    metadata::set_mode(base, 0o755).context(|| "set the mode of /")?;
+    for (name, mode) in [
+        ("dev", 0o755),
+        ("etc", 0o755),
+        ("proc", 0o555),
+        ("run", 0o755),
+        ("sys", 0o555),
+        ("tmp", 0o1777),
+        ("var", 0o755),
+    ] {
+        file::create_directory(base, OsStr::new(name), mode).context(|| format!("make {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What the volume and the source of the base look like before anything is done.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::{btrfs, file, kernel, metadata, resolve};
+use uuid::Uuid;
+
+use super::sanitise::{self, Finding};
+use super::{BaseSource, Request, UPDATERS};
+use crate::compiled::StoreName;
+use crate::container::{self, Container};
+use crate::failure::{Context, Failure, Result};
+use crate::store;
+
+/// What was seen.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// What lies where the container is to go.
+    pub container: Occupant,
+    /// The id of the volume's default subvolume.
+    pub default_subvolume: u64,
+    /// Stores: whether there is something already, and the UUID of its marker.
+    pub stores: BTreeMap<StoreName, StoreState>,
+    /// Outermost subvolumes inside the source, relative to it.
+    pub nested: Vec<PathBuf>,
+    /// Active swap files inside the source.
+    pub swap_files: Vec<PathBuf>,
+    /// What must leave the base.
+    pub findings: Vec<Finding>,
+    /// Units of [`UPDATERS`] that the source has and that are not masked.
+    pub updaters: Vec<&'static str>,
+    /// The source's `/etc/fstab`.
+    pub fstab: String,
+    /// Whether the source can build an initramfs by itself.
+    pub builds_initramfs: bool,
+    /// Whether Ebbtide's hook is installed in the source.
+    pub has_hook: bool,
+    /// What the source's `/boot` is.
+    pub kernels: usize,
+}
+
+/// What lies where a container is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Occupant {
+    /// Nothing.
+    Nothing,
+    /// A container with this UUID.
+    Container(Uuid),
+    /// Something else.
+    Other,
+}
+
+/// A store before it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreState {
+    /// There is no such subvolume yet.
+    Absent,
+    /// The place exists, with this marker or none.
+    Present(Option<Uuid>),
+}
+
+/// Looks at everything that a set-up depends on; changes nothing.
+pub fn observe(request: &Request, top: BorrowedFd<'_>) -> Result<Observation> {
+    let what = || format!("cannot look at the volume on {}", request.device);
+    let container = match resolve::open_directory(top, &request.container.path) {
+        Ok(directory) => match Container::marker_of(directory.as_fd())? {
+            Some(uuid) => Occupant::Container(uuid),
+            None => Occupant::Other,
+        },
+        Err(error) if error.is_not_found() => Occupant::Nothing,
+        Err(error) => return Err(error).context(what),
+    };
+    let default_subvolume = btrfs::default_subvolume(top).context(what)?.0;
+    let mut stores = BTreeMap::new();
+    for name in request.declaration.stores.keys() {
+        stores.insert(name.clone(), store_state(request, name, top)?);
+    }
+    let source = open_source(request, top)?;
+    let mut seen = Observation {
+        container,
+        default_subvolume,
+        stores,
+        nested: Vec::new(),
+        swap_files: Vec::new(),
+        findings: Vec::new(),
+        updaters: Vec::new(),
+        fstab: String::new(),
+        builds_initramfs: false,
+        has_hook: false,
+        kernels: 0,
+    };
+    if let Some(source) = &source {
+        look_at_source(request, source.as_fd(), &mut seen)?;
+    }
+    Ok(seen)
+}
+
+/// Opens the tree that the base is made from; `None` for a blank one.
+pub(super) fn open_source(request: &Request, top: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    match &request.base {
+        BaseSource::Blank => Ok(None),
+        BaseSource::Directory(path) => std::fs::File::open(path)
+            .map(|file| Some(OwnedFd::from(file)))
+            .context(|| format!("cannot open {}", path.display())),
+        BaseSource::Subvolume(path) => {
+            let what = || format!("cannot open the subvolume {}", path.display());
+            let opened = resolve::open_directory(top, path).context(what)?;
+            if !btrfs::is_subvolume(opened.as_fd()).context(what)? {
+                return Err(Failure::new(format!("{} is not a subvolume", path.display()))
+                    .hint("use --base-directory for a plain directory"));
+            }
+            Ok(Some(opened))
+        }
+    }
+}
+
+fn store_state(request: &Request, name: &StoreName, top: BorrowedFd<'_>) -> Result<StoreState> {
+    let Some(wanted) = request.declaration.stores.get(name) else { return Ok(StoreState::Absent) };
+    if wanted.device == request.device {
+        // On the volume itself the subvolume can be made.
+        let Some(subvolume) = &wanted.subvolume else { return Ok(StoreState::Absent) };
+        return match resolve::open_directory(top, subvolume) {
+            Ok(opened) => Ok(StoreState::Present(store::identity(opened.as_fd())?)),
+            Err(error) if error.is_not_found() => Ok(StoreState::Absent),
+            Err(error) => Err(error).context(|| format!("cannot look at store {name}")),
+        };
+    }
+    let opened = store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)
+        .context(|| format!("store {name} is not there"))?;
+    Ok(StoreState::Present(store::identity(opened.as_fd())?))
+}
+
+fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observation) -> Result<()> {
+    let what = || "cannot look at the source of the base";
+    if let BaseSource::Subvolume(_) = &request.base {
+        let nested = btrfs::nested_subvolumes(source).context(what)?;
+        let mut nested: Vec<PathBuf> = nested.into_iter().map(|(_, path)| path).collect();
+        nested.sort();
+        for path in nested {
+            // Those inside another are copied with it.
+            if !seen.nested.iter().any(|outer| path.starts_with(outer)) {
+                seen.nested.push(path);
+            }
+        }
+    }
+    if let BaseSource::Directory(path) = &request.base {
+        let swaps = kernel::active_swap_files().context(what)?;
+        seen.swap_files = swaps.into_iter().filter(|swap| swap.starts_with(path)).collect();
+    }
+    seen.findings = sanitise::find(source)?;
+    let exists = |path: &str| -> Result<bool> {
+        Ok(metadata::metadata_beneath(source, Path::new(path)).context(what)?.is_some())
+    };
+    for (unit, _) in UPDATERS {
+        let shipped = ["usr/lib/systemd/system", "lib/systemd/system"]
+            .iter()
+            .any(|directory| exists(&format!("{directory}/{unit}")).unwrap_or(false));
+        if shipped && !exists(&format!("etc/systemd/system/{unit}"))? {
+            seen.updaters.push(unit);
+        }
+    }
+    seen.fstab = match file::read_limited(source, Path::new("etc/fstab"), 1 << 20) {
+        Ok(bytes) => String::from_utf8(bytes).context(|| "/etc/fstab of the base is not UTF-8")?,
+        Err(error) if error.is_not_found() => String::new(),
+        Err(error) => return Err(error).context(what),
+    };
+    seen.builds_initramfs = exists("usr/sbin/update-initramfs")?;
+    seen.has_hook = exists("usr/share/initramfs-tools/hooks/ebbtide")?;
+    if let Ok(boot) = resolve::open_directory(source, Path::new("boot")) {
+        let names = file::read_directory(boot.as_fd()).context(what)?;
+        let is_kernel =
+            |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"vmlinuz-");
+        seen.kernels = names.iter().filter(|entry| is_kernel(&entry.name)).count();
+    }
+    Ok(())
+}
+
+/// Mounts the volume on which a container is to be made.
+pub fn open_volume(request: &Request) -> Result<OwnedFd> {
+    container::open_volume(&request.device)
+}

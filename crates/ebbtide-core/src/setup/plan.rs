@@ -1,0 +1,230 @@
+//! What setting up will do, or why it will not.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::fstab;
+use super::observe::{Observation, Occupant, StoreState};
+use super::sanitise::{Finding, How};
+use super::{BaseSource, HOMES, Request, Updaters};
+use crate::compiled::{Kind, StoreName};
+use crate::failure::{Failure, Result};
+
+/// The number of the base that is made.
+pub const BASE: u64 = 1;
+
+/// One step of setting up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the container's directory and those inside.
+    MakeContainer(PathBuf),
+    /// Make a subvolume for a store.
+    MakeStore(StoreName, PathBuf),
+    /// Give a store its marker.
+    Establish(StoreName),
+    /// Make base 1.
+    MakeBase(BaseSource),
+    /// Copy a subvolume inside the source into its place: a snapshot has an empty directory there.
+    CopyNested(PathBuf),
+    /// Write the declaration to `/etc/ebbtide/ebbtide.toml` of the base.
+    WriteDeclaration,
+    /// Copy what is declared from the base into its stores.
+    FillStores,
+    /// Take something out of the base.
+    Sanitise(Finding),
+    /// Empty a directory of the base that is kept whole in a store.
+    EmptyHome(PathBuf),
+    /// Write the base's `/etc/fstab`.
+    WriteFstab(String),
+    /// Mask a unit in the base.
+    Mask(&'static str),
+    /// Build the base's initramfs again.
+    BuildInitramfs,
+    /// Install GRUB with its home in the base.
+    InstallGrub(PathBuf),
+    /// Make the base read-only.
+    SealBase,
+    /// Snapshot the base as the first root.
+    MakeRoot,
+    /// Write the container's marker: from here on it is Ebbtide's.
+    Mark,
+    /// Compile the declaration.
+    Compile,
+}
+
+/// The steps, and what a person should know about them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What will be done, in order.
+    pub steps: Vec<Step>,
+    /// What should be known before.
+    pub notices: Vec<String>,
+}
+
+/// Plans setting up, or refuses with what to do.
+pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
+    refuse(request, seen)?;
+    let mut notices = Vec::new();
+    let mut steps = vec![Step::MakeContainer(request.container.path.clone())];
+    for (name, state) in &seen.stores {
+        if *state == StoreState::Absent
+            && let Some(subvolume) =
+                request.declaration.stores.get(name).and_then(|store| store.subvolume.clone())
+        {
+            steps.push(Step::MakeStore(name.clone(), subvolume));
+        }
+        if *state != StoreState::Absent {
+            notices.push(format!("store {name} exists already; what it keeps stays as it is"));
+        }
+        if !matches!(state, StoreState::Present(Some(_))) {
+            steps.push(Step::Establish(name.clone()));
+        }
+    }
+    steps.push(Step::MakeBase(request.base.clone()));
+    steps.extend(seen.nested.iter().cloned().map(Step::CopyNested));
+    steps.extend([Step::WriteDeclaration, Step::FillStores]);
+    for finding in &seen.findings {
+        let kept = request.declaration.entries.iter().any(|it| finding.path.starts_with(&it.path));
+        if !kept && finding.what == "ssh host key" && finding.path.extension().is_none() {
+            notices.push(format!(
+                "{} leaves the base and no entry keeps it: declare it under [keep] files, or sshd \
+                 has no key",
+                finding.path.display()
+            ));
+        }
+        steps.push(Step::Sanitise(finding.clone()));
+    }
+    if request.base != BaseSource::Blank {
+        let whole = |home: &&&str| {
+            request
+                .declaration
+                .entries
+                .iter()
+                .any(|entry| entry.path == Path::new(home) && entry.kind == Kind::Directory)
+        };
+        steps.extend(HOMES.iter().filter(whole).map(|home| Step::EmptyHome(PathBuf::from(home))));
+        let root = request.container.path.join(crate::container::name::ROOT);
+        let options = request.declaration.root.as_ref().map(|root| root.options.clone());
+        let entries: Vec<_> = request
+            .declaration
+            .entries
+            .iter()
+            .map(|entry| entry.path.display().to_string())
+            .collect();
+        let text = fstab::rewrite(
+            &seen.fstab,
+            &request.device.0,
+            &root.display().to_string(),
+            &options.unwrap_or_default(),
+            &entries,
+        )
+        .map_err(|error| {
+            Failure::new(error.to_string())
+                .hint("remove that line: what is on that filesystem can be a store of its own")
+        })?;
+        steps.push(Step::WriteFstab(text));
+        if request.updaters == Some(Updaters::Disable) {
+            steps.extend(seen.updaters.iter().map(|unit| Step::Mask(unit)));
+        }
+        if seen.has_hook && seen.builds_initramfs && seen.kernels > 0 {
+            steps.push(Step::BuildInitramfs);
+        } else {
+            notices.push(
+                "the base builds no initramfs with Ebbtide in it: install Ebbtide's package and a \
+                 kernel there first, or nothing resets the root"
+                    .to_owned(),
+            );
+        }
+        steps.extend(request.grub.clone().map(Step::InstallGrub));
+    }
+    steps.extend([Step::SealBase, Step::MakeRoot, Step::Mark, Step::Compile]);
+    Ok(Plan { steps, notices })
+}
+
+fn refuse(request: &Request, seen: &Observation) -> Result<()> {
+    let place = request.container.path.display();
+    match &seen.container {
+        Occupant::Nothing => {}
+        Occupant::Container(uuid) => {
+            return Err(Failure::new(format!("{place} is a container already, with UUID {uuid}"))
+                .hint("`ebbtide apply` changes its declaration; use --container for another one"));
+        }
+        Occupant::Other => {
+            return Err(Failure::new(format!("{place} exists already and is no container")).hint(
+                "if an `ebbtide init` was cut off there, delete its subvolumes and the directory; \
+                     else choose another place with --container",
+            ));
+        }
+    }
+    if seen.default_subvolume != 5 {
+        return Err(Failure::new(format!(
+            "the volume's default subvolume is {}, which follows a root that is renamed",
+            seen.default_subvolume
+        ))
+        .hint("set it to the top level: btrfs subvolume set-default 5 MOUNTPOINT"));
+    }
+    if let Some(swap) = seen.swap_files.first() {
+        return Err(Failure::new(format!(
+            "the swap file {} is active, and a subvolume with one can't be snapshotted",
+            swap.display()
+        ))
+        .hint("swapoff it, and use a partition or a subvolume of its own for swap"));
+    }
+    if !seen.updaters.is_empty() && request.updaters.is_none() {
+        return Err(Failure::new(format!(
+            "{} would update the root, and what they do is gone at the next boot",
+            seen.updaters.join(", ")
+        ))
+        .hint("decide with --updaters disable (they are masked in the base) or --updaters keep"));
+    }
+    Ok(())
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MakeContainer(path) => write!(f, "make the container {}", path.display()),
+            Self::MakeStore(name, path) => {
+                write!(f, "make subvolume {} for store {name}", path.display())
+            }
+            Self::Establish(name) => write!(f, "write the marker of store {name}"),
+            Self::MakeBase(BaseSource::Blank) => write!(f, "make base {BASE}, empty"),
+            Self::MakeBase(BaseSource::Directory(path)) => {
+                write!(f, "make base {BASE} as a copy of {}", path.display())
+            }
+            Self::MakeBase(BaseSource::Subvolume(path)) => {
+                write!(f, "make base {BASE} as a snapshot of {}", path.display())
+            }
+            Self::CopyNested(path) => {
+                write!(f, "copy the nested subvolume {} into the base", path.display())
+            }
+            Self::WriteDeclaration => f.write_str("write the base's /etc/ebbtide/ebbtide.toml"),
+            Self::FillStores => f.write_str("copy what is declared from the base into its stores"),
+            Self::Sanitise(Finding { path, what, how: How::Remove }) => {
+                write!(f, "take {} ({what}) out of the base", path.display())
+            }
+            Self::Sanitise(Finding { path, what, how: How::Empty }) => {
+                write!(f, "empty {} ({what}) in the base", path.display())
+            }
+            Self::EmptyHome(path) => {
+                write!(f, "empty {} in the base, now that a store keeps it", path.display())
+            }
+            Self::WriteFstab(_) => f.write_str("write the base's /etc/fstab"),
+            Self::Mask(unit) => write!(f, "mask {unit} in the base"),
+            Self::BuildInitramfs => f.write_str("build the base's initramfs again"),
+            Self::InstallGrub(disk) => {
+                write!(f, "install GRUB on {} with its home in the base", disk.display())
+            }
+            Self::SealBase => write!(f, "make base {BASE} read-only"),
+            Self::MakeRoot => f.write_str("snapshot the base as the first root"),
+            Self::Mark => f.write_str("write the container's marker"),
+            Self::Compile => f.write_str("compile the declaration"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}

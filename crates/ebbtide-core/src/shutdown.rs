@@ -1,0 +1,118 @@
+//! The end of a boot: entries come off, everything is synced, and the mark of a clean end is
+//! written last.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::mountinfo::{self, MountEntry};
+use ebbtide_sys::{kernel, mount};
+use rustix::io::Errno;
+
+use crate::backend::btrfs;
+use crate::boot::{Boot, STORES};
+use crate::container::{self, Container};
+use crate::failure::{Context, Failure, Level, Log, Result};
+use crate::record::{CleanMark, VERSION};
+
+/// Unmounts every entry and then the stores, innermost first. What is busy is detached: nothing is
+/// lost, its filesystem goes when its last user is gone, and systemd has nothing left to fail on.
+pub fn detach(run: &Path, log: &mut Log<'_>) -> Result<usize> {
+    let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
+    let all = mounts_of_stores(&mounts, &run.join(STORES));
+    for path in &all {
+        let unmounted = match mount::unmount(path, false) {
+            Err(error) if error.errno() == Errno::BUSY => {
+                log(Level::Info, &format!("{} is in use, detaching it", path.display()));
+                mount::unmount(path, true)
+            }
+            other => other,
+        };
+        if let Err(error) = unmounted {
+            log(Level::Warning, &error.to_string());
+        }
+    }
+    Ok(all.len())
+}
+
+/// Mount points of all that comes from a store, children before parents, the stores last.
+fn mounts_of_stores(mounts: &[MountEntry], stores: &Path) -> Vec<PathBuf> {
+    let is_store = |mount: &&MountEntry| mount.mount_point.parent() == Some(stores);
+    let roots: Vec<_> = mounts.iter().filter(is_store).collect();
+    let from_store = |mount: &&MountEntry| {
+        roots.iter().any(|store| {
+            mount.device == store.device
+                && mount.root != store.root
+                && mount.root.starts_with(&store.root)
+        })
+    };
+    let entries = mounts.iter().rev().filter(from_store);
+    entries.chain(roots.iter().rev().copied()).map(|mount| mount.mount_point.clone()).collect()
+}
+
+/// Syncs everything and writes the mark of a clean end.
+pub fn mark_clean(boot: &Boot) -> Result<()> {
+    let record = boot.read_record().ok_or_else(|| {
+        Failure::new("this boot has no record, so its end is not marked as clean")
+    })?;
+    let root = record
+        .root
+        .ok_or_else(|| Failure::new("the record of this boot does not know its root"))?;
+    rustix::fs::sync();
+    open(boot)?.set_clean_mark(&CleanMark {
+        version: VERSION,
+        number: record.number,
+        kernel_boot_id: record.kernel_boot_id,
+        root: root.uuid,
+    })
+}
+
+/// At the start of a boot whose initramfs was not Ebbtide's: removes a mark that is stale now.
+pub fn began(boot: &Boot) -> Result<()> {
+    if boot.read_record().is_some() {
+        return Ok(());
+    }
+    open(boot)?.remove_clean_mark()
+}
+
+fn open(boot: &Boot) -> Result<Container> {
+    let top = container::open_volume(&boot.locator.device)?;
+    Container::open(top, &boot.locator.container)
+}
+
+/// Whether the filesystem at a path is a root of this container: asked before the package goes.
+pub fn owns(boot: &Boot, path: &Path) -> Result<bool> {
+    let directory =
+        std::fs::File::open(path).context(|| format!("cannot open {}", path.display()))?;
+    let Ok(mounted) = btrfs::identity(directory.as_fd()) else { return Ok(false) };
+    let container = open(boot)?;
+    let root = container.open_directory(Path::new(container::name::ROOT))?;
+    let same = btrfs::identity(root.as_fd())?.uuid == mounted.uuid;
+    Ok(same
+        || boot.read_record().is_some_and(|record| {
+            record.kernel_boot_id == kernel::boot_id().unwrap_or_default()
+                && record.root.is_some_and(|root| root.uuid == mounted.uuid)
+        }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_comes_from_a_store_is_unmounted_innermost_first() {
+        let table = b"\
+20 1 0:20 /ebbtide/root / rw,noatime - btrfs /dev/vda rw\n\
+21 20 0:21 / /run rw - tmpfs tmpfs rw\n\
+22 21 0:20 /state /run/ebbtide/stores/state rw - btrfs /dev/vda rw\n\
+23 21 8:1 / /run/ebbtide/stores/big rw - ext4 /dev/sda1 rw\n\
+24 20 0:20 /state/var/log /var/log rw - btrfs /dev/vda rw\n\
+25 24 8:1 /var/log/big /var/log/big rw - ext4 /dev/sda1 rw\n\
+26 20 0:20 /stately /mnt rw - btrfs /dev/vda rw\n\
+27 20 0:20 /home /home rw - btrfs /dev/vda rw\n";
+        let mounts = mountinfo::parse(table).unwrap();
+        let found = mounts_of_stores(&mounts, Path::new("/run/ebbtide/stores"));
+        let expected =
+            ["/var/log/big", "/var/log", "/run/ebbtide/stores/big", "/run/ebbtide/stores/state"];
+        assert_eq!(found, expected.map(PathBuf::from));
+    }
+}

@@ -1,0 +1,319 @@
+//! Is this root really new? The kernel is asked; what was written down is only compared with it.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::{btrfs as subvolumes, file, kernel, metadata};
+use serde::Serialize;
+
+use crate::backend::btrfs;
+use crate::boot::{self, Boot};
+use crate::compiled::{Class, Compiled};
+use crate::container::{self, Container, name};
+use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
+use crate::store;
+
+/// What `status` found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Whether everything is as it should be: no problem is an error or a warning.
+    pub ok: bool,
+    /// Whether `/` was proved to be the root that this boot made from the base.
+    pub proved: bool,
+    /// The number of this boot.
+    pub boot: Option<BootNumber>,
+    /// What happened to the root.
+    pub outcome: Option<Outcome>,
+    /// What the kernel says that `/` is.
+    pub root: Option<RootIdentity>,
+    /// The base it was made from.
+    pub base: Option<u64>,
+    /// Entries that are in place.
+    pub in_place: usize,
+    /// Entries that have no data anywhere yet.
+    pub waiting: usize,
+    /// Entries that are declared.
+    pub declared: usize,
+    /// What is wrong, gravest first.
+    pub problems: Vec<Problem>,
+}
+
+impl Status {
+    fn problem(&mut self, level: Level, message: impl Into<String>, hint: &str) {
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        self.problems.push(Problem { level, message: message.into(), hint });
+    }
+
+    fn failure(&mut self, failure: &Failure) {
+        self.problems.push(Problem::from_failure(Level::Error, failure));
+    }
+}
+
+/// Looks at the running system. Needs root, because the container is readable for root only.
+pub fn status(boot: &Boot, sysroot: &Path) -> Status {
+    let mut status = Status {
+        ok: false,
+        proved: false,
+        boot: None,
+        outcome: None,
+        root: None,
+        base: None,
+        in_place: 0,
+        waiting: 0,
+        declared: 0,
+        problems: Vec::new(),
+    };
+    match root_of(sysroot) {
+        Ok(root) => status.root = Some(root),
+        Err(failure) => status.failure(&failure),
+    }
+    let container = container::open_volume(&boot.locator.device)
+        .and_then(|top| Container::open(top, &boot.locator.container));
+    match container {
+        Ok(container) => {
+            if let Err(failure) = prove(boot, &container, &mut status) {
+                status.failure(&failure);
+            }
+            if let Err(failure) = look_at_entries(boot, &container, sysroot, &mut status) {
+                status.failure(&failure);
+            }
+            if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
+                status.failure(&failure);
+            }
+        }
+        Err(failure) => status.failure(&failure),
+    }
+    status.problems.sort_by_key(|problem| problem.level);
+    status.ok = status.proved && status.problems.iter().all(|it| it.level > Level::Warning);
+    status
+}
+
+fn root_of(sysroot: &Path) -> Result<RootIdentity> {
+    let directory =
+        std::fs::File::open(sysroot).context(|| format!("cannot open {}", sysroot.display()))?;
+    btrfs::identity(directory.as_fd())
+        .context(|| format!("{} is not a root of Ebbtide", sysroot.display()))
+}
+
+/// Compares what the container's record of this boot says with what the kernel says.
+fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> {
+    let this = kernel::boot_id().context(|| "cannot read the kernel's boot id")?;
+    let Some(record) = record_of(container, &this)? else {
+        status.problem(
+            Level::Error,
+            "the container has no record of this boot: the initramfs did not run Ebbtide",
+            "build the initramfs again; the root is the one of an earlier boot",
+        );
+        return Ok(());
+    };
+    status.boot = Some(record.number);
+    status.outcome = Some(record.outcome.clone());
+    status.base = record.base.as_ref().map(|base| base.number);
+    status.problems.extend(record.problems.iter().filter(|it| it.level <= Level::Notice).cloned());
+    let mut proved = true;
+    let mut deny = |status: &mut Status, message: String, hint: &str| {
+        proved = false;
+        status.problem(Level::Error, message, hint);
+    };
+
+    let left = boot.read_record();
+    let same = left.as_ref().is_some_and(|left| {
+        (left.number, &left.root, &left.outcome, &left.attached)
+            == (record.number, &record.root, &record.outcome, &record.attached)
+    });
+    if !same {
+        deny(
+            status,
+            format!(
+                "{}/{} is not what the container recorded for this boot: it was changed or lost",
+                boot.run.display(),
+                boot::RECORD
+            ),
+            "find out what changed it; the container's record counts",
+        );
+    }
+    if status.root.is_none() || status.root != record.root {
+        deny(
+            status,
+            format!(
+                "/ is subvolume {}, and the root of this boot is subvolume {}",
+                describe(status.root.as_ref()),
+                describe(record.root.as_ref())
+            ),
+            "something else was mounted as root: look at rootflags= on the kernel command line",
+        );
+    }
+    match container
+        .open_directory(Path::new(name::ROOT))
+        .and_then(|root| btrfs::identity(root.as_fd()))
+    {
+        Ok(named) if Some(&named) == record.root.as_ref() => {}
+        _ => deny(
+            status,
+            "the container's `root` is not the root of this boot: the next boot would take another"
+                .to_owned(),
+            "find out what renamed it",
+        ),
+    }
+    match &record.outcome {
+        Outcome::Reset => {
+            if let Err(why) = made_from_base(container, &record) {
+                deny(status, why.chain(), "the reset did nothing: look into the kernel log");
+            }
+        }
+        Outcome::Kept(switch) => {
+            proved = false;
+            let word = match switch {
+                Switch::Off => "off",
+                Switch::Keep => "keep",
+            };
+            status.problem(
+                Level::Warning,
+                format!("the root is that of an earlier boot: ebbtide={word} was on the kernel command line"),
+                "reboot without it to have a new root",
+            );
+        }
+        Outcome::Refused => {
+            proved = false;
+            if record.gravest() != Some(Level::Error) {
+                status.problem(Level::Error, "the root was not reset", "");
+            }
+        }
+    }
+    if record.attached.is_none() {
+        status.problem(Level::Error, "entries were never attached in this boot", "");
+    }
+    status.proved = proved;
+    Ok(())
+}
+
+/// A root that was reset is a snapshot of its base, and no earlier boot ever ran on it.
+fn made_from_base(container: &Container, record: &Record) -> Result<()> {
+    let (Some(root), Some(base)) = (&record.root, &record.base) else {
+        return Err(Failure::new("the record of this boot does not know its root and base"));
+    };
+    if root.parent != Some(base.uuid) {
+        return Err(Failure::new("/ is no snapshot of the base of this boot"));
+    }
+    let path = Path::new(name::BASES).join(base.number.to_string());
+    let directory = container.open_directory(&path)?;
+    let info = subvolumes::subvolume_info(directory.as_fd())
+        .context(|| format!("cannot look at base {}", base.number))?;
+    if info.uuid != base.uuid || !info.read_only {
+        return Err(Failure::new(format!(
+            "base {} is not the one of this boot any more, or is writable",
+            base.number
+        )));
+    }
+    for number in container.numbers(name::BOOTS)? {
+        if let Ok(Some(earlier)) = container.record(number)
+            && earlier.number < record.number
+            && earlier.attached.is_some()
+            && earlier.root.as_ref().map(|root| root.uuid) == Some(root.uuid)
+        {
+            return Err(Failure::new(format!("/ is the root that boot {number} ran on")));
+        }
+    }
+    Ok(())
+}
+
+fn describe(root: Option<&RootIdentity>) -> String {
+    match root {
+        Some(root) => format!("{} ({})", root.subvolume, root.uuid),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn record_of(container: &Container, kernel_boot_id: &str) -> Result<Option<Record>> {
+    for number in container.numbers(name::BOOTS)?.into_iter().rev() {
+        let Ok(Some(record)) = container.record(number) else { continue };
+        if record.kernel_boot_id == kernel_boot_id {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks at every entry again, now.
+fn look_at_entries(
+    boot: &Boot,
+    container: &Container,
+    sysroot: &Path,
+    status: &mut Status,
+) -> Result<()> {
+    let compiled = compiled(boot, container)?;
+    let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
+    status.declared = compiled.entries.len();
+    for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
+        if seen.in_place {
+            status.in_place += 1;
+        } else if plan.waiting.contains(&index) {
+            status.waiting += 1;
+        } else {
+            let known = plan.problems.iter().find(|(other, _)| *other == index);
+            let why = match known {
+                Some((_, problem)) => problem.clone(),
+                None => Problem {
+                    level: Level::Error,
+                    message: format!("{} is declared and not in place", entry.path.display()),
+                    hint: Some(
+                        "it was declared after this boot, or something unmounted it: reboot"
+                            .to_owned(),
+                    ),
+                },
+            };
+            if !status.problems.contains(&why) {
+                status.problems.push(why);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The declaration that the next boot is going to read.
+pub fn compiled(boot: &Boot, container: &Container) -> Result<Compiled> {
+    let pins = container.pins()?.ok_or_else(|| {
+        Failure::new("no declaration was ever compiled").hint("run `ebbtide apply`")
+    })?;
+    let place = &boot.locator.state;
+    let state = store::open(&place.device, place.subvolume.as_deref(), Class::State, place.uuid)?;
+    Ok(store::load(state.as_fd(), &pins)?.1)
+}
+
+/// A kernel in `/boot` whose modules the base does not have comes up without its drivers.
+fn look_at_kernels(container: &Container, sysroot: &Path, status: &mut Status) -> Result<()> {
+    let base = PathBuf::from(name::BASES).join(container.base()?.to_string());
+    let base = container.open_directory(&base)?;
+    let modules = |release: &str| {
+        ["usr/lib/modules", "lib/modules"].iter().any(|directory| {
+            let path = Path::new(directory).join(release);
+            matches!(metadata::metadata_beneath(base.as_fd(), &path), Ok(Some(_)))
+        })
+    };
+    let blank = !["usr/lib/modules", "lib/modules"].iter().any(|directory| {
+        matches!(metadata::metadata_beneath(base.as_fd(), Path::new(directory)), Ok(Some(_)))
+    });
+    if blank {
+        return Ok(());
+    }
+    let Ok(directory) = std::fs::File::open(sysroot.join("boot")) else { return Ok(()) };
+    let names = file::read_directory(directory.as_fd()).context(|| "cannot list /boot")?;
+    for entry in names {
+        let Some(release) = entry.name.to_str().and_then(|name| name.strip_prefix("vmlinuz-"))
+        else {
+            continue;
+        };
+        if !modules(release) {
+            status.problem(
+                Level::Warning,
+                format!(
+                    "kernel {} is in /boot, and the base has no modules for it",
+                    ebbtide_sys::text::escape(release.as_bytes())
+                ),
+                "boot refuses to reset with it; put it into the base first",
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Stores: where kept data lives, outside every root.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use ebbtide_sys::mount::{self, MountAttributes};
+use ebbtide_sys::{device, file, metadata, resolve};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption};
+use crate::container::{self, Container, Pins};
+use crate::failure::{Context, Failure, Level, Problem, Result};
+
+/// The directory of a store that is Ebbtide's own.
+pub const OWN: &str = ".ebbtide";
+const MARKER: &str = "store.json";
+const DECLARATIONS: &str = "declarations";
+
+/// The longest compiled declaration that is read, in bytes.
+const LIMIT: u64 = 16 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    version: u32,
+    uuid: Uuid,
+}
+
+/// Mounts a store, attached nowhere, and checks that it is the recorded one.
+pub fn open(
+    spec: &DeviceSpec,
+    subvolume: Option<&Path>,
+    class: Class,
+    expected: Uuid,
+) -> Result<OwnedFd> {
+    let mounted = open_any(spec, subvolume, class)?;
+    match identity(mounted.as_fd())? {
+        Some(found) if found == expected => Ok(mounted),
+        Some(found) => Err(Failure::new(format!(
+            "the store on {spec} is not the recorded one: it has UUID {found}, recorded is {expected}"
+        ))
+        .hint("if the disk was exchanged on purpose, run `ebbtide apply` to record it")),
+        None => Err(Failure::new(format!("there is no store on {spec}: it has no marker"))
+            .hint("if it was restored from a backup without .ebbtide, run `ebbtide apply`")),
+    }
+}
+
+/// Mounts what should be a store, without a check.
+pub fn open_any(spec: &DeviceSpec, subvolume: Option<&Path>, class: Class) -> Result<OwnedFd> {
+    let path = device::find(&spec.0).context(|| format!("cannot find the device {spec}"))?;
+    let superblock = device::probe(&path)
+        .context(|| format!("cannot read the superblock of {spec}"))?
+        .ok_or_else(|| {
+            Failure::new(format!("there is no filesystem on {spec} that a store can be on"))
+                .hint("stores can be on btrfs, ext4 and xfs")
+        })?;
+    let subvolume = subvolume.and_then(Path::to_str).map(ToOwned::to_owned);
+    let mut options = Vec::new();
+    if superblock.fstype == "btrfs" {
+        match &subvolume {
+            Some(name) => options.push(("subvol", Some(name.as_str()))),
+            None => options.push(("subvolid", Some("5"))),
+        }
+    }
+    let attributes = attributes(class.mount_options()) | MountAttributes::NOATIME;
+    mount::mount_detached(superblock.fstype, Some(&path), &options, attributes)
+        .context(|| format!("cannot mount the store on {spec}"))
+}
+
+/// The mount attributes of these options.
+pub fn attributes(options: &[MountOption]) -> MountAttributes {
+    options.iter().fold(MountAttributes::default(), |all, option| {
+        all | match option {
+            MountOption::Ro => MountAttributes::READ_ONLY,
+            MountOption::Nosuid => MountAttributes::NOSUID,
+            MountOption::Nodev => MountAttributes::NODEV,
+            MountOption::Noexec => MountAttributes::NOEXEC,
+            MountOption::Noatime => MountAttributes::NOATIME,
+        }
+    })
+}
+
+/// The UUID in a store's marker.
+pub fn identity(store: BorrowedFd<'_>) -> Result<Option<Uuid>> {
+    let own = match own_directory(store)? {
+        Some(own) => own,
+        None => return Ok(None),
+    };
+    let marker: Option<Marker> = container::read(own.as_fd(), Path::new(MARKER))?;
+    match marker {
+        Some(marker) => {
+            container::check_version("the store's marker", marker.version)?;
+            Ok(Some(marker.uuid))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Makes a tree a store: gives it `.ebbtide` and a marker, unless it has one. Returns its UUID.
+pub fn establish(store: BorrowedFd<'_>) -> Result<Uuid> {
+    if let Some(uuid) = identity(store)? {
+        return Ok(uuid);
+    }
+    let own = match own_directory(store)? {
+        Some(own) => own,
+        None => file::create_directory(store, OsStr::new(OWN), 0o700)
+            .context(|| "cannot make .ebbtide in the store")?,
+    };
+    make_directory(own.as_fd(), DECLARATIONS)?;
+    let uuid = ebbtide_sys::random::uuid_v4();
+    container::write(own.as_fd(), MARKER, &Marker { version: container::VERSION, uuid })?;
+    Ok(uuid)
+}
+
+fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let exists = metadata::metadata_beneath(parent, Path::new(name))
+        .context(|| format!("cannot look at {name}"))?
+        .is_some();
+    if exists {
+        resolve::open_directory(parent, Path::new(name))
+    } else {
+        file::create_directory(parent, OsStr::new(name), 0o700)
+    }
+    .context(|| format!("cannot make {name}"))
+}
+
+/// Opens a store's `.ebbtide`, and refuses one that others than root could have changed.
+fn own_directory(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let own = match resolve::open_directory(store, Path::new(OWN)) {
+        Ok(own) => own,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error).context(|| "cannot open .ebbtide in the store"),
+    };
+    let found = metadata::metadata(own.as_fd()).context(|| "cannot look at .ebbtide")?;
+    if found.uid != 0 || found.mode & 0o022 != 0 {
+        return Err(Failure::new(format!(
+            ".ebbtide in the store belongs to user {} with mode {:04o}, so that others than root \
+             could have changed it",
+            found.uid, found.mode
+        ))
+        .hint("look at what changed it, then chown root and chmod 0700"));
+    }
+    Ok(Some(own))
+}
+
+/// Opens (making it where needed) the directory in which imports are prepared.
+pub(crate) fn incoming(store: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let own =
+        own_directory(store)?.ok_or_else(|| Failure::new("the store has no .ebbtide directory"))?;
+    make_directory(own.as_fd(), "incoming")
+}
+
+/// Writes a compiled declaration into the state store and pins it in the container: first the
+/// content under its own hash, then the pins in one atomic step, then what no pin names is removed.
+/// Returns the hash, and whether it is another than before.
+pub fn publish(
+    state: BorrowedFd<'_>,
+    container: &Container,
+    compiled: &Compiled,
+) -> Result<(DeclarationHash, bool)> {
+    let bytes = compiled.to_bytes();
+    let hash = DeclarationHash::of(&bytes);
+    let own = own_directory(state)?
+        .ok_or_else(|| Failure::new("the state store has no .ebbtide directory"))?;
+    let directory = make_directory(own.as_fd(), DECLARATIONS)?;
+    file::replace_file(directory.as_fd(), OsStr::new(&file_name(&hash)), &bytes, 0o600)
+        .context(|| "cannot write the compiled declaration")?;
+    let old = container.pins()?;
+    let changed = old.as_ref().is_none_or(|pins| pins.current != hash);
+    let previous = match old {
+        Some(pins) if pins.current == hash => pins.previous,
+        Some(pins) => Some(pins.current),
+        None => None,
+    };
+    let pins = Pins { version: container::VERSION, current: hash.clone(), previous };
+    container.set_pins(&pins)?;
+    let kept: Vec<_> = [Some(&pins.current), pins.previous.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(file_name)
+        .collect();
+    let names = file::read_directory(directory.as_fd()).context(|| "cannot list declarations")?;
+    for entry in names {
+        if !kept.iter().any(|name| OsStr::new(name) == entry.name) {
+            file::remove_file_durably(directory.as_fd(), &entry.name)
+                .context(|| "cannot remove an old compiled declaration")?;
+        }
+    }
+    Ok((hash, changed))
+}
+
+/// Reads the pinned compiled declaration, or the previous one with a warning.
+pub fn load(
+    state: BorrowedFd<'_>,
+    pins: &Pins,
+) -> Result<(DeclarationHash, Compiled, Option<Problem>)> {
+    let failure = match read(state, &pins.current) {
+        Ok(compiled) => return Ok((pins.current.clone(), compiled, None)),
+        Err(failure) => failure,
+    };
+    let Some(previous) = &pins.previous else { return Err(failure) };
+    let compiled = read(state, previous).map_err(|second| {
+        Failure::new(format!("{}; nor the previous one: {}", failure.chain(), second.chain()))
+            .hint("run `ebbtide apply` to compile the declaration again")
+    })?;
+    let problem = Problem {
+        level: Level::Error,
+        message: format!("{}; the previous one is used", failure.chain()),
+        hint: Some("run `ebbtide apply` to compile the declaration again".to_owned()),
+    };
+    Ok((previous.clone(), compiled, Some(problem)))
+}
+
+fn read(state: BorrowedFd<'_>, hash: &DeclarationHash) -> Result<Compiled> {
+    let what = || format!("cannot use the compiled declaration {}", short(hash));
+    let own = own_directory(state)?
+        .ok_or_else(|| Failure::new("the state store has no .ebbtide directory"))?;
+    let path = Path::new(DECLARATIONS).join(file_name(hash));
+    let bytes = file::read_limited(own.as_fd(), &path, LIMIT).context(what)?;
+    Compiled::from_bytes(&bytes, hash).context(what)
+}
+
+fn file_name(hash: &DeclarationHash) -> String {
+    format!("{hash}.json")
+}
+
+fn short(hash: &DeclarationHash) -> &str {
+    hash.as_str().get(..12).unwrap_or_default()
+}

@@ -1,0 +1,89 @@
+//! What the kernel command line asks of Ebbtide: `ebbtide=off|keep|debug`, separable by commas.
+
+use crate::record::Switch;
+
+/// The switches of this boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// `off` or `keep`; `off` wins, because it changes less.
+    pub root: Option<Switch>,
+    /// `debug`: say each step.
+    pub debug: bool,
+    /// Words that mean nothing.
+    pub unknown: Vec<String>,
+    /// A `subvol=` that the administrator put in `rootflags=`.
+    pub subvolume: Option<Vec<u8>>,
+}
+
+impl Switches {
+    /// Reads a kernel command line: words separated by white space, double quotes protect it
+    /// (Documentation/admin-guide/kernel-parameters.rst).
+    pub fn parse(command_line: &[u8]) -> Self {
+        let mut switches = Self::default();
+        for word in words(command_line) {
+            if let Some(values) = word.strip_prefix(b"ebbtide=") {
+                for value in values.split(|&byte| byte == b',') {
+                    match value {
+                        b"off" => switches.root = Some(Switch::Off),
+                        b"keep" => switches.root = switches.root.or(Some(Switch::Keep)),
+                        b"debug" => switches.debug = true,
+                        b"" => {}
+                        other => switches.unknown.push(ebbtide_sys::text::escape(other)),
+                    }
+                }
+            } else if let Some(flags) = word.strip_prefix(b"rootflags=") {
+                switches.subvolume = flags
+                    .split(|&byte| byte == b',')
+                    .filter_map(|flag| flag.strip_prefix(b"subvol="))
+                    .map(<[u8]>::to_vec)
+                    .next_back()
+                    .or(switches.subvolume);
+            }
+        }
+        switches
+    }
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let mut quoted = false;
+    let mut words = vec![Vec::new()];
+    for &byte in line {
+        match byte {
+            b'"' => quoted = !quoted,
+            _ if byte.is_ascii_whitespace() && !quoted => words.push(Vec::new()),
+            _ => {
+                if let Some(word) = words.last_mut() {
+                    word.push(byte);
+                }
+            }
+        }
+    }
+    words.into_iter().filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_are_read_as_the_kernel_splits_its_command_line() {
+        let parse = |line: &str| Switches::parse(line.as_bytes());
+        assert_eq!(parse("quiet ro"), Switches::default());
+        assert_eq!(parse("ro ebbtide=keep quiet\n").root, Some(Switch::Keep));
+        assert_eq!(parse("ebbtide=off,debug").root, Some(Switch::Off));
+        assert!(parse("ebbtide=off,debug").debug);
+        assert_eq!(parse("ebbtide=off ebbtide=keep").root, Some(Switch::Off));
+        assert_eq!(parse("ebbtide=keep ebbtide=off").root, Some(Switch::Off));
+        assert_eq!(parse("ebbtide=\"keep\"").root, Some(Switch::Keep));
+        assert_eq!(parse("x=\"a ebbtide=off b\"").root, None);
+        assert_eq!(parse("notebbtide=off").root, None);
+        assert_eq!(parse("ebbtide=Off").unknown, ["Off"]);
+        assert_eq!(parse("ebbtide=\x1b[2J").unknown, ["\\x1b[2J"]);
+    }
+
+    #[test]
+    fn the_last_subvolume_of_rootflags_counts() {
+        let line = b"rootflags=subvol=a,noatime rootflags=compress=zstd,subvol=b";
+        assert_eq!(Switches::parse(line).subvolume.as_deref(), Some(&b"b"[..]));
+    }
+}

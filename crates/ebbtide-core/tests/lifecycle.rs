@@ -1,0 +1,439 @@
+//! Whole boots on a real btrfs, without a kernel of their own.
+#![allow(missing_docs)]
+
+mod machine;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use ebbtide_core::failure::Level;
+use ebbtide_core::record::{Ending, Outcome, Switch};
+use ebbtide_core::setup::BaseSource;
+use machine::{Machine, is_root, read, run, write};
+
+const KEEP: &str = "[keep]\n\
+directories = [\"/var/log\", \"/home\", { path = \"/var/lib/app\", user = \"alice\", group = \"alice\", mode = \"0700\" }]\n\
+files = [\"/etc/ssh/ssh_host_ed25519_key\", \"/etc/late.conf\", { path = \"/etc/linked\", method = \"symlink\" }]\n";
+
+#[test]
+fn what_was_not_declared_is_gone_and_what_was_is_there() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    let first = machine.boot("", |root| {
+        assert_eq!(read(root, "home/alice/letter").as_deref(), Some("dear\n"));
+        assert_eq!(read(root, "var/log/old.log").as_deref(), Some("before\n"));
+        assert_eq!(read(root, "etc/ssh/ssh_host_ed25519_key").as_deref(), Some("PRIVATE\n"));
+        assert_eq!(
+            read(root, "etc/machine-id").as_deref(),
+            Some("0123456789abcdef0123456789abcdef\n")
+        );
+        let app = fs::metadata(root.join("var/lib/app")).unwrap();
+        assert_eq!((app.uid(), app.gid(), app.mode() & 0o7777), (1000, 1000, 0o700));
+        write(root, "stray", "x");
+        write(root, "etc/cron.d/evil", "x");
+        fs::write(root.join("etc/issue"), "changed").unwrap();
+        write(root, "var/log/new.log", "after\n");
+        write(root, "var/lib/app/data", "kept\n");
+        write(root, "etc/late.conf", "made by a program\n");
+    });
+    assert_eq!(first.errors(), Vec::<&str>::new());
+    assert_eq!(first.record.number.0, 1);
+    assert_eq!(first.record.outcome, Outcome::Reset);
+    assert_eq!(first.record.put_away, None, "the first root was pristine");
+
+    let second = machine.boot("", |root| {
+        assert_eq!(read(root, "stray"), None);
+        assert_eq!(read(root, "etc/cron.d/evil"), None);
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("from the base\n"));
+        assert_eq!(read(root, "var/log/new.log").as_deref(), Some("after\n"));
+        assert_eq!(read(root, "var/lib/app/data").as_deref(), Some("kept\n"));
+        assert_eq!(
+            read(root, "etc/late.conf").as_deref(),
+            Some("made by a program\n"),
+            "what was declared before it existed comes from the old root"
+        );
+        assert!(!root.join("etc/linked").exists());
+    });
+    assert_eq!(second.errors(), Vec::<&str>::new());
+    assert_eq!(second.record.put_away.map(|number| number.0), Some(1));
+    machine.look(|top| {
+        assert_eq!(read(top, "ebbtide/past/1/stray").as_deref(), Some("x"), "nothing is lost");
+        assert_eq!(read(top, "ebbtide/past/1/etc/issue").as_deref(), Some("changed"));
+    });
+    assert_eq!(
+        machine.open().record(first.record.number).unwrap().unwrap().ended,
+        Some(Ending::Clean)
+    );
+}
+
+#[test]
+fn the_base_keeps_no_identity_and_no_home() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.look(|top| {
+        let base = top.join("ebbtide/bases/1");
+        assert_eq!(read(&base, "etc/machine-id").as_deref(), Some(""));
+        assert_eq!(read(&base, "etc/ssh/ssh_host_ed25519_key"), None);
+        assert_eq!(read(&base, "var/log/old.log"), None);
+        assert_eq!(read(&base, "home/alice/letter"), None);
+        assert!(base.join("home").is_dir());
+        let fstab = read(&base, "etc/fstab").unwrap();
+        assert!(fstab.contains(" / btrfs subvol=ebbtide/root,noatime 0 0\n"), "{fstab}");
+        assert!(!fstab.contains("subvolid"));
+        let container = fs::metadata(top.join("ebbtide")).unwrap();
+        assert_eq!(container.mode() & 0o7777, 0o700);
+    });
+}
+
+#[test]
+fn a_link_into_the_store_takes_over_what_the_base_has() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\nfiles = [{ path = \"/etc/issue\", method = \"symlink\" }]\n");
+    machine.boot("", |root| {
+        let link = fs::read_link(root.join("etc/issue")).unwrap();
+        assert!(link.ends_with("stores/state/etc/issue"), "{link:?}");
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("from the base\n"));
+        write(root, "etc/issue", "mine\n");
+    });
+    machine.boot("", |root| assert_eq!(read(root, "etc/issue").as_deref(), Some("mine\n")));
+}
+
+#[test]
+fn metadata_survives() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [\"/srv\"]\n");
+    machine.boot("", |root| {
+        write(root, "srv/tool", "#!/bin/sh\n");
+        let tool = root.join("srv/tool");
+        let path = tool.to_str().unwrap();
+        run("chown", &["1000:4", path]);
+        run("chmod", &["2750", path]);
+        run("setfattr", &["-n", "user.note", "-v", "hello", path]);
+        run("setfacl", &["-m", "u:1234:rx", path]);
+        run("setcap", &["cap_net_raw+ep", path]);
+        symlink("tool", root.join("srv/link")).unwrap();
+    });
+    machine.boot("", |root| {
+        let tool = root.join("srv/tool");
+        let path = tool.to_str().unwrap();
+        let found = fs::metadata(&tool).unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (1000, 4, 0o2750));
+        assert!(run("getfattr", &["-n", "user.note", path]).contains("hello"));
+        assert!(run("getfacl", &["-n", path]).contains("user:1234:r-x"));
+        assert!(run("getcap", &[path]).contains("cap_net_raw=ep"));
+        assert_eq!(fs::read_link(root.join("srv/link")).unwrap(), Path::new("tool"));
+    });
+}
+
+#[test]
+fn a_looser_mode_is_tightened_and_said() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.boot("", |root| {
+        let app = root.join("var/lib/app");
+        fs::set_permissions(app, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    let booted = machine.boot("", |root| {
+        let app = fs::metadata(root.join("var/lib/app")).unwrap();
+        assert_eq!(app.mode() & 0o7777, 0o700);
+    });
+    let said = booted.record.problems.iter().any(|it| it.message.contains("/var/lib/app"));
+    assert!(said, "{:?}", booted.record.problems);
+}
+
+#[test]
+fn off_changes_nothing_and_keep_keeps_the_root_once() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.boot("", |root| write(root, "stray", "x"));
+    let off = machine.boot("quiet ebbtide=off", |root| {
+        assert_eq!(read(root, "stray").as_deref(), Some("x"));
+        assert_eq!(read(root, "home/alice/letter").as_deref(), Some("dear\n"));
+    });
+    assert_eq!(off.record.outcome, Outcome::Kept(Switch::Off));
+    assert_eq!(off.record.number.0, 2);
+    let keep = machine.boot("ebbtide=keep", |root| {
+        assert_eq!(read(root, "stray").as_deref(), Some("x"));
+    });
+    assert_eq!(keep.record.outcome, Outcome::Kept(Switch::Keep));
+    assert_eq!(keep.errors(), Vec::<&str>::new());
+    let reset = machine.boot("", |root| assert_eq!(read(root, "stray"), None));
+    assert_eq!(reset.record.number.0, 4);
+    assert_eq!(
+        reset.record.put_away.map(|number| number.0),
+        Some(3),
+        "a root that several boots ran on goes by the last of them"
+    );
+}
+
+#[test]
+fn an_unclean_end_is_noted_and_the_mark_never_outlives_a_boot() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    let cut = machine.live("", |_, _| ());
+    machine.boot("ebbtide=off", |_| ());
+    assert!(machine.open().clean_mark().is_some());
+    machine.live("ebbtide=off", |_, _| ());
+    assert!(machine.open().clean_mark().is_none(), "removed by off as well");
+    let container = machine.open();
+    assert_eq!(container.record(cut.record.number).unwrap().unwrap().ended, Some(Ending::Unclean));
+}
+
+#[test]
+fn a_broken_declaration_falls_back_to_the_previous_one() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.apply("[keep]\ndirectories = [\"/home\"]\n");
+    let pins = machine.open().pins().unwrap().unwrap();
+    machine.look(|top| {
+        let file = format!("state/.ebbtide/declarations/{}.json", pins.current);
+        let text = fs::read_to_string(top.join(&file)).unwrap();
+        fs::write(top.join(&file), text.replace("/home", "/evil")).unwrap();
+    });
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "home/alice/letter").as_deref(), Some("dear\n"));
+        assert!(!root.join("evil").exists());
+    });
+    assert_eq!(booted.record.outcome, Outcome::Reset);
+    assert_eq!(booted.record.declaration, pins.previous);
+    assert!(booted.errors()[0].contains("the previous one is used"), "{:?}", booted.errors());
+
+    let previous = pins.previous.unwrap();
+    machine.look(|top| {
+        fs::write(top.join(format!("state/.ebbtide/declarations/{previous}.json")), "{}").unwrap();
+    });
+    machine.boot("", |root| write(root, "stray", "x"));
+    let refused = machine.boot("", |root| assert_eq!(read(root, "stray").as_deref(), Some("x")));
+    assert_eq!(refused.record.outcome, Outcome::Refused);
+}
+
+#[test]
+fn a_missing_store_keeps_the_root_and_takes_only_its_own_entries_with_it() {
+    if !is_root() {
+        return;
+    }
+    let mut machine = Machine::new();
+    let disk = machine.disk("big", "ext4");
+    let keep = format!("[store.big]\ndevice = \"{disk}\"\n{KEEP}[[keep.directories]]\n",)
+        .replace("[[keep.directories]]\n", "")
+        .replace("\"/var/log\",", "\"/var/log\", { path = \"/srv\", store = \"big\" },");
+    machine.set_up(&keep);
+    machine.boot("", |root| {
+        write(root, "srv/data", "big\n");
+        write(root, "stray", "x");
+    });
+    machine.boot("", |root| {
+        assert_eq!(read(root, "srv/data").as_deref(), Some("big\n"));
+        assert_eq!(read(root, "stray"), None);
+        write(root, "stray", "y");
+    });
+    machine.detach_disk(&disk);
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "stray").as_deref(), Some("y"), "not reset");
+        assert_eq!(read(root, "home/alice/letter").as_deref(), Some("dear\n"));
+        assert_eq!(read(root, "srv/data"), None);
+    });
+    assert_eq!(booted.record.outcome, Outcome::Refused);
+    assert!(booted.errors()[0].contains("store big is not there"), "{:?}", booted.errors());
+}
+
+#[test]
+fn a_volume_without_the_right_marker_is_never_touched() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.boot("", |root| write(root, "stray", "x"));
+    let marker = machine.look(|top| {
+        let marker = fs::read_to_string(top.join("ebbtide/marker.json")).unwrap();
+        fs::write(
+            top.join("ebbtide/marker.json"),
+            "{\"version\":1,\"uuid\":\"00000000-0000-4000-8000-000000000000\"}",
+        )
+        .unwrap();
+        marker
+    });
+    let listing = |top: &Path| {
+        run(
+            "find",
+            &[top.join("ebbtide").to_str().unwrap(), "-maxdepth", "2", "-printf", "%P %T@\n"],
+        )
+    };
+    let before = machine.look(listing);
+    let booted = machine.live("", |root, _| {
+        assert_eq!(read(root, "stray").as_deref(), Some("x"), "the last root runs on");
+    });
+    assert_eq!(booted.record.outcome, Outcome::Refused);
+    assert!(booted.errors()[0].contains("another container"), "{:?}", booted.errors());
+    assert_eq!(machine.look(listing), before);
+    machine.look(|top| fs::write(top.join("ebbtide/marker.json"), marker).unwrap());
+    let booted = machine.boot("", |root| assert_eq!(read(root, "stray"), None));
+    assert_eq!(booted.record.outcome, Outcome::Reset);
+}
+
+#[test]
+fn a_base_without_modules_for_this_kernel_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let source = machine.source();
+    fs::create_dir_all(source.join("usr/lib/modules/0.0.1-other")).unwrap();
+    machine.set_up_from(BaseSource::Directory(source), KEEP);
+    let booted = machine.boot("", |_| ());
+    if Path::new("/proc/modules").exists() {
+        assert_eq!(booted.record.outcome, Outcome::Refused);
+        assert!(booted.errors()[0].contains("no modules"), "{:?}", booted.errors());
+    } else {
+        assert_eq!(booted.record.outcome, Outcome::Reset, "this kernel has no modules at all");
+    }
+}
+
+#[test]
+fn status_believes_the_kernel_and_not_the_record() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.boot("", |root| write(root, "stray", "x"));
+    machine.live("", |root, boot| {
+        let good = Machine::status(boot, root);
+        assert!(good.ok && good.proved, "{:#?}", good.problems);
+        assert_eq!((good.waiting, good.in_place + 2), (2, good.declared));
+
+        let record = fs::read_to_string(boot.run.join("boot.json")).unwrap();
+        fs::write(boot.run.join("boot.json"), record.replace("\"number\": 2", "\"number\": 3"))
+            .unwrap();
+        let forged = Machine::status(boot, root);
+        assert!(!forged.proved && !forged.ok);
+        fs::write(boot.run.join("boot.json"), record).unwrap();
+        assert!(Machine::status(boot, root).ok);
+
+        run("umount", &[root.join("var/log").to_str().unwrap()]);
+        let torn = Machine::status(boot, root);
+        assert!(torn.proved && !torn.ok);
+        assert!(torn.problems.iter().any(|it| it.message.contains("/var/log")), "{torn:#?}");
+
+        // A past root in the place of the root of this boot.
+        let device = &machine.device.0;
+        let other = root.with_file_name("other");
+        fs::create_dir(&other).unwrap();
+        run("mount", &["-o", "subvol=ebbtide/past/1", device, other.to_str().unwrap()]);
+        let past = Machine::status(boot, &other);
+        assert!(!past.proved, "{:#?}", past.problems);
+    });
+}
+
+#[test]
+fn hostile_places_are_refused_one_by_one() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [\"/srv/a\", \"/srv/b/c\", \"/srv/d\"]\n");
+    machine.boot("", |_| ());
+    machine.look(|top| {
+        // Whoever owns a directory of a store can put anything there.
+        fs::remove_dir(top.join("state/srv/a")).unwrap();
+        symlink("/etc", top.join("state/srv/a")).unwrap();
+        fs::remove_dir_all(top.join("state/srv/b")).unwrap();
+        symlink("/etc", top.join("state/srv/b")).unwrap();
+    });
+    let booted = machine.boot("", |root| {
+        assert!(root.join("srv/d").is_dir());
+        assert!(!root.join("srv/a/passwd").exists());
+        assert!(!root.join("srv/b/c/passwd").exists());
+    });
+    let attached = booted.record.attached.unwrap();
+    assert_eq!(attached.missing, [Path::new("/srv/a"), Path::new("/srv/b/c")]);
+    assert_eq!(booted.messages.iter().filter(|(level, _)| *level == Level::Error).count(), 2);
+    machine.look(|top| assert!(!top.join("state/etc/c").exists()));
+}
+
+#[test]
+fn set_up_refuses_what_it_did_not_make() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.look(|top| {
+        fs::create_dir(top.join("ebbtide")).unwrap();
+        fs::write(top.join("ebbtide/mine"), "x").unwrap();
+    });
+    let refused = machine.plan(BaseSource::Blank, KEEP).unwrap_err();
+    assert_eq!(refused, "ebbtide exists already and is no container");
+    machine.look(|top| fs::remove_dir_all(top.join("ebbtide")).unwrap());
+    machine.set_up_from(BaseSource::Blank, KEEP);
+    let again = machine.plan(BaseSource::Blank, KEEP).unwrap_err();
+    assert!(again.starts_with("ebbtide is a container already"), "{again}");
+}
+
+#[test]
+fn a_blank_base_gives_an_empty_root_with_its_entries() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up_from(BaseSource::Blank, "[keep]\ndirectories = [\"/var/lib/x\"]\n");
+    let booted = machine.boot("", |root| {
+        assert!(root.join("proc").is_dir());
+        assert!(root.join("var/lib/x").is_dir());
+        let id = read(root, "etc/machine-id").unwrap();
+        assert_eq!(id.trim().len(), 32);
+        write(root, "etc/note", &id);
+        write(root, "var/lib/x/id", &id);
+    });
+    assert_eq!(booted.errors(), Vec::<&str>::new());
+    machine.boot("", |root| {
+        assert_eq!(read(root, "etc/note"), None);
+        assert_eq!(read(root, "var/lib/x/id"), read(root, "etc/machine-id"), "the same machine");
+    });
+}
+
+#[test]
+fn a_subvolume_inside_the_source_is_copied_into_the_base() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.look(|top| {
+        let path = |name: &str| top.join(name).to_str().unwrap().to_owned();
+        run("btrfs", &["subvolume", "create", &path("@")]);
+        fs::create_dir_all(top.join("@/var")).unwrap();
+        run("btrfs", &["subvolume", "create", &path("@/var/lib")]);
+        write(top, "@/var/lib/dpkg/status", "installed\n");
+        write(top, "@/etc/issue", "old\n");
+    });
+    machine.set_up_from(BaseSource::Subvolume("@".into()), "");
+    machine.boot("", |root| {
+        assert_eq!(read(root, "var/lib/dpkg/status").as_deref(), Some("installed\n"));
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("old\n"));
+    });
+}

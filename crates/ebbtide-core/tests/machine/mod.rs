@@ -1,0 +1,290 @@
+//! A machine without a kernel of its own: a volume in a loop image, set up for real, and boots that
+//! are `reset`, mount and `attach` in a mount namespace of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ebbtide_core::boot::{self, Boot};
+use ebbtide_core::compiled::{Backend, ContainerRef, DeviceSpec};
+use ebbtide_core::container::{self, Container};
+use ebbtide_core::declaration::{self, SourceFile};
+use ebbtide_core::failure::Level;
+use ebbtide_core::locator::{Locator, StateStore};
+use ebbtide_core::record::Record;
+use ebbtide_core::setup::{self, BaseSource, Request, Updaters};
+use ebbtide_core::shutdown;
+use ebbtide_core::status::{self, Status};
+use ebbtide_core::store;
+use ebbtide_core::switches::Switches;
+use ebbtide_sys::mount;
+
+/// Says loudly that a test did not run.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root for loop devices and mounts");
+    }
+    root
+}
+
+pub struct Machine {
+    directory: tempfile::TempDir,
+    loops: Vec<String>,
+    pub device: DeviceSpec,
+    pub container: ContainerRef,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for device in &self.loops {
+            let _ = Command::new("losetup").args(["-d", device]).status();
+        }
+    }
+}
+
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Writes a file, with its parents.
+pub fn write(root: &Path, path: &str, content: &str) {
+    let path = root.join(path.trim_start_matches('/'));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+pub fn read(root: &Path, path: &str) -> Option<String> {
+    fs::read_to_string(root.join(path.trim_start_matches('/'))).ok()
+}
+
+/// What a boot leaves for a test to look at.
+pub struct Booted {
+    pub record: Record,
+    pub messages: Vec<(Level, String)>,
+}
+
+impl Booted {
+    pub fn errors(&self) -> Vec<&str> {
+        let grave = self.messages.iter().filter(|(level, _)| *level <= Level::Warning);
+        grave.map(|(_, text)| text.as_str()).collect()
+    }
+}
+
+impl Machine {
+    /// An empty volume, and a second disk for a store.
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut machine = Self {
+            directory,
+            loops: Vec::new(),
+            device: DeviceSpec(String::new()),
+            container: ContainerRef { path: PathBuf::from("ebbtide"), uuid: setup::new_uuid() },
+        };
+        machine.device = DeviceSpec(machine.disk("volume", "btrfs"));
+        machine
+    }
+
+    /// Adds a disk with a filesystem, and returns its device.
+    pub fn disk(&mut self, name: &str, fstype: &str) -> String {
+        let image = self.directory.path().join(name);
+        fs::File::create(&image).unwrap().set_len(600 << 20).unwrap();
+        let image = image.to_str().unwrap();
+        run(&format!("mkfs.{fstype}"), &["-q", image]);
+        let device = run("losetup", &["--find", "--show", image]).trim().to_owned();
+        self.loops.push(device.clone());
+        device
+    }
+
+    pub fn detach_disk(&mut self, device: &str) {
+        run("losetup", &["-d", device]);
+        self.loops.retain(|other| other != device);
+    }
+
+    /// A small installed system.
+    pub fn source(&self) -> PathBuf {
+        let root = self.directory.path().join("source");
+        for directory in ["dev", "proc", "sys", "run", "tmp", "usr", "home", "root", "srv"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700)).unwrap();
+        write(
+            &root,
+            "etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+        );
+        write(&root, "etc/group", "root:x:0:\nalice:x:1000:\nadm:x:4:\n");
+        write(&root, "etc/fstab", "UUID=old / btrfs subvolid=257 0 1\n");
+        write(&root, "etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        write(&root, "etc/ssh/ssh_host_ed25519_key", "PRIVATE\n");
+        fs::set_permissions(
+            root.join("etc/ssh/ssh_host_ed25519_key"),
+            fs::Permissions::from_mode(0o600),
+        )
+        .unwrap();
+        write(&root, "etc/issue", "from the base\n");
+        write(&root, "var/log/old.log", "before\n");
+        write(&root, "home/alice/letter", "dear\n");
+        root
+    }
+
+    /// `[root]` and a state store on this volume.
+    pub fn toml(&self, rest: &str) -> String {
+        format!(
+            "version = 1\n[root]\nbackend = \"btrfs\"\ndevice = \"{}\"\nuuid = \"{}\"\n\
+             [store.state]\nsubvolume = \"state\"\n{rest}",
+            self.device, self.container.uuid
+        )
+    }
+
+    fn request(&self, base: BaseSource, rest: &str) -> Request {
+        let text = self.toml(rest);
+        let source = SourceFile { name: "test.toml".to_owned(), text: text.clone() };
+        let outcome = declaration::check(std::slice::from_ref(&source));
+        let problems: Vec<_> = outcome
+            .problems
+            .iter()
+            .map(|problem| problem.render(std::slice::from_ref(&source), false))
+            .collect();
+        Request {
+            device: self.device.clone(),
+            container: self.container.clone(),
+            base,
+            declaration: outcome.declaration.unwrap_or_else(|| panic!("{}", problems.join("\n"))),
+            text,
+            updaters: Some(Updaters::Keep),
+            grub: None,
+        }
+    }
+
+    pub fn plan(&self, base: BaseSource, rest: &str) -> Result<setup::Plan, String> {
+        let request = self.request(base, rest);
+        let volume = setup::open_volume(&request).unwrap();
+        let seen = setup::observe(&request, std::os::fd::AsFd::as_fd(&volume)).unwrap();
+        setup::plan(&request, &seen).map_err(|failure| failure.chain())
+    }
+
+    /// Makes the container from [`Self::source`], with these entries.
+    pub fn set_up(&self, rest: &str) {
+        self.set_up_from(BaseSource::Directory(self.source()), rest);
+    }
+
+    pub fn set_up_from(&self, base: BaseSource, rest: &str) {
+        let request = self.request(base, rest);
+        let plan = {
+            let volume = setup::open_volume(&request).unwrap();
+            let seen = setup::observe(&request, std::os::fd::AsFd::as_fd(&volume)).unwrap();
+            setup::plan(&request, &seen).unwrap()
+        };
+        setup::apply(&request, &plan, &mut |_, _| ()).unwrap_or_else(|it| panic!("{}", it.chain()));
+    }
+
+    /// Compiles another declaration.
+    pub fn apply(&self, rest: &str) {
+        let request = self.request(BaseSource::Blank, rest);
+        let mut uuids = std::collections::BTreeMap::new();
+        for (name, wanted) in &request.declaration.stores {
+            let opened =
+                store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class).unwrap();
+            let uuid = store::establish(std::os::fd::AsFd::as_fd(&opened)).unwrap();
+            uuids.insert(name.clone(), uuid);
+        }
+        let compiled = request.declaration.compile(self.container.uuid, &uuids).unwrap();
+        let state = self.state();
+        store::publish(std::os::fd::AsFd::as_fd(&state), &self.open(), &compiled).unwrap();
+    }
+
+    fn state(&self) -> std::os::fd::OwnedFd {
+        let class = ebbtide_core::compiled::Class::State;
+        store::open_any(&self.device, Some(Path::new("state")), class).unwrap()
+    }
+
+    pub fn open(&self) -> Container {
+        let top = container::open_volume(&self.device).unwrap();
+        Container::open(top, &self.container).unwrap_or_else(|it| panic!("{}", it.chain()))
+    }
+
+    pub fn boot_with(&self, run: &Path, command_line: &str) -> Boot {
+        let uuid = store::identity(std::os::fd::AsFd::as_fd(&self.state())).unwrap().unwrap();
+        Boot {
+            locator: Locator {
+                version: 1,
+                backend: Backend::Btrfs,
+                device: self.device.clone(),
+                container: self.container.clone(),
+                options: Vec::new(),
+                state: StateStore {
+                    device: self.device.clone(),
+                    subvolume: Some(PathBuf::from("state")),
+                    uuid,
+                },
+            },
+            run: run.to_owned(),
+            run_later: run.to_owned(),
+            switches: Switches::parse(command_line.as_bytes()),
+        }
+    }
+
+    /// Boots, lets `life` use the root, and shuts down cleanly.
+    pub fn boot(&self, command_line: &str, life: impl FnOnce(&Path) + Send) -> Booted {
+        self.live(command_line, |root, boot| {
+            life(root);
+            shutdown::mark_clean(boot).unwrap_or_else(|failure| panic!("{}", failure.chain()));
+        })
+    }
+
+    /// Boots, lets `life` use the root, and ends without a word.
+    pub fn live(&self, command_line: &str, life: impl FnOnce(&Path, &Boot) + Send) -> Booted {
+        self.in_namespace(|work| {
+            let run = work.join("run");
+            let root = work.join("root");
+            fs::create_dir_all(&root).unwrap();
+            let boot = self.boot_with(&run, command_line);
+            let mut messages = Vec::new();
+            let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
+            boot::reset(&boot, &mut log);
+            boot.mount_root(&root).unwrap_or_else(|failure| panic!("{}", failure.chain()));
+            let record = boot::attach(&boot, &root, &mut log);
+            life(&root, &boot);
+            Booted { record, messages }
+        })
+    }
+
+    /// The status of a boot that is looked at from inside.
+    pub fn status(boot: &Boot, root: &Path) -> Status {
+        status::status(boot, root)
+    }
+
+    /// Lets a test look at the top level of the volume.
+    pub fn look<T: Send>(&self, look: impl FnOnce(&Path) -> T + Send) -> T {
+        self.in_namespace(|work| {
+            let top = work.join("top");
+            fs::create_dir_all(&top).unwrap();
+            run("mount", &["-o", "subvolid=5", &self.device.0, top.to_str().unwrap()]);
+            look(&top)
+        })
+    }
+
+    /// Runs in a mount namespace of its own, which goes with the thread; no mount is left behind.
+    fn in_namespace<T: Send>(&self, inside: impl FnOnce(&Path) -> T + Send) -> T {
+        let work = tempfile::tempdir_in(self.directory.path()).unwrap();
+        let path = work.path().to_owned();
+        let result = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    mount::enter_private_mount_namespace().unwrap();
+                    inside(&path)
+                })
+                .join()
+        });
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
