@@ -13,7 +13,9 @@ use super::file::{Entry, File, Store};
 
 /// The JSON schema of a file of the declaration.
 pub fn schema() -> Value {
-    let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(without_null));
+    let settings = SchemaSettings::draft07()
+        .with_transform(RecursiveTransform(without_null))
+        .with_transform(RecursiveTransform(in_old_words));
     let mut schema = settings.into_generator().into_root_schema_for::<File>();
     schema.insert("title".to_owned(), "Ebbtide declaration".into());
     schema.to_value()
@@ -36,10 +38,28 @@ fn without_null(schema: &mut Schema) {
         if let [only] = forms.as_slice() {
             let only = only.clone();
             schema.remove("anyOf");
-            // Draft 7 ignores what stands beside a reference.
-            schema.insert("allOf".to_owned(), Value::Array(vec![only]));
+            match only {
+                Value::Object(only) if !only.contains_key("$ref") => {
+                    for (key, value) in only {
+                        schema.insert(key, value);
+                    }
+                }
+                // Draft 7 ignores what stands beside a reference.
+                only => {
+                    schema.insert("allOf".to_owned(), Value::Array(vec![only]));
+                }
+            }
         }
     }
+}
+
+/// Writes what newer drafts say in words of draft 4.
+fn in_old_words(schema: &mut Schema) {
+    if let Some(value) = schema.remove("const") {
+        schema.insert("enum".to_owned(), Value::Array(vec![value]));
+    }
+    // "uint32" is no format of JSON schema; the range is given anyway.
+    schema.remove("format");
 }
 
 /// Declares types that exist only in the schema.
@@ -135,3 +155,35 @@ shapes! {
 }
 
 const STORE_NAME: &str = "^[a-z0-9][a-z0-9-]{0,31}$";
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+
+    /// The reader is written by hand: it and the schema must know the same keys.
+    #[test]
+    fn reader_and_schema_know_the_same_keys() {
+        let schema = schema();
+        let keys = |pointer: &str| -> Vec<String> {
+            let properties = schema.pointer(pointer).and_then(Value::as_object);
+            let mut keys: Vec<_> = properties.expect(pointer).keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        let parent = schema.pointer("/definitions/Entry/properties/parent/properties");
+        assert!(parent.is_some(), "{schema:#}");
+        for (pointer, known) in [
+            ("/properties", &read::FILE_KEYS[..]),
+            ("/definitions/Root/properties", &read::ROOT_KEYS),
+            ("/definitions/Store/properties", &read::STORE_KEYS),
+            ("/definitions/Keep/properties", &read::KEEP_KEYS),
+            ("/definitions/Entry/properties", &read::ENTRY_KEYS),
+            ("/definitions/Entry/properties/parent/properties", &read::PARENT_KEYS),
+        ] {
+            let mut known = known.to_vec();
+            known.sort_unstable();
+            assert_eq!(keys(pointer), known, "{pointer}");
+        }
+    }
+}

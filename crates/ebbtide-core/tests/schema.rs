@@ -1,0 +1,116 @@
+//! The JSON schema: checked in, and of one mind with the parser.
+#![cfg(feature = "declaration")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::path::Path;
+
+use ebbtide_core::declaration::{SourceFile, check, schema};
+
+/// The copy that is checked in and published. `UPDATE_SCHEMA=1` writes it anew.
+#[test]
+fn checked_in_copy_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema/ebbtide-1.json");
+    let current = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(&path, &current).unwrap();
+    }
+    let checked_in = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        checked_in == current,
+        "docs/schema/ebbtide-1.json is not current: run this test with UPDATE_SCHEMA=1"
+    );
+}
+
+fn parser_accepts(text: &str) -> bool {
+    let source = SourceFile { name: "test.toml".to_owned(), text: text.to_owned() };
+    check(&[source]).declaration.is_some()
+}
+
+fn schema_accepts(text: &str) -> bool {
+    let document: toml::Table = toml::from_str(text).unwrap();
+    let instance = serde_json::to_value(document).unwrap();
+    jsonschema::draft7::new(&schema()).unwrap().is_valid(&instance)
+}
+
+const ROOT: &str = "[store.state]\nsubvolume = \"state\"\n[root]\nbackend = \"btrfs\"\n";
+
+#[test]
+fn both_accept() {
+    for text in [
+        "",
+        "[keep]",
+        "[keep]\ndirectories = []\nfiles = []",
+        "[keep]\ndirectories = [\"/var/log\", \"/.a\", \"/..a\", \"/a.b/...\", \"/with space/ä\"]",
+        "[keep]\nfiles = [{ path = \"/etc/a\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", store = \"s-1\", method = \"bind\", user = \"a-b.c_d\", group = 0, \
+         mode = \"4755\", parent = { user = 1, group = \"g$\", mode = \"755\" }, \
+         options = [\"ro\", \"nosuid\", \"nodev\", \"noexec\", \"noatime\"], optional = true }]",
+        "[keep]\nfiles = [{ path = \"/a\", method = \"symlink\", parent = {} }]",
+        "[store.x]\ndevice = \"/dev/disk/by-id/a b\"\nclass = \"secret\"\nsubvolume = \"@/x\"",
+        &format!("{ROOT}device = \"LABEL=my system\""),
+        &format!(
+            "{ROOT}device = \"PARTUUID=0f-01\"\ncontainer = \"@/ebbtide\"\n\
+             uuid = \"6f1f9c1e-8d2b-4c58-9c57-0a5a8f2f7a11\"\noptions = [\"compress=zstd:3\"]\n\
+             ephemeral = [\"/home\", \"/root\"]"
+        ),
+    ] {
+        let text = format!("version = 1\n{text}\n");
+        assert!(parser_accepts(&text), "the parser refuses:\n{text}");
+        assert!(schema_accepts(&text), "the schema refuses:\n{text}");
+    }
+}
+
+#[test]
+fn both_refuse() {
+    for text in [
+        "unknown = 1",
+        "root = 1",
+        "[keep]\nunknown = []",
+        "[keep]\nfiles = \"/a\"",
+        "[keep]\nfiles = [1]",
+        "[keep]\nfiles = [{}]",
+        "[keep]\nfiles = [{ path = \"/a\", unknown = 1 }]",
+        "[keep]\nfiles = [\"a\"]",
+        "[keep]\nfiles = [\"\"]",
+        "[keep]\nfiles = [\"/\"]",
+        "[keep]\nfiles = [\"/a/\"]",
+        "[keep]\nfiles = [\"//a\"]",
+        "[keep]\nfiles = [\"/a/./b\"]",
+        "[keep]\nfiles = [\"/a/..\"]",
+        "[keep]\nfiles = [{ path = \"/a\", mode = 755 }]",
+        "[keep]\nfiles = [{ path = \"/a\", mode = \"0788\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", mode = \"00755\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", user = \"1000\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", user = -1 }]",
+        "[keep]\nfiles = [{ path = \"/a\", user = 4294967295 }]",
+        "[keep]\nfiles = [{ path = \"/a\", user = true }]",
+        "[keep]\nfiles = [{ path = \"/a\", method = \"copy\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", method = \"sync\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", options = [\"rw\"] }]",
+        "[keep]\nfiles = [{ path = \"/a\", optional = 1 }]",
+        "[keep]\nfiles = [{ path = \"/a\", store = \"A\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", parent = { path = \"/\" } }]",
+        "[store]\ndevice = \"LABEL=a\"",
+        "[store.UPPER]\ndevice = \"LABEL=a\"",
+        "[store.a]\ndevice = \"LABEL=a\"\nclass = \"other\"",
+        "[store.a]\ndevice = \"LABEL=a\"\nsubvolume = \"/a\"",
+        "[store.a]\ndevice = \"LABEL=a\"\nsubvolume = \"a/../b\"",
+        "[store.a]\ndevice = \"sda1\"",
+        "[store.a]\ndevice = \"LABEL=\"",
+        "[store.a]\ndevice = \"UUID=x\"",
+        ROOT,
+        "[store.state]\nsubvolume = \"state\"\n[root]\ndevice = \"LABEL=a\"",
+        &format!("{ROOT}device = \"LABEL=a\"\nuuid = \"1\""),
+        &format!("{ROOT}device = \"LABEL=a\"\nephemeral = [\"/var\"]"),
+        &format!("{ROOT}device = \"LABEL=a\"\noptions = [1]"),
+    ] {
+        let text = format!("version = 1\n{text}\n");
+        assert!(!parser_accepts(&text), "the parser accepts:\n{text}");
+        assert!(!schema_accepts(&text), "the schema accepts:\n{text}");
+    }
+    for text in ["", "version = 2\n", "version = \"1\"\n"] {
+        assert!(!parser_accepts(text), "the parser accepts:\n{text}");
+        assert!(!schema_accepts(text), "the schema accepts:\n{text}");
+    }
+}
