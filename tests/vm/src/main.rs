@@ -1,2 +1,44 @@
-//! See the crate description.
-fn main() {}
+//! Scenarios that reboot a real Debian in QEMU: `cargo xtask vm`, or this program by itself with
+//! the arguments of any Rust test. See `docs/testing.md`.
+
+mod prepared;
+mod scenario;
+mod scenarios;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use libtest_mimic::Arguments;
+use testkit::privileged;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // An emulated machine takes all processors there are.
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        return libtest_mimic::run(&arguments, scenario::trials(None)).exit_code();
+    }
+
+    let missing = privileged::missing();
+    if let Some(reason) = missing {
+        eprintln!("\n*** SKIPPED, NOT TESTED: all scenarios: {reason}\n");
+        return libtest_mimic::run(&arguments, scenario::trials(missing)).exit_code();
+    }
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    privileged::enter_private_mounts().context("cannot hide the scenarios' mounts")?;
+    // Two runs at once would use the same directories, and be too slow anyway.
+    let _lock = scenario::lock()?;
+    prepared::clean()?;
+    let conclusion = libtest_mimic::run(arguments, scenario::trials(None));
+    prepared::clean()?;
+    Ok(conclusion.exit_code())
+}

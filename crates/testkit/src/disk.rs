@@ -1,0 +1,307 @@
+//! Disk images: made, copied, looked into between boots, and made bootable.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::mount::{Filesystem, Mount, sparse_file};
+use crate::privileged::chroot;
+use crate::process::run;
+
+const SECTOR: u64 = 512;
+/// Where the filesystem of a partitioned disk begins, in bytes; room for GRUB is before it.
+const SYSTEM_START: u64 = 2 << 20;
+/// What is left free at the end, in bytes, for the second copy of the partition table.
+const TABLE_COPY: u64 = 1 << 20;
+
+/// A raw, sparse disk image with one filesystem in it.
+///
+/// The value does not own the file: it stays where it is until the directory it is in is deleted.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    path: PathBuf,
+    filesystem: Filesystem,
+    partitioned: bool,
+}
+
+impl Disk {
+    /// Makes the disk of a machine, `size` bytes: GPT with a partition for GRUB (BIOS) and one with
+    /// a btrfs labelled `label`, which the guest sees as `/dev/vda2`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file exists or cannot be made.
+    pub fn new_system(path: &Path, size: u64, label: &str) -> Result<Self> {
+        ensure!(size > SYSTEM_START + TABLE_COPY, "{size} bytes are too few for a system disk");
+        sparse_file(path, size)?;
+        let disk = Self { path: path.to_owned(), filesystem: Filesystem::Btrfs, partitioned: true };
+        disk.partition()?;
+        // Through a loop device, as mkfs itself can only use the whole file.
+        let device = LoopDevice::attach(&disk.path, &disk.loop_range()?)?;
+        disk.filesystem.make(&device.path, label)?;
+        device.detach()?;
+        Ok(disk)
+    }
+
+    /// Makes a disk of `size` bytes that is one filesystem, without partitions, as for a store.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file exists or cannot be made.
+    pub fn new_plain(path: &Path, size: u64, filesystem: Filesystem, label: &str) -> Result<Self> {
+        sparse_file(path, size)?;
+        filesystem.make(path, label)?;
+        Ok(Self { path: path.to_owned(), filesystem, partitioned: false })
+    }
+
+    /// Copies the disk to `path`, which must not exist. Neither may be mounted or in a running VM.
+    ///
+    /// The copy has the same filesystem UUID: never mount both at once on a kernel before 6.7.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `path` exists or the copy does not fit.
+    pub fn copy_to(&self, path: &Path) -> Result<Self> {
+        ensure!(!path.exists(), "{} exists already", path.display());
+        run(Command::new("cp")
+            .args(["--reflink=auto", "--sparse=always", "--"])
+            .args([&self.path, path]))?;
+        Ok(Self { path: path.to_owned(), ..*self })
+    }
+
+    /// Returns the image's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Mounts the filesystem, btrfs with its top level. Only while no VM runs on it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be mounted.
+    pub fn mount(&self) -> Result<Mount> {
+        let mut options = String::from("loop");
+        if self.partitioned {
+            let (start, size) = self.range()?;
+            options = format!("loop,offset={start},sizelimit={size}");
+        }
+        if self.filesystem == Filesystem::Btrfs {
+            options.push_str(",subvolid=5");
+        }
+        Mount::new(&self.path, self.filesystem, &options)
+    }
+
+    /// Mounts the filesystem for as long as `visit` runs, and gives it the mount point.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be mounted or unmounted, and when `visit` does.
+    pub fn with_top_level<T>(&self, visit: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let mount = self.mount()?;
+        let result = visit(mount.path());
+        let closed = mount.close();
+        let value = result?;
+        closed?;
+        Ok(value)
+    }
+
+    /// Installs GRUB for BIOS on a partitioned disk, with the grub-install of the system below
+    /// `root`, a directory or subvolume of the top level. GRUB then reads its modules and `grub.cfg`
+    /// from `<root>/boot/grub`, as seen from the top level.
+    ///
+    /// # Errors
+    ///
+    /// Fails when that system has no GRUB or the installation fails.
+    pub fn install_grub(&self, root: &str) -> Result<()> {
+        self.with_system(root, |disk, root| {
+            run(chroot(root, "grub-install")
+                .args(["--target=i386-pc", "--boot-directory=/boot", "--no-floppy"])
+                .arg(disk))
+            .map(drop)
+        })
+    }
+
+    /// Writes `<root>/boot/grub/grub.cfg` with the `update-grub` of the system below `root`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when that fails.
+    pub fn update_grub(&self, root: &str) -> Result<()> {
+        self.with_system(root, |_, root| run(&mut chroot(root, "update-grub")).map(drop))
+    }
+
+    /// Mounts a partitioned disk by its partition, so that programs find the disk it belongs to,
+    /// and gives `visit` the whole disk's device and the directory `root` of the top level.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the partition cannot be mounted or unmounted, and when `visit` does.
+    pub fn with_system<T>(
+        &self,
+        root: &str,
+        visit: impl FnOnce(&Path, &Path) -> Result<T>,
+    ) -> Result<T> {
+        ensure!(self.partitioned, "{} has no partitions", self.path.display());
+        let device = LoopDevice::attach(&self.path, &["--partscan".to_owned()])?;
+        let partition = device.partition(2)?;
+        let mount = Mount::new(&partition, self.filesystem, "subvolid=5")?;
+        let result = visit(&device.path, &mount.path().join(root.trim_start_matches('/')));
+        let closed = mount.close().and_then(|()| device.detach());
+        let value = result?;
+        closed?;
+        Ok(value)
+    }
+
+    /// Returns where the filesystem begins and how long it is, in bytes.
+    fn range(&self) -> Result<(u64, u64)> {
+        let size = std::fs::metadata(&self.path)
+            .with_context(|| format!("cannot read the size of {}", self.path.display()))?
+            .len();
+        Ok((SYSTEM_START, size - SYSTEM_START - TABLE_COPY))
+    }
+
+    fn loop_range(&self) -> Result<Vec<String>> {
+        let (start, size) = self.range()?;
+        Ok(vec![format!("--offset={start}"), format!("--sizelimit={size}")])
+    }
+
+    fn partition(&self) -> Result<()> {
+        let (start, size) = self.range()?;
+        let table = format!(
+            "label: gpt\n\
+             start={}, size={}, type=21686148-6449-6E6F-744E-656564454649, name=grub\n\
+             start={}, size={}, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=system\n",
+            (1 << 20) / SECTOR,
+            (1 << 20) / SECTOR,
+            start / SECTOR,
+            size / SECTOR,
+        );
+        let mut sfdisk = Command::new("sfdisk")
+            .arg("--quiet")
+            .arg(&self.path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cannot start sfdisk")?;
+        if let Some(mut input) = sfdisk.stdin.take() {
+            input.write_all(table.as_bytes()).context("cannot write to sfdisk")?;
+        }
+        let status = sfdisk.wait().context("cannot wait for sfdisk")?;
+        if !status.success() {
+            bail!("sfdisk: {status} for\n{table}");
+        }
+        Ok(())
+    }
+}
+
+/// An attached loop device, detached when dropped.
+#[derive(Debug)]
+struct LoopDevice {
+    path: PathBuf,
+    attached: bool,
+}
+
+impl LoopDevice {
+    fn attach(image: &Path, options: &[String]) -> Result<Self> {
+        let printed =
+            run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(image))?;
+        let path = PathBuf::from(String::from_utf8(printed)?.trim_end());
+        Ok(Self { path, attached: true })
+    }
+
+    /// Returns the node of partition `number`.
+    ///
+    /// Kernels without GPT support find no partition by themselves, and without devtmpfs or udev
+    /// nobody makes the nodes: then partx(8) and mknod(1) do.
+    fn partition(&self, number: u32) -> Result<PathBuf> {
+        let node = PathBuf::from(format!("{}p{number}", self.path.display()));
+        if node.exists() {
+            return Ok(node);
+        }
+        run(Command::new("partx").arg("--update").arg(&self.path))?;
+        if !node.exists() {
+            let name = node.file_name().unwrap_or_default();
+            let numbers = Path::new("/sys/class/block").join(name).join("dev");
+            let numbers = std::fs::read_to_string(&numbers)
+                .with_context(|| format!("cannot read {}", numbers.display()))?;
+            let (major, minor) = numbers.trim().split_once(':').unwrap_or_default();
+            run(Command::new("mknod").arg(&node).args(["b", major, minor]))?;
+        }
+        Ok(node)
+    }
+
+    fn detach(mut self) -> Result<()> {
+        self.attached = false;
+        run(Command::new("losetup").arg("--detach").arg(&self.path)).map(drop)
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if self.attached {
+            let _ = run(Command::new("losetup").arg("--detach").arg(&self.path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privileged::require_root;
+
+    #[test]
+    fn a_system_disk_keeps_what_is_written_and_copies() {
+        if !require_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new_system(&directory.path().join("disk"), 256 << 20, "system").unwrap();
+        disk.with_top_level(|top| Ok(std::fs::write(top.join("file"), "first")?)).unwrap();
+
+        let copy = disk.copy_to(&directory.path().join("copy")).unwrap();
+        copy.with_top_level(|top| Ok(std::fs::write(top.join("file"), "second")?)).unwrap();
+
+        let read = |disk: &Disk| {
+            disk.with_top_level(|top| Ok(std::fs::read_to_string(top.join("file"))?)).unwrap()
+        };
+        assert_eq!(read(&disk), "first");
+        assert_eq!(read(&copy), "second");
+        assert!(disk.copy_to(copy.path()).is_err(), "an image was overwritten");
+    }
+
+    #[test]
+    fn the_partition_is_found_through_the_whole_disk() {
+        if !require_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new_system(&directory.path().join("disk"), 256 << 20, "system").unwrap();
+        let device = disk
+            .with_system("/", |device, top| {
+                std::fs::write(top.join("file"), "content")?;
+                Ok(device.to_owned())
+            })
+            .unwrap();
+        let attached =
+            run(Command::new("losetup").args(["--noheadings", "--output", "BACK-FILE"])).unwrap();
+        let attached = String::from_utf8(attached).unwrap();
+        assert!(
+            !attached.contains(&directory.path().display().to_string()),
+            "{} is still attached: {attached}",
+            device.display(),
+        );
+    }
+
+    #[test]
+    fn a_plain_disk_is_one_filesystem() {
+        if !require_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let disk = Disk::new_plain(&path, 64 << 20, Filesystem::Ext4, "store").unwrap();
+        disk.with_top_level(|top| Ok(std::fs::create_dir(top.join("kept"))?)).unwrap();
+        assert!(disk.with_top_level(|top| Ok(top.join("kept").is_dir())).unwrap());
+    }
+}

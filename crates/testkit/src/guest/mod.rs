@@ -1,0 +1,278 @@
+//! An installed Debian as a directory tree.
+//!
+//! It is what a machine looks like that somebody installed and booted before: it has a machine id
+//! and ssh host keys, keeps its journal, and has a user, alice. What only tests need is below
+//! `/usr/lib`, never in `/etc` or `/var`: [the agent](crate::vm) that runs commands for them.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::privileged::chroot;
+use crate::process::{Lock, run, target_directory};
+
+const SUITE: &str = "bookworm";
+
+/// What an installed Debian server has that a minimal one has not.
+const PACKAGES: &[&str] = &[
+    "acl",
+    "attr",
+    "btrfs-progs",
+    "cron",
+    "dbus",
+    "e2fsprogs",
+    "grub-pc-bin",
+    "grub2-common",
+    "initramfs-tools",
+    "iproute2",
+    "kmod",
+    "libcap2-bin",
+    "linux-image-cloud-amd64",
+    "openssh-server",
+    "systemd-sysv",
+    "udev",
+    "zstd",
+];
+
+/// The modules of the initramfs: all that the virtual machine needs, a third of what `most` takes.
+const INITRAMFS_MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "virtio_console", "btrfs", "ext4", "overlay"];
+
+const AGENT: &str = include_str!("agent.sh");
+const AGENT_UNIT: &str = include_str!("testkit-agent.service");
+
+/// What makes the system below `$1` an installed one; `$2` are the modules of its initramfs.
+const FINISH: &str = r#"
+cd "$1"
+tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
+echo debian >etc/hostname
+printf '127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n' >etc/hosts
+: >etc/fstab
+mkdir -p var/log/journal
+echo MODULES=list >etc/initramfs-tools/conf.d/testkit
+printf '%s\n' $2 >>etc/initramfs-tools/modules
+ln -s ../testkit-agent.service usr/lib/systemd/system/sysinit.target.wants/testkit-agent.service
+cat >etc/default/grub <<END
+GRUB_DEFAULT=0
+GRUB_TIMEOUT=0
+GRUB_DISTRIBUTOR=Debian
+GRUB_CMDLINE_LINUX_DEFAULT=
+GRUB_CMDLINE_LINUX="$3"
+GRUB_DISABLE_OS_PROBER=true
+GRUB_DISABLE_RECOVERY=true
+GRUB_TERMINAL=serial
+GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
+END
+chroot . useradd --create-home --shell /bin/bash --uid 1000 alice
+chroot . update-initramfs -u
+"#;
+
+/// Units that cost time under emulation and that nothing here depends on. What touches the
+/// filesystems, the journal, the machine id, the random seed and utmp stays as Debian has it.
+const MASKED: &[&str] = &[
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty@tty1.service",
+    "kmod-static-nodes.service",
+    "modprobe@configfs.service",
+    "modprobe@dm_mod.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
+    "serial-getty@ttyS0.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+];
+
+/// Returns a kernel command line: the console, what makes an emulated boot bearable, failures of
+/// units shown on the console, and then `root`, such as `root=LABEL=system rootflags=subvol=@root`.
+pub fn kernel_arguments(root: &str) -> String {
+    let mut line = String::from(
+        "console=ttyS0 quiet systemd.show_status=error mitigations=off apparmor=0 audit=0 \
+         raid=noautodetect",
+    );
+    for unit in MASKED {
+        line.push_str(" systemd.mask=");
+        line.push_str(unit);
+    }
+    line.push(' ');
+    line.push_str(root);
+    line
+}
+
+/// A Debian in a directory that all tests share. Never change it: [`Guest::copy_to`] gives a tree
+/// to work on.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    tree: PathBuf,
+}
+
+impl Guest {
+    /// Returns Debian 12, built on first use (about a minute, from the network) and kept below the
+    /// target directory until this recipe changes. `rm -r target/guest` gets its updates.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be built.
+    pub fn debian_12() -> Result<Self> {
+        let cache = target_directory().join("guest");
+        let _lock = Lock::wait_for(&cache)?;
+        let tree = cache.join(format!("{SUITE}-{:016x}", recipe()));
+        if !tree.exists() {
+            let unfinished = cache.join("unfinished");
+            remove_tree(&unfinished)?;
+            build(&unfinished).context("cannot build the guest")?;
+            fs::rename(&unfinished, &tree).context("cannot put the guest in place")?;
+        }
+        Ok(Self { tree })
+    }
+
+    /// Returns the tree, to read.
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// Copies it into the directory or subvolume `destination`, with everything a file can have.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the copy does.
+    pub fn copy_to(&self, destination: &Path) -> Result<()> {
+        let mut content = self.tree.clone().into_os_string();
+        content.push("/.");
+        run(Command::new("cp")
+            .args(["--archive", "--reflink=auto", "--"])
+            .arg(content)
+            .arg(destination))
+        .map(drop)
+    }
+}
+
+/// Installs the package `deb` with apt in the system below `root`; the network is asked only for
+/// what it depends on and the system has not.
+///
+/// # Errors
+///
+/// Fails when apt does.
+pub fn install_package(root: &Path, deb: &Path) -> Result<()> {
+    let name = deb.file_name().with_context(|| format!("{} is no file", deb.display()))?;
+    let inside = Path::new("/var/cache/apt/archives").join(name);
+    let copy = root.join(inside.strip_prefix("/")?);
+    fs::copy(deb, &copy)
+        .with_context(|| format!("cannot copy {} to {}", deb.display(), copy.display()))?;
+    let install = || {
+        run(chroot(root, "apt-get")
+            .args(["install", "--yes", "--no-install-recommends"])
+            .arg(&inside))
+    };
+    let installed = install().or_else(|first| {
+        run(chroot(root, "apt-get").arg("update"))
+            .and_then(|_| install())
+            .map_err(|second| anyhow!("{second:#}\nbefore apt-get update: {first:#}"))
+    });
+    run(chroot(root, "apt-get").arg("clean"))?;
+    installed.map(drop).with_context(|| format!("cannot install {}", deb.display()))
+}
+
+/// A kernel and an initramfs outside the disk they came from, to boot without a loader.
+#[derive(Debug, Clone)]
+pub struct BootFiles {
+    /// The kernel's image.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+}
+
+impl BootFiles {
+    /// Copies those of the system below `root` into `directory`; of several kernels, the one whose
+    /// name sorts last.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no kernel with an initramfs.
+    pub fn copy(root: &Path, directory: &Path) -> Result<Self> {
+        let boot = root.join("boot");
+        let newest = fs::read_dir(&boot)
+            .with_context(|| format!("cannot read {}", boot.display()))?
+            .filter_map(|entry| {
+                Some(entry.ok()?.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned())
+            })
+            .max()
+            .with_context(|| format!("no kernel in {}", boot.display()))?;
+        let copy = |kind: &str| {
+            let (from, to) = (boot.join(format!("{kind}-{newest}")), directory.join(kind));
+            fs::copy(&from, &to)
+                .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+            anyhow::Ok(to)
+        };
+        Ok(Self { kernel: copy("vmlinuz")?, initrd: copy("initrd.img")? })
+    }
+}
+
+fn build(tree: &Path) -> Result<()> {
+    if let Some(reason) = crate::privileged::missing() {
+        bail!("{reason}");
+    }
+    // No mirror is named: mmdebstrap knows Debian's.
+    run(Command::new("mmdebstrap")
+        .args(["--mode=root", "--variant=minbase", "--components=main"])
+        .arg(format!("--include={}", PACKAGES.join(",")))
+        .args(["--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io"])
+        .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
+        .arg(SUITE)
+        .arg(tree))?;
+
+    let agent = tree.join("usr/lib/testkit/agent");
+    fs::create_dir_all(tree.join("usr/lib/testkit"))?;
+    fs::write(&agent, AGENT)?;
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
+    fs::write(tree.join("usr/lib/systemd/system/testkit-agent.service"), AGENT_UNIT)?;
+    run(Command::new("sh")
+        .args(["-euc", FINISH, "finish"])
+        .arg(tree)
+        .arg(INITRAMFS_MODULES.join(" "))
+        .arg(kernel_arguments("").trim_end()))?;
+    Ok(())
+}
+
+/// Deletes a tree that a build left, never what might be mounted in it.
+fn remove_tree(tree: &Path) -> Result<()> {
+    run(Command::new("rm").args(["--recursive", "--force", "--one-file-system", "--"]).arg(tree))
+        .map(drop)
+}
+
+/// Returns a number that changes with everything that the tree is made from, save Debian itself.
+fn recipe() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // The build's own steps are code: a change there that matters changes this number.
+    let version = 1;
+    (version, SUITE, PACKAGES, INITRAMFS_MODULES, MASKED, AGENT, AGENT_UNIT, FINISH)
+        .hash(&mut hasher);
+    kernel_arguments("").hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_comes_last_on_the_command_line() {
+        let line = kernel_arguments("root=LABEL=system");
+        assert!(line.starts_with("console=ttyS0 "));
+        assert!(line.ends_with(" root=LABEL=system"));
+        // What the kernel takes, `COMMAND_LINE_SIZE`.
+        assert!(line.len() < 1800, "{} bytes", line.len());
+    }
+}

@@ -1,0 +1,446 @@
+//! A virtual machine: booted, talked to as root, rebooted, switched off or cut off from power.
+//!
+//! QEMU runs with emulated processors only, so that it works everywhere, and so that a boot takes
+//! about half a minute. All waiting is generous: a loaded machine is three times slower.
+//!
+//! An error from a machine ends with the last lines of its console; all of it is in `console.log`.
+
+mod channel;
+mod console;
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+pub use channel::Output;
+
+use crate::disk::Disk;
+use crate::guest::BootFiles;
+use crate::process::tail;
+use channel::{Channel, Reply};
+use console::{Console, Waited};
+
+const BOOT: Duration = Duration::from_secs(420);
+const COMMAND: Duration = Duration::from_secs(240);
+const SHUTDOWN: Duration = Duration::from_secs(240);
+const QEMU_START: Duration = Duration::from_secs(60);
+
+/// What a healthy boot or shutdown never writes to the console.
+const TROUBLE: &[&str] = &[
+    "FAILED]",
+    "DEPEND]",
+    "Failed unmounting",
+    "Failed to unmount",
+    "Failed to mount",
+    "emergency mode",
+    "BTRFS error",
+    "BTRFS critical",
+    "EXT4-fs error",
+    "kernel BUG",
+    "Kernel panic",
+    "Oops:",
+];
+
+/// The name of the port that the agent in the guest looks for.
+const PORT: &str = "ebbtide.testkit";
+
+/// What a machine is made of, before it runs.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    directory: PathBuf,
+    disks: Vec<PathBuf>,
+    kernel: Option<(BootFiles, String)>,
+    exit_on_reboot: bool,
+}
+
+impl Machine {
+    /// Begins with a machine that boots from its first disk and writes its logs, `console.log` and
+    /// `qemu.log`, in `directory`.
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            disks: Vec::new(),
+            kernel: None,
+            exit_on_reboot: false,
+        }
+    }
+
+    /// Adds a disk: the first is `/dev/vda`.
+    #[must_use]
+    pub fn disk(mut self, disk: &Disk) -> Self {
+        self.disks.push(disk.path().to_owned());
+        self
+    }
+
+    /// Boots `files` with the command line `arguments` instead of the first disk's loader; at every
+    /// reboot again.
+    #[must_use]
+    pub fn kernel(mut self, files: &BootFiles, arguments: &str) -> Self {
+        self.kernel = Some((files.clone(), arguments.to_owned()));
+        self
+    }
+
+    /// Makes QEMU end where the machine would reboot.
+    #[must_use]
+    pub fn exit_on_reboot(mut self) -> Self {
+        self.exit_on_reboot = true;
+        self
+    }
+
+    /// Switches it on. The next thing to call is [`Vm::wait_for_boot`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when QEMU does not start.
+    pub fn start(&self) -> Result<Vm> {
+        fs::create_dir_all(&self.directory)
+            .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        // Not in the machine's directory: the path of a socket has at most 107 bytes.
+        let sockets = tempfile::Builder::new().prefix("ebbtide-vm-").tempdir()?;
+        let socket = sockets.path().join("agent");
+        let listener = UnixListener::bind(&socket)
+            .with_context(|| format!("cannot listen on {}", socket.display()))?;
+
+        let log = self.directory.join("qemu.log");
+        let errors =
+            File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let mut qemu = Qemu(
+            self.qemu(&socket)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(errors)
+                .spawn()
+                .context("cannot start QEMU")?,
+        );
+        let output = qemu.0.stdout.take().context("QEMU has no standard output")?;
+        let console = Console::reading(output);
+        let channel = Channel::accept(&listener, QEMU_START, || match qemu.0.try_wait()? {
+            Some(status) => Err(anyhow!("QEMU: {status}")),
+            None => Ok(()),
+        })
+        .map_err(|error| {
+            error.context(format!("QEMU said: {}", fs::read_to_string(&log).unwrap_or_default()))
+        })?;
+        Ok(Vm { qemu, console, channel, boot_id: String::new(), mark: 0 })
+    }
+
+    fn qemu(&self, socket: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        // It ends with the thread that started it, should that end without running its guard.
+        command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none"])
+            .arg("-chardev")
+            .arg(option(
+                "stdio,id=console,signal=off,logfile=",
+                &self.directory.join("console.log"),
+            ))
+            .args(["-serial", "chardev:console"])
+            .arg("-chardev")
+            .arg(option("socket,id=agent,path=", socket))
+            .args(["-device", "virtio-serial-pci"])
+            .args(["-device", &format!("virtserialport,chardev=agent,name={PORT}")]);
+        for (number, disk) in self.disks.iter().enumerate() {
+            // Fast and safe enough: what the guest has submitted outlives QEMU in the page cache.
+            let drive = format!("if=none,id=disk{number},format=raw,cache=unsafe,file=");
+            command.arg("-drive").arg(option(&drive, disk)).args([
+                "-device",
+                &format!("virtio-blk-pci,drive=disk{number},bootindex={}", number + 1),
+            ]);
+        }
+        if let Some((files, arguments)) = &self.kernel {
+            command.arg("-kernel").arg(&files.kernel).arg("-initrd").arg(&files.initrd);
+            command.args(["-append", arguments]);
+        }
+        if self.exit_on_reboot {
+            command.arg("-no-reboot");
+        }
+        command
+    }
+}
+
+/// A running machine. Dropping it is cutting its power.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Qemu,
+    console: Console,
+    channel: Channel,
+    /// The id of the boot that was waited for last.
+    boot_id: String,
+    /// Where on the console the last shutdown or, failing that, the first boot began.
+    mark: usize,
+}
+
+impl Vm {
+    /// Waits until the guest answers and has settled: running, degraded, or in emergency mode,
+    /// which only [`Vm::assert_healthy`] tells apart.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no further boot, or it does not settle in time.
+    pub fn wait_for_boot(&mut self) -> Result<()> {
+        let deadline = Instant::now() + BOOT;
+        let ready = self.channel.wait_until_ready(&self.boot_id, BOOT);
+        self.boot_id = self.explain(ready)?;
+        let rest = deadline.saturating_duration_since(Instant::now());
+        self.run_within("systemctl is-system-running --wait", &[], rest)?;
+        Ok(())
+    }
+
+    /// Returns the kernel's id of this boot, `/proc/sys/kernel/random/boot_id`.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// Runs `command` with bash, as root in `/root`, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no result in time, not when the command's status is not 0.
+    pub fn run(&mut self, command: &str) -> Result<Output> {
+        self.run_within(command, &[], COMMAND)
+    }
+
+    /// Like [`Vm::run`], with standard input and a limit of its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no result in time, not when the command's status is not 0.
+    pub fn run_within(&mut self, command: &str, input: &[u8], limit: Duration) -> Result<Output> {
+        let reply = self.channel.run(command, input, limit).and_then(|reply| match reply {
+            Reply::Result(output) => Ok(output),
+            Reply::Restarted => bail!("the guest or its agent restarted during `{command}`"),
+            Reply::TimedOut => bail!("`{command}` did not end within {limit:?}"),
+            Reply::Ended => bail!("QEMU ended during `{command}`"),
+        });
+        self.explain(reply)
+    }
+
+    /// Runs `command`, which has to succeed, and returns its standard output as text, without space
+    /// at its ends.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the command does, with what it wrote.
+    pub fn check(&mut self, command: &str) -> Result<String> {
+        let output = self.run(command)?;
+        if !output.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "in the guest: `{command}`: exit status {}\n{}\n{}",
+                output.status,
+                tail(&output.text(), 40),
+                tail(&stderr, 40),
+            );
+        }
+        Ok(output.text())
+    }
+
+    /// Writes a file in the guest; its directory has to exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be written.
+    pub fn write_file(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        let command = format!("cat >'{}'", path.replace('\'', r"'\''"));
+        let output = self.run_within(&command, content, COMMAND)?;
+        ensure!(output.success(), "cannot write {path} in the guest");
+        Ok(())
+    }
+
+    /// Reboots with `systemctl reboot` and waits for the next boot.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the shutdown or the boot does.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.request_reboot()?;
+        self.wait_for_boot()
+    }
+
+    /// Begins a reboot and returns at once: to cut the power in the midst of it, for example.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the guest does not take the request.
+    pub fn request_reboot(&mut self) -> Result<()> {
+        self.request("systemctl --no-block reboot")
+    }
+
+    /// Has the guest power off, in good order, and fails if it had trouble doing so. Returns what
+    /// it wrote to the console from the request on.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not end in time, or with trouble on the console.
+    pub fn power_off_cleanly(mut self) -> Result<String> {
+        self.request("systemctl --no-block poweroff")?;
+        // Emulated hardware can take its time after the kernel is done: the kernel's word counts.
+        let waited = self.console.wait_for("reboot: Power down", self.mark, SHUTDOWN);
+        if waited == Waited::TimedOut {
+            return self.explain(Err(anyhow!("no power off within {SHUTDOWN:?}")));
+        }
+        let ended = trouble(&self.console_since_shutdown());
+        self.explain(ended)?;
+        let text = self.console_since_shutdown();
+        self.qemu.kill()?;
+        Ok(text)
+    }
+
+    /// Kills QEMU. What the guest had not submitted to its disks is lost.
+    ///
+    /// # Errors
+    ///
+    /// Fails when QEMU had ended by itself before, or cannot be killed.
+    pub fn cut_power(mut self) -> Result<()> {
+        let ended = match self.qemu.0.try_wait()? {
+            Some(status) => Err(anyhow!("QEMU had ended before the power was cut: {status}")),
+            None => Ok(()),
+        };
+        self.explain(ended)?;
+        self.qemu.kill()
+    }
+
+    /// Waits until `pattern` is on the console, after the last requested shutdown or, if there was
+    /// none, since the start.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has not come within `timeout` or never will.
+    pub fn wait_for_console(&self, pattern: &str, timeout: Duration) -> Result<()> {
+        self.explain(match self.console.wait_for(pattern, self.mark, timeout) {
+            Waited::Seen => Ok(()),
+            Waited::Ended => Err(anyhow!("QEMU ended before {pattern:?} was on the console")),
+            Waited::TimedOut => Err(anyhow!("{pattern:?} was not on the console in {timeout:?}")),
+        })
+    }
+
+    /// Waits until QEMU ends by itself: after a power-off or, with [`Machine::exit_on_reboot`], a
+    /// reboot that was requested.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has not ended within `timeout`.
+    pub fn wait_for_exit(mut self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        while self.qemu.0.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                return self.explain(Err(anyhow!("QEMU did not end within {timeout:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Returns all that was written to the console so far, without escape sequences.
+    pub fn console(&self) -> String {
+        self.console.since(0)
+    }
+
+    /// Returns what was written to the console since the last requested shutdown began, this boot
+    /// included; without one, since the start.
+    pub fn console_since_shutdown(&self) -> String {
+        self.console.since(self.mark)
+    }
+
+    /// Fails unless this boot is up with no failed unit, and neither it nor the shutdown before it
+    /// wrote of trouble to the console.
+    ///
+    /// # Errors
+    ///
+    /// Says what is not healthy.
+    pub fn assert_healthy(&mut self) -> Result<()> {
+        let state = self.run("systemctl is-system-running")?.text();
+        if state != "running" {
+            let details = self.run(
+                "systemctl list-jobs --no-pager; \
+                 for unit in $(systemctl --failed --plain --no-legend | cut -d' ' -f1); do \
+                 systemctl status --no-pager --full --lines=20 \"$unit\"; done",
+            )?;
+            return self.explain(Err(anyhow!("the guest is {state}:\n{}", details.text())));
+        }
+        let boot_id = self.check("cat /proc/sys/kernel/random/boot_id")?;
+        ensure!(boot_id == self.boot_id, "the guest has rebooted without being asked to");
+        let result = trouble(&self.console_since_shutdown());
+        self.explain(result)
+    }
+
+    /// Gives `command` to the guest and does not mind when the answer is lost in the shutdown.
+    fn request(&mut self, command: &str) -> Result<()> {
+        self.mark = self.console.len();
+        let reply = self.channel.run(command, &[], COMMAND).and_then(|reply| match reply {
+            Reply::Result(output) if !output.success() => {
+                bail!("`{command}`: {}", String::from_utf8_lossy(&output.stderr).trim())
+            }
+            Reply::Result(_) | Reply::Restarted | Reply::Ended => Ok(()),
+            Reply::TimedOut => bail!("the guest did not take `{command}`"),
+        });
+        self.explain(reply)
+    }
+
+    /// Adds the last lines of the console to an error.
+    fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            let console = self.console();
+            anyhow!("{error:#}\n--- the console's last lines ---\n{}", tail(&console, 60))
+        })
+    }
+}
+
+/// Fails if `console` has a line that a healthy guest does not write.
+fn trouble(console: &str) -> Result<()> {
+    let lines: Vec<&str> = console
+        .lines()
+        .filter(|line| TROUBLE.iter().any(|trouble| line.contains(trouble)))
+        .collect();
+    ensure!(lines.is_empty(), "trouble on the console:\n{}", lines.join("\n"));
+    Ok(())
+}
+
+/// Writes a path as the last part of a QEMU option, where a comma is doubled.
+fn option(start: &str, path: &Path) -> String {
+    format!("{start}{}", path.display().to_string().replace(',', ",,"))
+}
+
+/// The emulator's process, killed when dropped.
+#[derive(Debug)]
+struct Qemu(Child);
+
+impl Qemu {
+    fn kill(&mut self) -> Result<()> {
+        self.0.kill().context("cannot kill QEMU")?;
+        self.0.wait().context("cannot wait for QEMU")?;
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_recognised() {
+        for line in [
+            "[FAILED] Failed to start a.service.",
+            "[FAILED] Failed unmounting var-log.mount - /var/log.",
+            "[DEPEND] Dependency failed for local-fs.target.",
+            "[    8.4] BTRFS error (device vda2): open_ctree failed: -22",
+        ] {
+            assert!(trouble(&format!("fine\n{line}\nfine")).is_err(), "{line}");
+        }
+        assert!(
+            trouble("[  OK  ] Started cron.service.\n[   31.5] reboot: Restarting system").is_ok()
+        );
+    }
+}
