@@ -261,7 +261,8 @@ impl std::str::FromStr for Mode {
     type Err = InvalidMode;
 
     fn from_str(text: &str) -> Result<Self, InvalidMode> {
-        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         if !octal {
             return Err(InvalidMode);
         }
@@ -343,7 +344,11 @@ pub struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 { f.write_str(&self.file) } else { write!(f, "{}:{}", self.file, self.line) }
+        if self.line == 0 {
+            f.write_str(&self.file)
+        } else {
+            write!(f, "{}:{}", self.file, self.line)
+        }
     }
 }
 
@@ -408,13 +413,13 @@ impl Compiled {
 
     /// Reads what [`Self::to_bytes`] wrote, and checks all that a boot relies on.
     pub fn from_bytes(bytes: &[u8], expected: &DeclarationHash) -> Result<Self, InvalidCompiled> {
-        let found = DeclarationHash::of(bytes);
-        if found != *expected {
-            return Err(InvalidCompiled::Hash { expected: expected.clone(), found });
-        }
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
+        }
+        let found = DeclarationHash::of(bytes);
+        if found != *expected {
+            return Err(InvalidCompiled::Hash { expected: expected.clone(), found });
         }
         let Versioned { version } = serde_json::from_slice(bytes)?;
         if version != VERSION {

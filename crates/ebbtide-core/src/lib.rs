@@ -14,6 +14,8 @@ pub mod declaration;
 pub mod failure;
 pub mod locator;
 pub mod past;
+#[cfg(feature = "declaration")]
+pub mod publish;
 pub mod record;
 #[cfg(feature = "declaration")]
 pub mod setup;

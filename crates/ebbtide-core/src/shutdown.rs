@@ -49,14 +49,19 @@ fn mounts_of_stores(mounts: &[MountEntry], stores: &Path) -> Vec<PathBuf> {
     entries.chain(roots.iter().rev().copied()).map(|mount| mount.mount_point.clone()).collect()
 }
 
-/// Syncs everything and writes the mark of a clean end.
-pub fn mark_clean(boot: &Boot) -> Result<()> {
+/// Syncs everything and writes the mark of a clean end, if `sysroot` is the root of this boot.
+pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
     let record = boot.read_record().ok_or_else(|| {
         Failure::new("this boot has no record, so its end is not marked as clean")
     })?;
     let root = record
         .root
         .ok_or_else(|| Failure::new("the record of this boot does not know its root"))?;
+    let directory =
+        std::fs::File::open(sysroot).context(|| format!("cannot open {}", sysroot.display()))?;
+    if btrfs::identity(directory.as_fd())? != root {
+        return Err(Failure::new("/ is not the root of this boot, so its end is not marked as clean"));
+    }
     rustix::fs::sync();
     open(boot)?.set_clean_mark(&CleanMark {
         version: VERSION,

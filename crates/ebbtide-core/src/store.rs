@@ -84,10 +84,7 @@ pub fn attributes(options: &[MountOption]) -> MountAttributes {
 
 /// The UUID in a store's marker.
 pub fn identity(store: BorrowedFd<'_>) -> Result<Option<Uuid>> {
-    let own = match own_directory(store)? {
-        Some(own) => own,
-        None => return Ok(None),
-    };
+    let Some(own) = own_directory(store)? else { return Ok(None) };
     let marker: Option<Marker> = container::read(own.as_fd(), Path::new(MARKER))?;
     match marker {
         Some(marker) => {

@@ -190,149 +190,166 @@ enum Verdict {
 }
 
 fn plan_entry(entry: &Entry, seen: &Observation, policy: Policy) -> Verdict {
-    let path = entry.path.display();
-    let refuse = |message: String, hint: &str| {
-        let level = if entry.optional { Level::Notice } else { Level::Error };
-        let hint = (!hint.is_empty()).then(|| hint.to_owned());
-        Verdict::Refuse(Problem { level, message, hint })
-    };
-    let source = match &seen.source {
+    let source = match usable_source(entry, seen) {
         Ok(source) => source,
-        Err(why) => return refuse(format!("{path} is not attached: {why}"), ""),
+        Err(verdict) => return verdict,
     };
-    if let Node::Unusable(what) = source {
-        return refuse(
-            format!("{path} is not attached: in store {} {what}", entry.store),
-            "move it away in the store, under /run/ebbtide/stores",
-        );
-    }
-    if *source != Node::Absent && !source.is(entry.kind) {
-        return refuse(
-            format!(
-                "{path} is not attached: it is declared as a {}, and store {} has {} there",
-                entry.kind,
-                entry.store,
-                describe(source)
-            ),
-            "declare it as what it is, or move it away in the store",
-        );
-    }
     if policy == Policy::AsItWas {
         return as_it_was(entry, seen, source);
     }
-    let (uid, gid) = match &seen.owner {
-        Ok(owner) => *owner,
-        // What can't be resolved keeps the owner that it has.
-        Err(_) => (None, None),
-    };
-    let unknown = seen.owner.as_ref().err().map(|who| Problem {
+    let mut steps = Vec::new();
+    let mut notice = seen.owner.as_ref().err().map(|who| Problem {
         level: Level::Warning,
-        message: format!("{path}: {who}, so its owner is left as it is"),
+        message: format!("{}: {who}, so its owner is left as it is", entry.path.display()),
         hint: None,
     });
-
-    let mut steps: Vec<Step> = Vec::new();
-    let declared = |now: Attributes| Attributes {
-        uid: uid.unwrap_or(now.uid),
-        gid: gid.unwrap_or(now.gid),
-        mode: entry.mode.map_or(now.mode, |mode| now.mode & mode.0),
-    };
-    let make_parents = |tree, missing: &[MissingParent]| {
-        let step = move |(path, attributes): &MissingParent| {
-            Step::MakeParent(tree, path.clone(), *attributes)
-        };
-        missing.iter().map(step).collect::<Vec<_>>()
-    };
-    let mut notice = unknown;
     let kept = if let Some(now) = source.attributes() {
-        let wanted = declared(now);
+        let wanted = declared(entry, seen, now);
         if wanted != now {
             steps.push(Step::SetAttributes(wanted));
-            notice = notice.or_else(|| {
-                Some(Problem::new(
-                    Level::Notice,
-                    format!("{path} in store {} was {now}, is now {wanted}", entry.store),
-                ))
-            });
+            let said = format!(
+                "{} in store {} was {now}, is now {wanted}",
+                entry.path.display(),
+                entry.store
+            );
+            notice = notice.or_else(|| Some(Problem::new(Level::Notice, said)));
         }
         wanted
     } else {
-        steps.extend(make_parents(Tree::Store, &seen.missing_in_store));
-        match (&seen.seed, entry.method) {
-            (Some(Seed { source, node }), _) if node.is(entry.kind) => {
-                steps.push(Step::Import(*source));
-                let now = node.attributes().unwrap_or(DEFAULT_FILE);
-                let wanted = declared(now);
-                if wanted != now {
-                    steps.push(Step::SetAttributes(wanted));
-                }
-                wanted
-            }
-            (_, Method::Copy) => {
-                steps.push(Step::NewMachineId);
-                Attributes { mode: 0o444, ..DEFAULT_FILE }
-            }
-            (Some(Seed { source, node }), _) => {
-                return refuse(
-                    format!(
-                        "{path} is not attached: it is declared as a {}, and {source} has {} there",
-                        entry.kind,
-                        describe(node)
-                    ),
-                    "declare it as what it is",
-                );
-            }
-            (None, _) if entry.kind == Kind::File => {
-                // An empty file would not be nothing: ssh-keygen -A, for one, makes no key then.
-                return Verdict::Wait((!entry.optional).then(|| Problem {
-                    level: Level::Notice,
-                    message: format!(
-                        "{path} is not there yet: neither in store {}, nor in the old root, nor in \
-                         the base",
-                        entry.store
-                    ),
-                    hint: Some(
-                        "once something has made it, the next boot takes it into the store"
-                            .to_owned(),
-                    ),
-                }));
-            }
-            (None, _) if entry.optional => return Verdict::Wait(None),
-            (None, _) => {
-                let fresh = Attributes {
-                    uid: uid.unwrap_or(0),
-                    gid: gid.unwrap_or(0),
-                    mode: entry.mode.map_or(0o755, |mode| mode.0),
-                };
-                steps.push(Step::Make(Tree::Store, entry.kind, fresh));
-                fresh
-            }
+        match fill_store(entry, seen, &mut steps) {
+            Ok(kept) => kept,
+            Err(verdict) => return verdict,
         }
     };
-    // A seed from the root stays where it is, below the mount.
-    if !seen.in_place {
-        steps.extend(make_parents(Tree::Root, &seen.missing_in_root));
-        match (entry.method, &seen.target) {
-            (Method::Bind, target) if target.is(entry.kind) => {}
-            (Method::Bind, Node::Absent) => steps.push(Step::Make(Tree::Root, entry.kind, kept)),
-            (Method::Symlink, Node::Absent | Node::File(_) | Node::Link(_)) => {}
-            // Removing it is left to rmdir(2), which takes an empty directory only.
-            (Method::Symlink, Node::Directory(_)) => {}
-            (Method::Copy, Node::Absent | Node::File(_)) => {}
-            (_, target) => {
-                return refuse(
-                    format!("{path} is not attached: the root has {} there", describe(target)),
-                    "declare the path that it really has",
-                );
-            }
-        }
-        steps.push(match entry.method {
-            Method::Bind => Step::Bind(entry.options.clone()),
-            Method::Symlink => Step::Link,
-            Method::Copy => Step::Copy,
-        });
+    if !seen.in_place
+        && let Err(verdict) = put_in_place(entry, seen, kept, &mut steps)
+    {
+        return verdict;
     }
     Verdict::Do(steps, notice)
+}
+
+fn refuse(entry: &Entry, why: &str, hint: &str) -> Verdict {
+    Verdict::Refuse(Problem {
+        level: if entry.optional { Level::Notice } else { Level::Error },
+        message: format!("{} is not attached: {why}", entry.path.display()),
+        hint: (!hint.is_empty()).then(|| hint.to_owned()),
+    })
+}
+
+/// What the store has, if that can be attached or filled.
+fn usable_source<'a>(entry: &Entry, seen: &'a Observation) -> Result<&'a Node, Verdict> {
+    let source = seen.source.as_ref().map_err(|why| refuse(entry, why, ""))?;
+    if let Node::Unusable(what) = source {
+        return Err(refuse(
+            entry,
+            &format!("in store {} {what}", entry.store),
+            "move it away in the store, under /run/ebbtide/stores",
+        ));
+    }
+    if *source != Node::Absent && !source.is(entry.kind) {
+        let why = format!(
+            "it is declared as a {}, and store {} has {} there",
+            entry.kind,
+            entry.store,
+            describe(source)
+        );
+        return Err(refuse(entry, &why, "declare it as what it is, or move it away in the store"));
+    }
+    Ok(source)
+}
+
+/// What the store's copy should be: owned as declared, and no looser than declared. An owner that
+/// can't be resolved stays.
+fn declared(entry: &Entry, seen: &Observation, now: Attributes) -> Attributes {
+    let (uid, gid) = seen.owner.as_ref().copied().unwrap_or((None, None));
+    Attributes {
+        uid: uid.unwrap_or(now.uid),
+        gid: gid.unwrap_or(now.gid),
+        mode: entry.mode.map_or(now.mode, |mode| now.mode & mode.0),
+    }
+}
+
+fn make_parents(tree: Tree, missing: &[MissingParent]) -> impl Iterator<Item = Step> {
+    missing.iter().map(move |(path, attributes)| Step::MakeParent(tree, path.clone(), *attributes))
+}
+
+/// Gives the store its first content. Returns the attributes that it is going to have.
+fn fill_store(
+    entry: &Entry,
+    seen: &Observation,
+    steps: &mut Vec<Step>,
+) -> Result<Attributes, Verdict> {
+    steps.extend(make_parents(Tree::Store, &seen.missing_in_store));
+    match (&seen.seed, entry.method) {
+        (Some(Seed { source, node }), _) if node.is(entry.kind) => {
+            steps.push(Step::Import(*source));
+            let now = node.attributes().unwrap_or(DEFAULT_FILE);
+            let wanted = declared(entry, seen, now);
+            if wanted != now {
+                steps.push(Step::SetAttributes(wanted));
+            }
+            Ok(wanted)
+        }
+        (_, Method::Copy) => {
+            steps.push(Step::NewMachineId);
+            Ok(Attributes { mode: 0o444, ..DEFAULT_FILE })
+        }
+        (Some(Seed { source, node }), _) => {
+            let has = describe(node);
+            let why = format!("it is declared as a {}, and {source} has {has} there", entry.kind);
+            Err(refuse(entry, &why, "declare it as what it is"))
+        }
+        // An empty file would not be nothing: ssh-keygen -A, for one, makes no key then.
+        (None, _) if entry.kind == Kind::File || entry.optional => {
+            let message = format!(
+                "{} is not there yet: neither in store {}, nor in the old root, nor in the base",
+                entry.path.display(),
+                entry.store
+            );
+            let hint = "once something has made it, the next boot takes it into the store";
+            Err(Verdict::Wait((!entry.optional).then(|| Problem {
+                level: Level::Notice,
+                message,
+                hint: Some(hint.to_owned()),
+            })))
+        }
+        (None, _) => {
+            let fresh = Attributes {
+                mode: entry.mode.map_or(0o755, |mode| mode.0),
+                ..declared(entry, seen, DEFAULT_FILE)
+            };
+            steps.push(Step::Make(Tree::Store, entry.kind, fresh));
+            Ok(fresh)
+        }
+    }
+}
+
+/// Puts the entry in place on the root. What the base has there stays below the mount.
+fn put_in_place(
+    entry: &Entry,
+    seen: &Observation,
+    kept: Attributes,
+    steps: &mut Vec<Step>,
+) -> Result<(), Verdict> {
+    steps.extend(make_parents(Tree::Root, &seen.missing_in_root));
+    match (entry.method, &seen.target) {
+        (Method::Bind, Node::Absent) => steps.push(Step::Make(Tree::Root, entry.kind, kept)),
+        (Method::Bind, target) if target.is(entry.kind) => {}
+        // Removing a directory is left to rmdir(2), which takes an empty one only.
+        (Method::Symlink, Node::Absent | Node::File(_) | Node::Link(_) | Node::Directory(_))
+        | (Method::Copy, Node::Absent | Node::File(_)) => {}
+        (_, target) => {
+            let why = format!("the root has {} there", describe(target));
+            return Err(refuse(entry, &why, "declare the path that it really has"));
+        }
+    }
+    steps.push(match entry.method {
+        Method::Bind => Step::Bind(entry.options.clone()),
+        Method::Symlink => Step::Link,
+        Method::Copy => Step::Copy,
+    });
+    Ok(())
 }
 
 /// With nothing changed on any disk, an entry can only be mounted where both sides exist.

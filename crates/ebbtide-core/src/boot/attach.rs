@@ -20,7 +20,7 @@ use crate::store;
 /// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
 pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
     let mut record = boot.read_record().unwrap_or_else(|| {
-        let mut record = boot.new_record();
+        let mut record = Boot::new_record();
         let problem = Problem {
             level: Level::Error,
             message: "the root is not reset: that step did not run in this boot".to_owned(),

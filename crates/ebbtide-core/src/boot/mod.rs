@@ -21,6 +21,8 @@ use crate::switches::Switches;
 
 /// Where the record of this boot lies in the run directory.
 pub const RECORD: &str = "boot.json";
+/// Where the locator that this boot used lies in the run directory.
+pub const LOCATOR: &str = "locator.json";
 /// Where stores are mounted in the run directory.
 pub const STORES: &str = "stores";
 /// The run directory of a real boot.
@@ -136,7 +138,7 @@ impl Boot {
     }
 
     /// A record of this boot that says nothing yet.
-    fn new_record(&self) -> Record {
+    fn new_record() -> Record {
         let clock = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .ok()
@@ -170,6 +172,8 @@ impl Boot {
         std::fs::create_dir_all(&self.run)
             .context(|| format!("cannot make {}", self.run.display()))?;
         let run = open_directory(&self.run)?;
+        // At shutdown the declaration is gone with the other entries; this stays.
+        container::write_with_mode(run.as_fd(), LOCATOR, &self.locator, 0o644)?;
         container::write_with_mode(run.as_fd(), RECORD, record, 0o644)
     }
 }

@@ -16,7 +16,7 @@ use crate::store;
 
 /// Makes a new root, or says why the last one runs on. Always leaves a record.
 pub fn reset(boot: &Boot, log: &mut Log<'_>) -> Record {
-    let mut record = boot.new_record();
+    let mut record = Boot::new_record();
     for word in &boot.switches.unknown {
         let message = format!("ebbtide={word} on the kernel command line means nothing");
         let mut problem = Problem::new(Level::Warning, message);
@@ -143,10 +143,7 @@ fn needed(compiled: &Compiled, store: &StoreName) -> bool {
 
 /// A root that something runs on now is not exchanged under its feet.
 fn root_is_not_mounted(container: &Container) -> Result<()> {
-    let directory = match container.open_directory(Path::new(name::ROOT)) {
-        Ok(directory) => directory,
-        Err(_) => return Ok(()),
-    };
+    let Ok(directory) = container.open_directory(Path::new(name::ROOT)) else { return Ok(()) };
     let device = metadata::metadata(directory.as_fd())
         .context(|| "cannot look at the root in the container")?
         .device;

@@ -35,9 +35,7 @@ impl CompileError {
         match self {
             Self::NoRoot => "add [root] and [store.state], or run `ebbtide init`",
             Self::NoUuid => "run `ebbtide init`",
-            Self::Container { .. } => {
-                "if the disk was moved or restored on purpose, run `ebbtide accept`"
-            }
+            Self::Container { .. } => "if this disk is meant, write its UUID under [root]",
             Self::Store(_) => "is its device there, and was it set up by `ebbtide init`?",
         }
     }

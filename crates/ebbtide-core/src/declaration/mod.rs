@@ -8,6 +8,7 @@ mod compile;
 mod entries;
 mod file;
 mod layers;
+mod locate;
 mod merge;
 mod path;
 mod problem;
@@ -26,6 +27,7 @@ use crate::compiled::{Backend, Class, DeviceSpec, Entry, StoreName};
 pub use check::check;
 pub use compile::CompileError;
 pub use layers::{ReadError, read_file, read_layers};
+pub use locate::{devices, locate, modules};
 pub use problem::{Mark, Problem, Report, Severity};
 pub use schema::schema;
 

@@ -132,7 +132,7 @@ impl Work<'_> {
         };
         let skip = |path: &Path| {
             let mut parts = path.components();
-            let first = parts.next().map(|part| part.as_os_str());
+            let first = parts.next().map(std::path::Component::as_os_str);
             parts.next().is_some() && NOT_COPIED.iter().any(|name| first == Some(OsStr::new(name)))
         };
         let options = CopyOptions {

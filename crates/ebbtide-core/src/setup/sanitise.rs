@@ -69,23 +69,27 @@ const RULES: [Rule; 8] = [
     },
     Rule {
         directory: "var/lib/dhcp",
-        matches: |name| name.ends_with(".leases"),
+        matches: |name| has_extension(name, "leases"),
         what: "DHCP lease",
         how: How::Remove,
     },
     Rule {
         directory: "var/lib/dhcpcd",
-        matches: |name| name.ends_with(".lease"),
+        matches: |name| has_extension(name, "lease"),
         what: "DHCP lease",
         how: How::Remove,
     },
     Rule {
         directory: "var/lib/NetworkManager",
-        matches: |name| name.ends_with(".lease") || name == "secret_key",
+        matches: |name| has_extension(name, "lease") || name == "secret_key",
         what: "DHCP lease or key of NetworkManager",
         how: How::Remove,
     },
 ];
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
+}
 
 /// Finds all that must leave a base.
 pub fn find(base: BorrowedFd<'_>) -> Result<Vec<Finding>> {
