@@ -1,2 +1,17 @@
-//! See the crate description.
-fn main() {}
+//! Ebbtide: makes a Linux machine forget at every boot, except for what was declared.
+
+mod bug;
+mod cli;
+mod commands;
+mod context;
+mod declaration;
+mod error;
+mod status;
+mod style;
+mod text;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bug::caught(cli::run).into()
+}

@@ -1,0 +1,121 @@
+//! The command line: what is said for all commands at once.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+use crate::commands::Command;
+use crate::context::{Color, Context};
+use crate::error::{CommandError, Kind};
+use crate::status::Status;
+use crate::text::printable;
+
+const ABOUT: &str = "Makes this machine forget at every boot, except for what was declared.
+
+The declaration, /etc/ebbtide/ebbtide.toml and the files beside it, names what is kept: directories \
+and files, each in a store outside the root. Everything else starts from a known base at every boot.";
+
+const EXAMPLES: &str = "\
+Examples:
+  Find mistakes before the next boot does:
+    ebbtide check
+
+  See what a file would mean, before it is put in place:
+    ebbtide check --config new.toml
+
+  Let an editor complete and check the declaration:
+    ebbtide schema > ebbtide.schema.json
+
+Exit status:
+  0    done
+  1    failed
+  2    wrong command line or declaration
+  3    `status` found something
+  255  a bug in Ebbtide";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ebbtide",
+    version,
+    about = "Makes this machine forget at every boot, except for what was declared",
+    long_about = ABOUT,
+    after_long_help = EXAMPLES,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// When to use colours [env: NO_COLOR, CLICOLOR_FORCE]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, hide_possible_values = true)]
+    color: Color,
+
+    /// The root of the system to look at
+    #[arg(long, global = true, hide = true, value_name = "DIRECTORY", default_value = "/")]
+    sysroot: PathBuf,
+}
+
+/// Runs the command that the arguments ask for.
+pub fn run() -> Status {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = Cli::command().color(color_of(&arguments));
+    let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let Cli { command, color, sysroot } = match parsed {
+        Ok(cli) => cli,
+        Err(answer) => return explain(&answer),
+    };
+    let context = Context::new(sysroot, color);
+    command.run(&context).unwrap_or_else(|error| {
+        error.print(context.color_err());
+        error.status()
+    })
+}
+
+/// The colours for clap's own messages, which it has to know before it reads the arguments.
+fn color_of(arguments: &[impl AsRef<OsStr>]) -> ColorChoice {
+    let words: Vec<_> = arguments.iter().map_while(|word| word.as_ref().to_str()).collect();
+    let value = words.iter().enumerate().find_map(|(index, word)| match *word {
+        "--color" => words.get(index + 1).copied(),
+        word => word.strip_prefix("--color="),
+    });
+    value.and_then(|value| Color::from_str(value, false).ok()).unwrap_or(Color::Auto).into()
+}
+
+/// Prints help, version or what is wrong with the arguments.
+fn explain(answer: &clap::Error) -> Status {
+    if !answer.use_stderr() {
+        let _ = answer.print();
+        return Status::DONE;
+    }
+    // What was typed is repeated in the message.
+    let text = answer.to_string();
+    if text.lines().all(|line| printable(line) == line) {
+        let _ = answer.print();
+        return Status::USAGE;
+    }
+    CommandError::new(Kind::Usage, "cannot understand the command line")
+        .cause("an argument that is not known has special characters in it")
+        .hint("see `ebbtide --help`")
+        .print(false);
+    Status::USAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn colours_are_known_before_parsing() {
+        assert_eq!(color_of(&["ebbtide", "--color", "never"]), ColorChoice::Never);
+        assert_eq!(color_of(&["ebbtide", "check", "--color=always"]), ColorChoice::Always);
+        assert_eq!(color_of(&["ebbtide", "--color"]), ColorChoice::Auto);
+        assert_eq!(color_of(&["ebbtide", "--color=odd"]), ColorChoice::Auto);
+    }
+}

@@ -1,0 +1,158 @@
+//! `ebbtide boots`: past roots, what they hold, and how their boots ended.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use ebbtide_core::container::{self, Container};
+use ebbtide_core::past::{self, PastBoot};
+use ebbtide_core::record::{Ending, Outcome, Switch};
+use serde::Serialize;
+
+use super::machine;
+use crate::context::Context;
+use crate::error::{CommandError, Kind};
+use crate::status::Status;
+use ebbtide_sys::escape;
+
+/// Lists past roots: number, age, own size, how each ended
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
+is not counted.
+
+To look into one:
+  mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt")]
+pub struct Args {
+    /// Read this declaration instead of /etc/ebbtide
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The documented shape of `boots --json`.
+#[derive(Serialize)]
+struct Json<'a> {
+    version: u32,
+    boots: &'a [PastBoot],
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let boot = machine::running(args.config.as_deref(), context)?;
+    let top = container::open_volume(&boot.locator.device)?;
+    let container = Container::open(top, &boot.locator.container)?;
+    let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
+        CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())
+    })?;
+    let boots = past::boots(&container, &boot.locator.container.path, &kernel_boot_id)?;
+    if args.json {
+        context.print_json(&Json { version: 1, boots: &boots })?;
+    } else {
+        context.print(&render(&boots, now()))?;
+    }
+    Ok(Status::DONE)
+}
+
+fn now() -> i64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    elapsed.ok().and_then(|elapsed| i64::try_from(elapsed.as_secs()).ok()).unwrap_or(0)
+}
+
+fn render(boots: &[PastBoot], now: i64) -> String {
+    let mut rows =
+        vec![["BOOT", "AGE", "SIZE", "ROOT", "ENDED", "PROBLEMS", "WHERE"].map(str::to_owned)];
+    rows.extend(boots.iter().map(|boot| row(boot, now)));
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .enumerate()
+            .map(|(column, (cell, width))| match column {
+                0..=2 => format!("{cell:>width$}"),
+                _ => format!("{cell:<width$}"),
+            })
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(boot: &PastBoot, now: i64) -> [String; 7] {
+    let outcome = match &boot.outcome {
+        Some(Outcome::Reset) => "new",
+        Some(Outcome::Kept(Switch::Off)) => "kept (off)",
+        Some(Outcome::Kept(Switch::Keep)) => "kept (keep)",
+        Some(Outcome::Refused) => "not reset",
+        None => "unknown",
+    };
+    let ended = match (boot.ended, boot.current) {
+        (_, true) => "running",
+        (Some(Ending::Clean), _) => "cleanly",
+        (Some(Ending::Unclean), _) => "uncleanly",
+        (None, _) => "unknown",
+    };
+    let place = boot.root.as_ref().map(|path| escape(path.as_os_str().as_encoded_bytes()));
+    [
+        boot.number.to_string(),
+        boot.clock.map_or_else(|| "?".to_owned(), |clock| age(now - clock)),
+        boot.own_bytes.map_or_else(|| "-".to_owned(), size),
+        outcome.to_owned(),
+        ended.to_owned(),
+        boot.problems.to_string(),
+        place.unwrap_or_else(|| "not kept".to_owned()),
+    ]
+}
+
+/// An age in its largest whole unit. Clocks are wrong at boot: one from the future has no age.
+fn age(seconds: i64) -> String {
+    match seconds {
+        i64::MIN..0 => "?".to_owned(),
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}min", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A size in binary units, with one decimal below ten.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut scale = 1024_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        unit += 1;
+        scale *= 1024;
+    }
+    let whole = bytes / scale;
+    let tenth = (bytes % scale) * 10 / scale;
+    if whole < 10 {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    } else {
+        format!("{whole} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        let sizes = [0, 1023, 1024, 1536, 10 << 10, (1 << 20) - 1, 3 << 30, u64::MAX].map(size);
+        assert_eq!(
+            sizes,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1023 KiB", "3.0 GiB", "16383 PiB"]
+        );
+        let ages = [-1, 0, 59, 60, 3599, 3600, 86_399, 86_400, 864_000].map(age);
+        assert_eq!(ages, ["?", "0s", "59s", "1min", "59min", "1h", "23h", "1d", "10d"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! `ebbtide internal`: what units and maintainer scripts call.
+
+use std::path::Path;
+
+use clap::{Args as ClapArgs, Subcommand};
+use ebbtide_core::boot::RUN;
+use ebbtide_core::failure::Level;
+use ebbtide_core::shutdown;
+
+use super::machine;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::status::Status;
+
+/// Steps that units and maintainer scripts call
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    step: Step,
+}
+
+#[derive(Debug, Subcommand)]
+enum Step {
+    /// At the start of a boot: removes a mark of a clean end that the initramfs did not
+    Began,
+    /// At shutdown: unmounts all entries and stores, innermost first
+    Detach,
+    /// At shutdown, last: syncs everything and writes the mark of a clean end
+    MarkClean,
+    /// Succeeds if / is a root of this container
+    OwnsRoot,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    match args.step {
+        Step::Began => shutdown::began(&machine::running(None, context)?)?,
+        Step::Detach => {
+            let mut log = |level: Level, message: &str| {
+                if level < Level::Debug {
+                    context.tell(&format!("<{}>ebbtide: {message}", level as u8));
+                }
+            };
+            shutdown::detach(Path::new(RUN), &mut log)?;
+        }
+        Step::MarkClean => shutdown::mark_clean(&machine::booted(context)?, Path::new("/"))?,
+        Step::OwnsRoot => {
+            if !shutdown::owns(&machine::booted(context)?, Path::new("/"))? {
+                return Ok(Status::FAILED);
+            }
+        }
+    }
+    Ok(Status::DONE)
+}

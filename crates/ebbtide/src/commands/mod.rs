@@ -1,0 +1,47 @@
+//! The commands, one file each: `Args` is what it takes, `run` is what it does.
+
+mod apply;
+mod boots;
+mod check;
+mod init;
+mod internal;
+mod locator;
+mod machine;
+mod schema;
+mod status;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::status::Status;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(init::Args),
+    Apply(apply::Args),
+    Check(check::Args),
+    Status(status::Args),
+    Boots(boots::Args),
+    Schema(schema::Args),
+    #[command(hide = true)]
+    Locator(locator::Args),
+    #[command(hide = true)]
+    Internal(internal::Args),
+}
+
+impl Command {
+    /// Does what the command does.
+    pub fn run(&self, context: &Context) -> Result<Status, CommandError> {
+        match self {
+            Self::Init(args) => init::run(args, context),
+            Self::Apply(args) => apply::run(args, context),
+            Self::Check(args) => check::run(args, context),
+            Self::Status(args) => status::run(args, context),
+            Self::Boots(args) => boots::run(args, context),
+            Self::Locator(args) => locator::run(args, context),
+            Self::Internal(args) => internal::run(args, context),
+            Self::Schema(args) => schema::run(args, context),
+        }
+    }
+}

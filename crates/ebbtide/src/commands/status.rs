@@ -1,0 +1,108 @@
+//! `ebbtide status`: is this root really new, and is what was declared in place?
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::record::{Outcome, Switch};
+use ebbtide_core::status::{self, Status as Found};
+use serde::Serialize;
+
+use super::machine;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::status::Status;
+use ebbtide_sys::escape;
+
+/// Proves that this root is new, and that what is declared is in place
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Asks the kernel, and compares with what the boot wrote down: a forged record, a reset that did
+nothing, or another root mounted in its place are found out.
+
+Exit status: 0 all is as it should be, 3 something is not, 1 it could not be found out.")]
+pub struct Args {
+    /// Read this declaration instead of /etc/ebbtide
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The documented shape of `status --json`.
+#[derive(Serialize)]
+struct Json<'a> {
+    version: u32,
+    #[serde(flatten)]
+    status: &'a Found,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let boot = machine::running(args.config.as_deref(), context)?;
+    let found = status::status(&boot, std::path::Path::new("/"));
+    if args.json {
+        context.print_json(&Json { version: 1, status: &found })?;
+    } else {
+        context.print(&render(&found, context))?;
+    }
+    Ok(if found.ok { Status::DONE } else { Status::FOUND })
+}
+
+fn render(found: &Found, context: &Context) -> String {
+    let mut text = String::new();
+    let mut line = |text_of_line: String| {
+        text.push_str(&text_of_line);
+        text.push('\n');
+    };
+    let boot = found.boot.map_or_else(|| "unknown boot".to_owned(), |boot| format!("boot {boot}"));
+    let base = found.base.map_or_else(String::new, |base| format!(" of base {base}"));
+    line(match (&found.outcome, found.proved) {
+        (Some(Outcome::Reset), true) => {
+            format!("{} {boot}: / is a new root{base}, proved by the kernel", context.good("ok"))
+        }
+        (Some(Outcome::Kept(switch)), _) => {
+            let switch = match switch {
+                Switch::Off => "off",
+                Switch::Keep => "keep",
+            };
+            format!(
+                "{} {boot}: / is the root of an earlier boot (ebbtide={switch})",
+                context.bad("!!")
+            )
+        }
+        (Some(Outcome::Refused), _) => {
+            format!("{} {boot}: / was not reset", context.bad("!!"))
+        }
+        (Some(Outcome::Reset), false) | (None, _) => {
+            format!("{} {boot}: it is not proved that / is new", context.bad("!!"))
+        }
+    });
+    let waiting = match found.waiting {
+        0 => String::new(),
+        count => format!(", {count} without data yet"),
+    };
+    let all = found.in_place + found.waiting == found.declared;
+    let mark = if all { context.good("ok") } else { context.bad("!!") };
+    line(format!("{mark} {} of {} entries are in place{waiting}", found.in_place, found.declared));
+    for problem in &found.problems {
+        line(render_problem(problem, context));
+    }
+    text
+}
+
+/// A problem as lines for a person.
+pub fn render_problem(problem: &Problem, context: &Context) -> String {
+    let (mark, what) = match problem.level {
+        Level::Error => (context.bad("!!"), "error"),
+        Level::Warning => (context.bad("!!"), "warning"),
+        _ => (context.dim("--"), "note"),
+    };
+    let mut text = format!("{mark} {what}: {}", escape(problem.message.as_bytes()));
+    if let Some(hint) = &problem.hint {
+        text.push_str("\n   hint: ");
+        text.push_str(&escape(hint.as_bytes()));
+    }
+    text
+}

@@ -1,0 +1,70 @@
+//! The declaration as commands find it.
+
+use std::path::Path;
+
+use ebbtide_core::declaration::{
+    self, Declaration, Outcome, Problem, ReadError, Severity, SourceFile,
+};
+
+use crate::context::Context;
+use crate::error::{CommandError, Kind};
+use crate::text::count;
+
+/// More problems than this are only counted.
+const SHOWN: usize = 50;
+
+/// Reads the declaration: all layers of the system, or one file.
+pub fn read(context: &Context, config: Option<&Path>) -> Result<Vec<SourceFile>, CommandError> {
+    let failed = |error: ReadError| {
+        let error = CommandError::from_error(Kind::Usage, &error);
+        match config {
+            Some(_) => error,
+            None => error.hint("name another file with `--config`"),
+        }
+    };
+    let sources = match config {
+        Some(path) => vec![declaration::read_file(path).map_err(failed)?],
+        None => declaration::read_layers(&context.sysroot).map_err(failed)?,
+    };
+    if sources.is_empty() {
+        return Err(CommandError::new(Kind::Usage, "cannot find a declaration")
+            .cause("there is no file /etc/ebbtide/ebbtide.toml, and none beside it")
+            .hint("write one, or name a file with `--config`"));
+    }
+    Ok(sources)
+}
+
+/// Reads and checks the declaration for a command that needs it without errors. Warnings are told.
+pub fn load(context: &Context, config: Option<&Path>) -> Result<Declaration, CommandError> {
+    accept(context, &read(context, config)?)
+}
+
+/// Checks files that were read, as [`load`] does.
+pub fn accept(context: &Context, sources: &[SourceFile]) -> Result<Declaration, CommandError> {
+    let Outcome { declaration, problems } = declaration::check(sources);
+    let mut worth_telling = problems;
+    worth_telling.retain(|problem| problem.severity != Severity::Note);
+    let errors = worth_telling.iter().filter(|problem| problem.is_error()).count();
+    if !worth_telling.is_empty() {
+        context.tell_styled(render(&worth_telling, &sources, context.color_err()).trim_end());
+    }
+    declaration.ok_or_else(|| {
+        CommandError::new(
+            Kind::Usage,
+            format!("cannot use the declaration: {}", count(errors, "error")),
+        )
+    })
+}
+
+/// Draws problems one after the other.
+pub fn render(problems: &[Problem], sources: &[SourceFile], color: bool) -> String {
+    let mut text = String::new();
+    for problem in problems.iter().take(SHOWN) {
+        text += &problem.render(sources, color);
+        text += "\n\n";
+    }
+    if let Some(more @ 1..) = problems.len().checked_sub(SHOWN) {
+        text += &format!("… and {}\n\n", count(more, "more problem"));
+    }
+    text
+}

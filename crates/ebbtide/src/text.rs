@@ -1,0 +1,86 @@
+//! Text that is safe on a terminal.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// Escapes what a terminal would interpret, and leaves alone what is escaped already.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match escaped(c) {
+            Some(escape) => safe.push_str(&escape),
+            None => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Renders a value as JSON that is safe to look at: what a terminal would interpret is escaped, as
+/// JSON allows in strings, so that no reader sees a difference.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if c == '\n' || escaped(c).is_none() {
+            safe.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        }
+    }
+    safe.push('\n');
+    Ok(safe)
+}
+
+/// Counts things: `1 file`, `2 files`.
+pub fn count(number: usize, thing: &str) -> String {
+    let plural = if number == 1 {
+        ""
+    } else if thing.ends_with('y') {
+        "ies"
+    } else {
+        "s"
+    };
+    let stem = if plural == "ies" { thing.trim_end_matches('y') } else { thing };
+    format!("{number} {stem}{plural}")
+}
+
+/// The escape of a character that a terminal would interpret or not show.
+fn escaped(c: char) -> Option<String> {
+    if c.is_ascii_graphic() || c == ' ' {
+        return None;
+    }
+    let mut buffer = [0; 4];
+    let plain = &*c.encode_utf8(&mut buffer);
+    let escape = ebbtide_sys::escape(plain.as_bytes());
+    (escape != plain).then_some(escape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printable_is_idempotent() {
+        let once = printable("tab\t esc\u{1b} c1\u{9b} rtl\u{202e} back\\slash ä 日本");
+        assert_eq!(once, r"tab\t esc\x1b c1\u{9b} rtl\u{202e} back\slash ä 日本");
+        assert_eq!(printable(&once), once);
+    }
+
+    #[test]
+    fn json_is_printable_and_means_the_same() {
+        let value = "esc\u{1b} del\u{7f} c1\u{9b} tag\u{e0041} ä\n";
+        let text = json(&value).unwrap();
+        assert_eq!(text, "\"esc\\u001b del\\u007f c1\\u009b tag\\udb40\\udc41 ä\\n\"\n");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count(1, "entry"), "1 entry");
+        assert_eq!(count(0, "entry"), "0 entries");
+        assert_eq!(count(2, "file"), "2 files");
+    }
+}

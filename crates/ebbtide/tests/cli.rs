@@ -1,0 +1,196 @@
+//! The program as its users run it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Runs the program in an empty environment, without a terminal.
+fn ebbtide(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ebbtide"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// What a run showed: status, standard output, standard error.
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut shown = format!("status: {}\n", output.status.code().unwrap());
+    for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if !bytes.is_empty() {
+            shown += &format!("--- {name}\n{}", text(bytes));
+        }
+    }
+    shown
+}
+
+fn run(arguments: &[&str]) -> String {
+    shown(&ebbtide(arguments, &[]))
+}
+
+/// A system's root with these files.
+fn system(files: &[(&str, &str)]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, content) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    root
+}
+
+fn check(root: &Path, more: &[&str]) -> String {
+    let root = root.to_str().unwrap();
+    let arguments: Vec<_> = ["check", "--sysroot", root].iter().chain(more).copied().collect();
+    run(&arguments).replace(root, "/sysroot")
+}
+
+const SOUND: &str = r#"version = 1
+
+[root]
+backend = "btrfs"
+device = "LABEL=system"
+uuid = "6f1f9c1e-8d2b-4c58-9c57-0a5a8f2f7a11"
+ephemeral = ["/home", "/root", "/srv"]
+
+[store.state]
+subvolume = "state"
+
+[keep]
+directories = ["/var/log"]
+"#;
+
+#[test]
+fn help() {
+    insta::assert_snapshot!("help_check", run(&["check", "--help"]));
+    insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
+}
+
+#[test]
+fn a_wrong_command_line_is_explained() {
+    let runs: [&[&str]; 5] = [
+        &["chekc"],
+        &["check", "--jsn"],
+        &["check", "--config"],
+        &["check", "--color", "pink"],
+        &["check", "odd\u{1b}[2J\u{9b}"],
+    ];
+    let all: Vec<_> = runs.map(run).into();
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn check_finds_nothing() {
+    let root = system(&[("etc/ebbtide/ebbtide.toml", SOUND)]);
+    insta::assert_snapshot!(check(root.path(), &[]), @r"
+    status: 0
+    --- stdout
+    checked 1 file: 3 entries, no problems
+    ");
+    insta::assert_snapshot!(check(root.path(), &["--json"]), @r#"
+    status: 0
+    --- stdout
+    {
+      "version": 1,
+      "ok": true,
+      "problems": []
+    }
+    "#);
+}
+
+#[test]
+fn check_warns() {
+    let text = SOUND.replace("ephemeral", "#").replace("uuid", "#");
+    let root = system(&[("etc/ebbtide/ebbtide.toml", &text)]);
+    insta::assert_snapshot!(check(root.path(), &[]));
+}
+
+#[test]
+fn check_finds_errors_in_all_layers() {
+    let root = system(&[
+        ("usr/lib/ebbtide/app.toml", "version = 1\n[keep]\ndirectories = [\"/var/lib/app/\"]\n"),
+        ("etc/ebbtide/ebbtide.toml", SOUND),
+        (
+            "etc/ebbtide/ebbtide.d/10-local.toml",
+            "version = 1\n[keep]\ndirectories = [\"/var/log/journal\", \"/srv\"]\nfiles = [\"/etc/\\u001b\\u009b/\"]\n",
+        ),
+    ]);
+    insta::assert_snapshot!("check_errors", check(root.path(), &[]));
+    insta::assert_snapshot!("check_errors_json", check(root.path(), &["--json"]));
+}
+
+#[test]
+fn check_of_one_file() {
+    let root = system(&[("new.toml", "version = 1\n[keep]\nfiles = [\"/etc/a\"]\n")]);
+    let path = root.path().join("new.toml");
+    assert_eq!(
+        run(&["check", "--config", path.to_str().unwrap()]),
+        "status: 0\n--- stdout\nchecked 1 file: 3 entries, no problems\n"
+    );
+}
+
+#[test]
+fn check_without_a_readable_declaration() {
+    let empty = system(&[]);
+    let latin1 = system(&[("etc/ebbtide/ebbtide.toml", "")]);
+    fs::write(latin1.path().join("etc/ebbtide/ebbtide.toml"), b"version = 1\n# \xe4").unwrap();
+    let all = [
+        check(empty.path(), &[]),
+        check(latin1.path(), &[]),
+        check(empty.path(), &["--config", "/nowhere/\u{1b}[2J.toml"]),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn many_problems_are_counted() {
+    let files = vec!["\"a\""; 60].join(", ");
+    let root = system(&[(
+        "etc/ebbtide/ebbtide.toml",
+        &format!("version = 1\n[keep]\nfiles = [{files}]\n"),
+    )]);
+    let shown = check(root.path(), &[]);
+    assert_eq!(shown.matches("error: ").count(), 50);
+    assert!(shown.ends_with("\n… and 10 more problems\n\nchecked 1 file: 60 errors\n"), "{shown}");
+}
+
+#[test]
+fn schema_is_the_checked_in_one() {
+    let output = ebbtide(&["schema"], &[]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema/ebbtide-1.json");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), fs::read_to_string(path).unwrap());
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let root = system(&[("etc/ebbtide/ebbtide.toml", "version = 2\n")]);
+    let root = root.path().to_str().unwrap();
+    let coloured = |color: &[&str], environment: &[(&str, &str)]| {
+        let arguments: Vec<_> = ["check", "--sysroot", root].iter().chain(color).copied().collect();
+        ebbtide(&arguments, environment).stdout.contains(&0x1b)
+    };
+    assert!(!coloured(&[], &[]));
+    assert!(coloured(&["--color", "always"], &[("NO_COLOR", "1")]));
+    assert!(coloured(&[], &[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[], &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    assert!(!coloured(&["--color=never"], &[("CLICOLOR_FORCE", "1")]));
+}
+
+#[test]
+fn a_reader_that_stops_early_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ebbtide"))
+        .arg("schema")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &[][..]));
+}
