@@ -18,11 +18,20 @@ and files, each in a store outside the root. Everything else starts from a known
 
 const EXAMPLES: &str = "\
 Examples:
-  Find mistakes before the next boot does:
-    ebbtide check
+  Set a volume up from an installed system, after a look at what would be done:
+    ebbtide init --help
 
-  See what a file would mean, before it is put in place:
+  Find mistakes before the next boot does; also in a file that is not in place yet:
+    ebbtide check
     ebbtide check --config new.toml
+
+  Make the next boot use the changed declaration:
+    ebbtide apply --dry-run
+    ebbtide apply
+
+  See whether this root is really new, and what became of the old ones:
+    ebbtide status
+    ebbtide boots
 
   Let an editor complete and check the declaration:
     ebbtide schema > ebbtide.schema.json
@@ -48,8 +57,10 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// When to use colours [env: NO_COLOR, CLICOLOR_FORCE]
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, hide_possible_values = true)]
+    /// When to use colours
+    #[arg(
+        long,
+        help = "When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]", global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, hide_possible_values = true)]
     color: Color,
 
     /// The root of the system to look at

@@ -47,6 +47,7 @@ impl Context {
     /// Writes a result to standard output. A reader that has seen enough is no failure.
     ///
     /// What comes from outside has to be escaped before: the text may carry colours.
+    #[expect(clippy::unused_self, reason = "output belongs to the context")]
     pub fn print(&self, text: &str) -> Result<(), CommandError> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -65,6 +66,7 @@ impl Context {
     }
 
     /// Tells a person something that may carry colours, so that it has been escaped before.
+    #[expect(clippy::unused_self, reason = "output belongs to the context")]
     pub fn tell_styled(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }

@@ -1,5 +1,6 @@
 //! The declaration as commands find it.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use ebbtide_core::declaration::{
@@ -46,7 +47,7 @@ pub fn accept(context: &Context, sources: &[SourceFile]) -> Result<Declaration, 
     worth_telling.retain(|problem| problem.severity != Severity::Note);
     let errors = worth_telling.iter().filter(|problem| problem.is_error()).count();
     if !worth_telling.is_empty() {
-        context.tell_styled(render(&worth_telling, &sources, context.color_err()).trim_end());
+        context.tell_styled(render(&worth_telling, sources, context.color_err()).trim_end());
     }
     declaration.ok_or_else(|| {
         CommandError::new(
@@ -64,7 +65,7 @@ pub fn render(problems: &[Problem], sources: &[SourceFile], color: bool) -> Stri
         text += "\n\n";
     }
     if let Some(more @ 1..) = problems.len().checked_sub(SHOWN) {
-        text += &format!("… and {}\n\n", count(more, "more problem"));
+        let _ = write!(text, "… and {}\n\n", count(more, "more problem"));
     }
     text
 }

@@ -24,7 +24,7 @@ fn shown(output: &Output) -> String {
     let mut shown = format!("status: {}\n", output.status.code().unwrap());
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !bytes.is_empty() {
-            shown += &format!("--- {name}\n{}", text(bytes));
+            shown.extend(["--- ", name, "\n", &text(bytes)]);
         }
     }
     shown
@@ -68,6 +68,7 @@ directories = ["/var/log"]
 
 #[test]
 fn help() {
+    insta::assert_snapshot!("help", run(&["--help"]));
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
 }
