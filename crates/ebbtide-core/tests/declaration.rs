@@ -309,3 +309,18 @@ proptest! {
         prop_assert!(ordered.entries.is_sorted_by(|a, b| a.path < b.path));
     }
 }
+
+/// Everything that the documents show as a declaration is one.
+#[test]
+fn documented_examples_are_sound() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let pages = ["reference/declaration.md", "how-to/install-debian.md"];
+    for page in pages {
+        let text = fs::read_to_string(docs.join(page)).unwrap();
+        let examples: Vec<_> = text.split("```toml\n").skip(1).collect();
+        assert!(!examples.is_empty(), "{page}");
+        for example in examples {
+            declaration(example.split("```").next().unwrap());
+        }
+    }
+}
