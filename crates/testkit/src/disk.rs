@@ -1,5 +1,6 @@
 //! Disk images: made, copied, looked into between boots, and made bootable.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +14,8 @@ use crate::process::run;
 const SECTOR: u64 = 512;
 /// Where the filesystem of a partitioned disk begins, in bytes; room for GRUB is before it.
 const SYSTEM_START: u64 = 2 << 20;
+/// The number of its partition.
+const SYSTEM_PARTITION: u32 = 2;
 /// What is left free at the end, in bytes, for the second copy of the partition table.
 const TABLE_COPY: u64 = 1 << 20;
 
@@ -129,7 +132,20 @@ impl Disk {
     ///
     /// Fails when that fails.
     pub fn update_grub(&self, root: &str) -> Result<()> {
-        self.with_system(root, |_, root| run(&mut chroot(root, "update-grub")).map(drop))
+        self.with_system(root, |disk, root| {
+            run(&mut chroot(root, "update-grub"))?;
+            // Where udev keeps no links by UUID, GRUB names the device as it is called here.
+            let device = format!("root={}p{SYSTEM_PARTITION}", disk.display());
+            let uuid = run(Command::new("findmnt")
+                .args(["--noheadings", "--output", "UUID", "--target"])
+                .arg(root))?;
+            let uuid = String::from_utf8(uuid)?;
+            let menu = root.join("boot/grub/grub.cfg");
+            let text = fs::read_to_string(&menu)
+                .with_context(|| format!("cannot read {}", menu.display()))?
+                .replace(&device, &format!("root=UUID={}", uuid.trim()));
+            fs::write(&menu, text).with_context(|| format!("cannot write {}", menu.display()))
+        })
     }
 
     /// Mounts a partitioned disk by its partition, so that programs find the disk it belongs to,
@@ -145,7 +161,7 @@ impl Disk {
     ) -> Result<T> {
         ensure!(self.partitioned, "{} has no partitions", self.path.display());
         let device = LoopDevice::attach(&self.path, &["--partscan".to_owned()])?;
-        let partition = device.partition(2)?;
+        let partition = device.partition(SYSTEM_PARTITION)?;
         let mount = Mount::new(&partition, self.filesystem, "subvolid=5")?;
         let result = visit(&device.path, &mount.path().join(root.trim_start_matches('/')));
         let closed = mount.close().and_then(|()| device.detach());
@@ -156,7 +172,7 @@ impl Disk {
 
     /// Returns where the filesystem begins and how long it is, in bytes.
     fn range(&self) -> Result<(u64, u64)> {
-        let size = std::fs::metadata(&self.path)
+        let size = fs::metadata(&self.path)
             .with_context(|| format!("cannot read the size of {}", self.path.display()))?
             .len();
         Ok((SYSTEM_START, size - SYSTEM_START - TABLE_COPY))
@@ -223,7 +239,7 @@ impl LoopDevice {
         if !node.exists() {
             let name = node.file_name().unwrap_or_default();
             let numbers = Path::new("/sys/class/block").join(name).join("dev");
-            let numbers = std::fs::read_to_string(&numbers)
+            let numbers = fs::read_to_string(&numbers)
                 .with_context(|| format!("cannot read {}", numbers.display()))?;
             let (major, minor) = numbers.trim().split_once(':').unwrap_or_default();
             run(Command::new("mknod").arg(&node).args(["b", major, minor]))?;

@@ -91,17 +91,27 @@ impl Channel {
         Ok(Self { stream, messages, number: 0, ready: None })
     }
 
-    /// Waits for an agent to announce itself, in a boot with another id than `last`.
-    pub(super) fn wait_until_ready(&mut self, last: &str, timeout: Duration) -> Result<String> {
+    /// Waits for an agent to announce itself, in a boot with another id than `last`; `still_hope`
+    /// fails when there will be none.
+    pub(super) fn wait_until_ready(
+        &mut self,
+        last: &str,
+        timeout: Duration,
+        mut still_hope: impl FnMut() -> Result<()>,
+    ) -> Result<String> {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(boot_id) = self.ready.take_if(|boot_id| boot_id != last) {
                 return Ok(boot_id);
             }
-            match self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(rest.min(Duration::from_secs(1))) {
                 Ok(Message::Ready(boot_id)) => self.ready = Some(boot_id),
                 Ok(Message::Result(..)) => {}
-                Err(RecvTimeoutError::Timeout) => bail!("no boot within {timeout:?}"),
+                Err(RecvTimeoutError::Timeout) if rest.is_zero() => {
+                    bail!("no boot within {timeout:?}")
+                }
+                Err(RecvTimeoutError::Timeout) => still_hope()?,
                 Err(RecvTimeoutError::Disconnected) => bail!("QEMU ended before the guest was up"),
             }
         }

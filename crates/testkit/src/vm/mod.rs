@@ -45,6 +45,9 @@ const TROUBLE: &[&str] = &[
     "Oops:",
 ];
 
+/// What a boot ends with that needs somebody at the keyboard.
+const DEAD_END: &[&str] = &["Kernel panic", "(initramfs)", "grub rescue>", "grub>"];
+
 /// The name of the port that the agent in the guest looks for.
 const PORT: &str = "ebbtide.testkit";
 
@@ -185,7 +188,14 @@ impl Vm {
     /// Fails when there is no further boot, or it does not settle in time.
     pub fn wait_for_boot(&mut self) -> Result<()> {
         let deadline = Instant::now() + BOOT;
-        let ready = self.channel.wait_until_ready(&self.boot_id, BOOT);
+        let (console, mark) = (&self.console, self.mark);
+        let ready = self.channel.wait_until_ready(&self.boot_id, BOOT, || {
+            let text = console.since(mark);
+            match DEAD_END.iter().find(|dead_end| text.contains(**dead_end)) {
+                Some(dead_end) => Err(anyhow!("the boot went no further than {dead_end:?}")),
+                None => Ok(()),
+            }
+        });
         self.boot_id = self.explain(ready)?;
         let rest = deadline.saturating_duration_since(Instant::now());
         self.run_within("systemctl is-system-running --wait", &[], rest)?;

@@ -1,0 +1,136 @@
+//! The machine of the scenarios: a Debian that `ebbtide init` set up, was used for one boot, and
+//! was made a mess of.
+
+pub mod checks;
+mod mess;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use testkit::disk::Disk;
+use testkit::guest::{self, BootFiles, Guest, kernel_arguments};
+use testkit::mount::Filesystem;
+use testkit::process::{run, target_directory};
+use testkit::vm::{Machine, Vm};
+
+use crate::prepared;
+
+const DECLARATION: &str = include_str!("declaration.toml");
+const WITNESS: &str = include_str!("witness.service");
+
+/// The machine's disks, with the kernel and the initramfs that its base has.
+pub struct Ebbtide {
+    pub system: Disk,
+    pub big: Disk,
+    pub boot: BootFiles,
+    directory: PathBuf,
+}
+
+impl Ebbtide {
+    /// A copy of the machine as `ebbtide init` left it.
+    pub fn fresh(directory: &Path) -> Result<Self> {
+        static FRESH: OnceLock<Result<Ebbtide>> = OnceLock::new();
+        prepared::once(&FRESH, || Self::set_up(&prepared::directory().join("ebbtide")))?
+            .copy(directory)
+    }
+
+    /// A copy of the machine after its first boot, in which it was used, and made a mess of.
+    pub fn messed_up(directory: &Path) -> Result<Self> {
+        static MESSED_UP: OnceLock<Result<Ebbtide>> = OnceLock::new();
+        prepared::once(&MESSED_UP, || {
+            let machine = Self::fresh(&prepared::directory().join("messed-up"))?;
+            let mut vm = machine.start("")?;
+            checks::healthy(&mut vm)?;
+            checks::proved(&mut vm)?;
+            mess::make(&mut vm)?;
+            vm.power_off_cleanly()?;
+            Ok(machine)
+        })?
+        .copy(directory)
+    }
+
+    fn copy(&self, directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        Ok(Self {
+            system: self.system.copy_to(&directory.join("system"))?,
+            big: self.big.copy_to(&directory.join("big"))?,
+            boot: self.boot.clone(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Installs the package with apt in a Debian, and has the installed `ebbtide` set the disk up.
+    fn set_up(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let tree = directory.join("tree");
+        fs::create_dir(&tree)?;
+        Guest::debian_12()?.copy_to(&tree)?;
+        guest::install_package(&tree, &package()?)?;
+        ensure!(!tree.join("etc/ebbtide").exists(), "installing the package configured something");
+        let units = tree.join("usr/lib/systemd/system");
+        fs::write(units.join("witness.service"), WITNESS)?;
+        let wants = units.join("sysinit.target.wants/witness.service");
+        std::os::unix::fs::symlink("../witness.service", wants)?;
+
+        let system = Disk::new_system(&directory.join("system"), 4 << 30, "system")?;
+        let big = Disk::new_plain(&directory.join("big"), 512 << 20, Filesystem::Ext4, "big")?;
+        let declaration = directory.join("ebbtide.toml");
+        fs::write(&declaration, DECLARATION)?;
+        // Mounted, so that the store is found by its label.
+        let store = big.mount()?;
+        let boot = system.with_system("", |disk, top| {
+            let mut init = Command::new(tree.join("usr/bin/ebbtide"));
+            init.args(["init", "--yes", "--device", "LABEL=system", "--updaters", "disable"])
+                .arg("--base-directory")
+                .arg(&tree)
+                .arg("--config")
+                .arg(&declaration)
+                .arg("--grub")
+                .arg(disk);
+            run(&mut init).context("cannot set the machine up")?;
+            BootFiles::copy(&top.join("ebbtide/bases/1"), directory)
+        })?;
+        store.close()?;
+        run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree))?;
+        Ok(Self { system, big, boot, directory: directory.to_owned() })
+    }
+
+    /// The machine, with more words on its kernel command line.
+    pub fn machine(&self, words: &str) -> Machine {
+        let arguments = kernel_arguments(&format!("root=LABEL=system ro {words}"));
+        self.without_loader(&self.boot, &arguments)
+    }
+
+    /// The machine with another initramfs or command line.
+    pub fn without_loader(&self, boot: &BootFiles, arguments: &str) -> Machine {
+        Machine::new(&self.directory).disk(&self.system).disk(&self.big).kernel(boot, arguments)
+    }
+
+    /// The machine as it boots by itself, through GRUB.
+    pub fn through_grub(&self) -> Machine {
+        Machine::new(&self.directory).disk(&self.system).disk(&self.big)
+    }
+
+    /// Boots it, and waits until it has settled.
+    pub fn start(&self, words: &str) -> Result<Vm> {
+        let mut vm = self.machine(words).start()?;
+        vm.wait_for_boot()?;
+        Ok(vm)
+    }
+}
+
+/// The package that was built for this run.
+fn package() -> Result<PathBuf> {
+    let directory = target_directory().join("deb");
+    let packages = fs::read_dir(&directory)
+        .with_context(|| format!("cannot read {}: run `cargo xtask deb`", directory.display()))?;
+    packages
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .max_by_key(|path| fs::metadata(path).and_then(|found| found.modified()).ok())
+        .context("there is no package: run `cargo xtask deb`")
+}
