@@ -23,6 +23,21 @@ pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
+/// Runs `command` with this process's own standard streams.
+///
+/// # Errors
+///
+/// Fails when it cannot be started or does not exit with 0.
+pub fn stream(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
 /// Returns the place for what tests build and leave behind: the workspace's target directory.
 pub fn target_directory() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {

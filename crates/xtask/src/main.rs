@@ -1,2 +1,54 @@
-//! See the crate description.
-fn main() {}
+//! Everything around the code: `cargo xtask COMMAND`.
+
+mod deb;
+mod setup;
+mod test;
+mod vm;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Package, virtual machines and tests of Ebbtide.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install the Debian packages that the other commands need (as root)
+    Setup,
+    /// Build the Debian package
+    Deb,
+    /// Run the scenarios that reboot a virtual machine (as root)
+    Vm(vm::Options),
+    /// Run everything that CI does (as root)
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup => setup::install(),
+        Task::Deb => deb::build().map(|path| println!("{}", path.display())),
+        Task::Vm(options) => vm::run(&options),
+        Task::Test(options) => test::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prepares a call of the cargo that runs this, in the workspace.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    command
+}
