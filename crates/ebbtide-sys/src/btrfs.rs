@@ -14,7 +14,7 @@ use rustix::fs::StatFs;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::metadata::{FileKind, metadata};
+use crate::metadata::{FileKind, Metadata, metadata};
 
 pub use nested::{delete_subvolume_recursively, nested_subvolumes};
 pub use search::default_subvolume;
@@ -68,6 +68,32 @@ pub struct SubvolumeInfo {
 
 /// The inode number of a subvolume's top directory, `BTRFS_FIRST_FREE_OBJECTID`.
 const TOP_INODE: u64 = 256;
+
+/// The inode number of what a snapshot has in place of a nested subvolume: an empty directory with a
+/// device number of its own. `BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`.
+const EMPTY_INODE: u64 = 2;
+
+/// What an entry of a directory is to a walk through a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Border {
+    /// The same subvolume, or another kind of filesystem.
+    None,
+    /// A subvolume.
+    Subvolume,
+    /// The empty directory that stands for a subvolume in a snapshot.
+    Placeholder,
+}
+
+/// Tells whether a walk that stays within a mount meets a subvolume: its device number differs.
+pub(crate) fn border(directory: &Metadata, entry: &Metadata) -> Border {
+    if entry.kind != FileKind::Directory || entry.device == directory.device {
+        Border::None
+    } else if entry.inode == EMPTY_INODE {
+        Border::Placeholder
+    } else {
+        Border::Subvolume
+    }
+}
 
 /// Returns whether a file is on btrfs. See fstatfs(2).
 pub fn is_btrfs(fd: BorrowedFd<'_>) -> Result<bool> {

@@ -171,4 +171,4 @@ pub(crate) fn write_all(fd: BorrowedFd<'_>, mut content: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

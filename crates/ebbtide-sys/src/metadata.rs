@@ -177,11 +177,14 @@ pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
         Ok(()) => Ok(()),
         // Before Linux 6.6, or refused by a filter that does not know the call.
         Err(Errno::NOSYS | Errno::PERM) => {
-            rustix::fs::chmod(magic_link(fd), Mode::from_raw_mode(mode))
-                .map_err(|e| failed("chmod", e))
+            set_mode_by_path(fd, mode).map_err(|e| failed("chmod", e))
         }
         Err(errno) => Err(failed("fchmodat2", errno)),
     }
+}
+
+fn set_mode_by_path(fd: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
+    rustix::fs::chmod(magic_link(fd), Mode::from_raw_mode(mode))
 }
 
 /// The number of fchmodat2(2) on every architecture; the C library's headers may be older.

@@ -79,7 +79,8 @@ pub fn remove(fd: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
 ///
 /// `EOPNOTSUPP` for an ACL, a capability or a label that the target can't store.
 pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let names = list(from)?;
+    let mut names = list(from)?;
+    names.retain(|name| !is_alias(name));
     for name in &names {
         // Absent: removed since it was listed.
         let Some(value) = get(from, name)? else { continue };
@@ -95,6 +96,11 @@ pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// XFS shows each ACL a second time, under the name that it has on the disk.
+pub(crate) fn is_alias(name: &OsStr) -> bool {
+    matches!(name.as_bytes(), b"trusted.SGI_ACL_FILE" | b"trusted.SGI_ACL_DEFAULT")
 }
 
 fn is_dispensable(name: &OsStr) -> bool {

@@ -43,7 +43,12 @@ pub fn read_limited(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Vec<
 fn check_regular(file: BorrowedFd<'_>, limit: u64) -> Result<u64> {
     let found = metadata(file)?;
     if found.kind != FileKind::Regular {
-        return Err(Error::new("read", Errno::INVAL).fd(file).note("not a regular file"));
+        let note = match found.kind {
+            FileKind::Symlink => "a symbolic link, not a regular file",
+            FileKind::Directory => "a directory, not a regular file",
+            _ => "not a regular file",
+        };
+        return Err(Error::new("read", Errno::INVAL).fd(file).note(note));
     }
     if found.size > limit {
         return Err(too_large(file, limit));

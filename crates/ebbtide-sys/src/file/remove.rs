@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{DirectoryEntry, open_quietly, read_directory};
+use crate::btrfs::{Border, border};
 use crate::descriptor::check_name;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, metadata, statx};
@@ -14,8 +15,7 @@ use crate::tree::stack::{DirectoryStack, identity};
 
 /// Removes an entry of `dir` with everything below it; nothing to do if it is absent.
 ///
-/// No link is followed and no mount is entered. A nested btrfs subvolume is entered like a
-/// directory only to find that it is one: it is refused. Depth and length of paths do not matter.
+/// No link is followed, no mount and no btrfs subvolume is entered. Depth does not matter.
 /// On an error, what was removed before stays removed.
 ///
 /// # Errors
@@ -76,8 +76,10 @@ fn remove_or_open(
     if found.mount_id != here.mount_id {
         return Err(failed(Errno::BUSY).note("a filesystem is mounted there"));
     }
-    if found.device != here.device {
-        return Err(failed(Errno::NOTEMPTY).note("a btrfs subvolume"));
+    match border(here, &found) {
+        Border::None => {}
+        Border::Placeholder => return remove_empty(parent, name).map(|()| None),
+        Border::Subvolume => return Err(failed(Errno::NOTEMPTY).note("a btrfs subvolume")),
     }
     match open_quietly(parent, name, OFlags::DIRECTORY) {
         Ok(child) => Ok(Some(child)),

@@ -16,8 +16,9 @@ use crate::metadata::{metadata, set_mode, statx};
 const NAME_MAX: usize = 255;
 const PREFIX: &[u8] = b".ebbtide-new.";
 
-/// How often to try again when another process works on the same temporary name.
-const ATTEMPTS: usize = 16;
+/// How often to try again when others work on the same temporary name: each time one of them is
+/// done, and which of those who wait comes next is chance.
+const ATTEMPTS: usize = 10_000;
 
 /// Replaces or makes a file, atomically and durably; it belongs to the caller's user and group.
 ///

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::stack::{DirectoryStack, Identity, identity};
 use super::{CopyOptions, CopyReport, node, open_child};
+use crate::btrfs::{Border, border};
 use crate::descriptor::{magic_link, reopen_directory};
 use crate::error::{Error, Result};
 use crate::file::{DirectoryEntry, create_directory, create_file, read_directory};
@@ -136,8 +137,10 @@ impl<'a> Copy<'a> {
 
     /// Copies or enters a directory.
     fn child(&mut self, way: &mut Way, name: &OsStr, seen: &Metadata) -> Result<()> {
-        let parent = way.levels.last().map(|level| level.metadata.device);
-        let is_subvolume = parent.is_some_and(|device| device != seen.device);
+        let is_subvolume = way
+            .levels
+            .last()
+            .is_some_and(|parent| border(&parent.metadata, seen) == Border::Subvolume);
         if is_subvolume && !self.options.cross_subvolumes {
             self.report.subvolumes_skipped.push(self.path.clone());
             return placeholder(way.target.top()?, name, seen);
