@@ -11,6 +11,7 @@ use ebbtide_core::compiled::{
 };
 use ebbtide_core::declaration::{
     CompileError, Declaration, Problem, ReadError, SourceFile, check, read_file, read_layers,
+    report,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -239,7 +240,8 @@ proptest! {
         prop_assert_eq!(outcome.declaration.is_some(), !errors);
         for problem in &outcome.problems {
             let _ = problem.render(&sources, true);
-            let report = problem.report(&sources);
+        }
+        for report in report(&outcome.problems, &sources) {
             prop_assert!(report.line >= 1 && report.column >= 1);
             prop_assert!(!report.message.contains(char::is_control));
         }

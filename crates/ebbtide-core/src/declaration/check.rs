@@ -1,7 +1,7 @@
 //! From sources to a declaration, with every problem of every file.
 
 use super::merge::{Merged, merge};
-use super::problem::{Problem, Severity, line_and_column};
+use super::problem::{Lines, Problem, Severity};
 use super::{
     DEFAULT_CONTAINER, Declaration, Outcome, RootDeclaration, SourceFile, StoreDeclaration,
     entries, read, stores,
@@ -66,10 +66,11 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             Some((name.clone(), StoreDeclaration { device, subvolume, class }))
         })
         .collect::<Option<_>>()?;
+    let lines: Vec<_> = sources.iter().map(|source| Lines::of(&source.text)).collect();
     let entries = entries::resolve(&merged.entries, |entry| {
         let place = &entry.path.place;
         let source = sources.get(place.file);
-        let line = source.map_or(0, |source| line_and_column(&source.text, place.span.start).0);
+        let line = lines.get(place.file).map_or(0, |lines| lines.line(place.span.start));
         Origin {
             file: source.map_or_else(String::new, |source| source.name.clone()),
             line: u32::try_from(line).unwrap_or(u32::MAX),

@@ -28,7 +28,7 @@ pub use check::check;
 pub use compile::CompileError;
 pub use layers::{ReadError, read_file, read_layers};
 pub use locate::{devices, locate, modules};
-pub use problem::{Mark, Problem, Report, Severity};
+pub use problem::{Mark, Problem, Report, Severity, report};
 pub use schema::schema;
 
 /// The version of the file format that this program reads.

@@ -88,21 +88,6 @@ impl Problem {
         renderer.render(&[group])
     }
 
-    /// The problem with its place resolved.
-    pub fn report(&self, sources: &[SourceFile]) -> Report {
-        let source = sources.get(self.mark.file);
-        let (line, column) =
-            source.map_or((1, 1), |source| line_and_column(&source.text, self.mark.span.start));
-        Report {
-            file: source.map_or_else(String::new, |source| source.name.clone()),
-            line,
-            column,
-            severity: self.severity,
-            message: self.message.clone(),
-            hint: self.hint.clone(),
-        }
-    }
-
     /// One excerpt per file: the place itself, and the other one as context.
     fn excerpts<'a>(&'a self, sources: &'a [SourceFile]) -> Vec<Element<'a>> {
         let primary = (AnnotationKind::Primary, &self.mark);
@@ -130,12 +115,50 @@ impl Problem {
     }
 }
 
-/// Line and column, counted from 1, of a byte; the column in characters.
-pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+/// The problems for machines, with their places resolved. `sources` are those that were checked.
+pub fn report(problems: &[Problem], sources: &[SourceFile]) -> Vec<Report> {
+    let lines: Vec<_> = sources.iter().map(|source| Lines::of(&source.text)).collect();
+    let report = |problem: &Problem| {
+        let mark = &problem.mark;
+        let source = sources.get(mark.file).zip(lines.get(mark.file));
+        let (line, column) =
+            source.map_or((1, 1), |(source, lines)| lines.position(&source.text, mark.span.start));
+        Report {
+            file: source.map_or_else(String::new, |(source, _)| source.name.clone()),
+            line,
+            column,
+            severity: problem.severity,
+            message: problem.message.clone(),
+            hint: problem.hint.clone(),
+        }
+    };
+    problems.iter().map(report).collect()
+}
+
+/// The lines of a text, to find many positions in it.
+pub(super) struct Lines {
+    /// Where each line but the first begins.
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        let starts = text.match_indices('\n').map(|(newline, _)| newline + 1).collect();
+        Self { starts }
+    }
+
+    /// The line of a byte, counted from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&start| start <= offset) + 1
+    }
+
+    /// Line and column of a byte of the same text, counted from 1; the column in characters.
+    fn position(&self, text: &str, offset: usize) -> (usize, usize) {
+        let line = self.line(offset);
+        let start = line.checked_sub(2).and_then(|index| self.starts.get(index)).copied();
+        let before = text.get(start.unwrap_or(0)..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
 }
 
 /// Quotes what a user wrote, so that it is safe to print and its ends are seen.
@@ -225,7 +248,15 @@ mod tests {
             let rendered = problem.render(&sources, color);
             let plain = if color { without_colours(&rendered) } else { rendered };
             prop_assert!(!plain.chars().any(|c| c != '\n' && misleading(c)), "{:?}", plain);
-            let _ = problem.report(&sources);
+            let _ = report(&[problem], &sources);
+        }
+
+        #[test]
+        fn positions_agree_with_counting(text in "[aä\n]{0,20}", place in 0_usize..20) {
+            let offset = text.char_indices().nth(place).map_or(text.len(), |(offset, _)| offset);
+            let before: Vec<_> = text[..offset].split('\n').collect();
+            let expected = (before.len(), before[before.len() - 1].chars().count() + 1);
+            prop_assert_eq!(Lines::of(&text).position(&text, offset), expected);
         }
 
         #[test]
@@ -243,12 +274,5 @@ mod tests {
         let mut parts = text.split("\u{1b}[");
         let first = parts.next().unwrap_or_default().to_owned();
         parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
-    }
-
-    #[test]
-    fn positions_count_characters() {
-        assert_eq!(line_and_column("äö\nüx", 0), (1, 1));
-        assert_eq!(line_and_column("äö\nüx", "äö\nü".len()), (2, 2));
-        assert_eq!(line_and_column("", 0), (1, 1));
     }
 }

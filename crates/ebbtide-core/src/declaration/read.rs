@@ -1,12 +1,12 @@
 //! From the text of one file to what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
 use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store};
 use super::path;
-use super::problem::{Mark, Problem, Severity, line_and_column, quote};
+use super::problem::{Lines, Mark, Problem, Severity, quote};
 use super::value::{Reader, Table, Value};
 use super::{DECISIONS, SourceFile, VERSION};
 use crate::compiled::{Backend, Class, Kind, MountOption, Parent};
@@ -69,15 +69,15 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
 
 /// Notes syntax errors, one per line: what follows on the same line is rarely another mistake.
 fn syntax(file: usize, text: &str, errors: &[toml::de::Error], problems: &mut Vec<Problem>) {
-    let mut lines = Vec::new();
+    let lines = Lines::of(text);
+    let mut seen = BTreeSet::new();
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        let (line, _) = line_and_column(text, span.start);
-        if lines.contains(&line) {
+        if !seen.insert(lines.line(span.start)) {
             continue;
         }
-        lines.push(line);
-        let content = text.lines().nth(line - 1).unwrap_or_default();
+        let before = text.get(..span.start).unwrap_or_default();
+        let content = before.rsplit('\n').next().unwrap_or_default();
         let bare_mode = content.contains("mode") && error.message().contains("leading zero");
         problems.push(Problem {
             severity: Severity::Error,

@@ -42,7 +42,9 @@ fn unknown_stores(merged: &Merged, problems: &mut Vec<Problem>) {
         if merged.stores.contains_key(&store.value) || store.value.0 == StoreName::STATE {
             continue;
         }
-        let hint = did_you_mean(&store.value.0, merged.stores.keys().map(|name| name.0.as_str()));
+        // Nobody has so many stores; comparing with more would only take time.
+        let names = merged.stores.keys().take(100).map(|name| name.0.as_str());
+        let hint = did_you_mean(&store.value.0, names);
         problems.push(error(
             format!("there is no store named `{}`", store.value),
             store.place.mark(""),

@@ -47,8 +47,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let outcome = declaration::check(&sources);
     let ok = outcome.declaration.is_some();
     if args.json {
-        let reports = outcome.problems.iter().map(|problem| problem.report(&sources));
-        let document = Document { version: 1, ok, problems: reports.collect() };
+        let problems = declaration::report(&outcome.problems, &sources);
+        let document = Document { version: 1, ok, problems };
         context.print_json(&document)?;
     } else {
         let problems = render(&outcome.problems, &sources, context.color_out());
