@@ -12,10 +12,10 @@ use crate::testing::{Scratch, name};
 fn both(dir: BorrowedFd<'_>, path: &str, flags: OFlags) -> std::result::Result<String, Errno> {
     let path = relative(Path::new(path))?;
     let flags = flags | OFlags::CLOEXEC;
-    let show =
+    let shown =
         |fd: OwnedFd| String::from_utf8(crate::descriptor::path_of(fd.as_fd()).unwrap()).unwrap();
-    let fast = openat2(dir, &path, flags, Mode::empty()).map(show);
-    let slow = walk::open(dir, &path, flags, Mode::empty()).map(show);
+    let fast = openat2(dir, &path, flags, Mode::empty()).map(shown);
+    let slow = walk::open(dir, &path, flags, Mode::empty()).map(shown);
     assert_eq!(fast, slow, "{path:?} {}", render(flags));
     fast
 }

@@ -29,7 +29,8 @@ pub(super) fn directory(
     copy.forbidden = Some(identity(&metadata(target.as_fd())?));
     let mut way = Way::default();
     let found = metadata(source.as_fd())?;
-    copy.enter(&mut way, source, target, found)?;
+    let entries = read_directory(source.as_fd())?;
+    copy.enter(&mut way, source, target, Level { entries, metadata: found })?;
     while let Some(level) = way.levels.last_mut() {
         match level.entries.pop() {
             Some(entry) => {
@@ -163,26 +164,27 @@ impl<'a> Copy<'a> {
                 .fd(source.as_fd())
                 .note("a directory can't be copied into itself"));
         }
+        let entries = match read_directory(source.as_fd()) {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => {
+                self.report.vanished += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         if is_subvolume {
             self.report.subvolumes_copied.push(self.path.clone());
         }
         let target = create_directory(way.target.top()?, name, 0o700)?;
-        self.enter(way, source, target, found)
+        self.enter(way, source, target, Level { entries, metadata: found })
     }
 
-    fn enter(
-        &self,
-        way: &mut Way,
-        source: OwnedFd,
-        target: OwnedFd,
-        found: Metadata,
-    ) -> Result<()> {
+    fn enter(&self, way: &mut Way, source: OwnedFd, target: OwnedFd, level: Level) -> Result<()> {
         self.copy_flags(source.as_fd(), target.as_fd());
-        let entries = read_directory(source.as_fd())?;
-        way.source.push(source, identity(&found));
-        let target_identity = identity(&metadata(target.as_fd())?);
-        way.target.push(target, target_identity);
-        way.levels.push(Level { entries, metadata: found });
+        let made = metadata(target.as_fd())?;
+        way.source.push(source, identity(&level.metadata));
+        way.target.push(target, identity(&made));
+        way.levels.push(level);
         Ok(())
     }
 
@@ -214,19 +216,20 @@ impl<'a> Copy<'a> {
             self.report.files += 1;
             return Ok(());
         }
-        let made = if found.kind == FileKind::Regular {
+        let copied = if found.kind == FileKind::Regular {
             self.regular(source_dir, name, target_dir, target_name)?
         } else {
             node::copy_special(source_dir, name, found.kind, target_dir, target_name)?
         };
-        if !made {
+        let Some(copied) = copied else {
             self.report.vanished += 1;
             return Ok(());
-        }
+        };
         self.report.files += 1;
-        if may_link {
-            let link = Link { path: self.path.clone(), names_left: found.nlink - 1 };
-            self.links.insert(identity(found), link);
+        // What was copied may be another file than the one that was looked at.
+        if may_link && copied.nlink > 1 {
+            let link = Link { path: self.path.clone(), names_left: copied.nlink - 1 };
+            self.links.insert(identity(&copied), link);
         }
         Ok(())
     }
@@ -237,9 +240,9 @@ impl<'a> Copy<'a> {
         name: &OsStr,
         target_dir: BorrowedFd<'_>,
         target_name: &OsStr,
-    ) -> Result<bool> {
+    ) -> Result<Option<Metadata>> {
         let Some((source, found)) = node::open_regular(source_dir, name)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let target = create_file(target_dir, target_name, 0o600)?;
         self.copy_flags(source.as_fd(), target.as_fd());
@@ -254,7 +257,7 @@ impl<'a> Copy<'a> {
         self.report.bytes += content.bytes;
         self.report.reflinked += u64::from(content.shared);
         apply(source.as_fd(), target.as_fd(), &found)?;
-        Ok(true)
+        Ok(Some(found))
     }
 
     /// Gives the copy of a file another name, if the file was copied before.

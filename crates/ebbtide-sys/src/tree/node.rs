@@ -26,22 +26,23 @@ pub(super) fn open_regular(
     }
 }
 
-/// Copies a link, pipe or device with its metadata; false if it is gone or has changed its type.
+/// Copies a link, pipe or device with its metadata, which is returned; `None` if it is gone or has
+/// become something else.
 pub(super) fn copy_special(
     source_dir: BorrowedFd<'_>,
     name: &OsStr,
     kind: FileKind,
     target_dir: BorrowedFd<'_>,
     target_name: &OsStr,
-) -> Result<bool> {
+) -> Result<Option<Metadata>> {
     let source = match open_itself(source_dir, name) {
         Ok(source) => source,
-        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };
     let found = metadata(source.as_fd())?;
     if found.kind != kind {
-        return Ok(false);
+        return Ok(None);
     }
     let file_type = match kind {
         FileKind::Symlink => {
@@ -51,7 +52,7 @@ pub(super) fn copy_special(
         FileKind::Fifo => Some(FileType::Fifo),
         FileKind::CharDevice => Some(FileType::CharacterDevice),
         FileKind::BlockDevice => Some(FileType::BlockDevice),
-        FileKind::Regular | FileKind::Directory | FileKind::Socket => return Ok(false),
+        FileKind::Regular | FileKind::Directory | FileKind::Socket => return Ok(None),
     };
     if let Some(file_type) = file_type {
         make_node(target_dir, target_name, file_type, found.rdev)?;
@@ -63,7 +64,7 @@ pub(super) fn copy_special(
         return Err(Error::new("mknodat", Errno::STALE).fd(target_dir).path(target_name));
     }
     apply(source.as_fd(), target.as_fd(), &found)?;
-    Ok(true)
+    Ok(Some(found))
 }
 
 fn make_node(
