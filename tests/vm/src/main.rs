@@ -1,6 +1,7 @@
 //! Scenarios that reboot a real Debian in QEMU: `cargo xtask vm`, or this program by itself with
 //! the arguments of any Rust test. See `docs/testing.md`.
 
+mod ebbtide;
 mod prepared;
 mod scenario;
 mod scenarios;

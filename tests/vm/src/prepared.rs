@@ -66,14 +66,15 @@ pub fn clean() -> Result<()> {
     Ok(())
 }
 
-fn directory() -> PathBuf {
+/// Where prepared disks are.
+pub fn directory() -> PathBuf {
     target_directory().join("vm/prepared")
 }
 
 /// Makes it on first use; what failed once fails for every scenario, and is not tried again.
-fn once(
-    cell: &'static OnceLock<Result<Prepared>>,
-    make: impl FnOnce() -> Result<Prepared>,
-) -> Result<&'static Prepared> {
+pub fn once<T>(
+    cell: &'static OnceLock<Result<T>>,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<&'static T> {
     cell.get_or_init(make).as_ref().map_err(|error| anyhow!("cannot prepare the disk: {error:#}"))
 }

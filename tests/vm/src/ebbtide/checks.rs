@@ -70,7 +70,7 @@ pub fn forgotten(vm: &mut Vm) -> Result<()> {
         "! getent passwd mallory",
         "! grep -q '^PermitRootLogin yes' /etc/ssh/sshd_config",
         "test -e /etc/cron.daily/apt-compat",
-        "test -x /usr/bin/getcap || test -x /usr/sbin/getcap",
+        "test -x /usr/sbin/getcap",
         "! grep -q key /root/.profile",
         "! grep -q planted /boot/grub/grub.cfg",
         "for file in /boot/vmlinuz-* /boot/initrd.img-*; do test $(stat -c %s $file) -gt 1000000; done",
@@ -114,7 +114,7 @@ pub fn kept(vm: &mut Vm) -> Result<()> {
     ensure!(boots.trim() != "0", "the first service did not see what it had written");
     let journal = vm.check("journalctl --list-boots --quiet | wc -l")?;
     ensure!(journal.trim().parse::<u32>()? > 1, "the journal begins with this boot");
-    vm.check("journalctl --quiet --boot=-1 | grep -q 'the first boot was here'")?;
+    vm.check("journalctl --quiet | grep -q 'the first boot was here'")?;
     let id = vm.check("cat /etc/machine-id /run/ebbtide/stores/state/etc/machine-id | sort -u")?;
     ensure!(id.lines().count() == 1 && id.trim().len() == 32, "machine ids: {id:?}");
     ensure!(vm.check("findmnt -n /etc/machine-id || echo plain")?.trim() == "plain");
@@ -122,7 +122,8 @@ pub fn kept(vm: &mut Vm) -> Result<()> {
 }
 
 fn ssh_answers_with_the_kept_key(vm: &mut Vm) -> Result<()> {
-    let key = vm.check("cut -d' ' -f2 /run/ebbtide/stores/state/etc/ssh/ssh_host_ed25519_key.pub")?;
+    let key =
+        vm.check("cut -d' ' -f2 /run/ebbtide/stores/state/etc/ssh/ssh_host_ed25519_key.pub")?;
     let answer = vm.check(
         "ip link set lo up; for try in 1 2 3 4 5 6; do \
          ssh-keyscan -T 20 -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3 | grep . && break; sleep 2; done",
@@ -162,7 +163,9 @@ pub fn another_root(vm: &mut Vm) -> Result<()> {
     ensure!(code == 3 && status["proved"] == false, "status is {code}: {status:#}");
     let problems = status["problems"].as_array().cloned().unwrap_or_default();
     let told = |problem: &Value| {
-        problem["message"].as_str().is_some_and(|it| it.contains("the root of this boot is subvolume"))
+        problem["message"]
+            .as_str()
+            .is_some_and(|it| it.contains("the root of this boot is subvolume"))
     };
     if !problems.iter().any(told) || status["boot"].is_null() {
         bail!("status does not say that another root is mounted: {status:#}");

@@ -25,15 +25,13 @@ useradd --create-home mallory 2>/dev/null || useradd mallory
 printf '[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/evil.service
 systemctl --quiet enable evil.service
 echo '* * * * * root /opt/evil/sh' >/etc/cron.d/evil
+mkdir -p /opt/evil && cp /lib/x86_64-linux-gnu/libdl.so.2 /opt/evil/preload.so
 echo /opt/evil/preload.so >/etc/ld.so.preload
 echo 'PermitRootLogin yes' >>/etc/ssh/sshd_config
-rm /etc/cron.daily/apt-compat /usr/bin/getcap
+rm /etc/cron.daily/apt-compat /usr/sbin/getcap
 echo key >/root/.profile
-mkdir -p /usr/lib/systemd/system-shutdown
 btrfs --quiet subvolume create /opt/nested && echo in >/opt/nested/file
 for file in /boot/vmlinuz-* /boot/initrd.img-* /boot/grub/grub.cfg; do
     echo planted >"$file"
 done
-# A preload that does not exist only makes noise; it must not outlive the reset.
-: >/etc/ld.so.preload
 sync

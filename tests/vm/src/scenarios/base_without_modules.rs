@@ -1,0 +1,38 @@
+//! A base that has no modules for the kernel that runs: it would come up without its drivers.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use testkit::process::run as execute;
+
+use crate::ebbtide::{Ebbtide, checks};
+
+pub fn run(directory: &Path) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory)?;
+    machine.system.with_top_level(|top| {
+        let base = top.join("ebbtide/bases/1");
+        let writable = |value: &str| {
+            execute(
+                Command::new("btrfs")
+                    .args(["property", "set", "-f", "-ts"])
+                    .arg(&base)
+                    .args(["ro", value]),
+            )
+        };
+        writable("false")?;
+        let modules = base.join("usr/lib/modules");
+        for release in fs::read_dir(&modules)? {
+            fs::rename(release?.path(), modules.join("0.0.1-other"))?;
+        }
+        writable("true")?;
+        Ok(())
+    })?;
+    let mut vm = machine.start("")?;
+    checks::healthy(&mut vm)?;
+    checks::refused(&mut vm)?;
+    checks::says(&mut vm, "has no modules for the running kernel")?;
+    vm.power_off_cleanly()?;
+    Ok(())
+}

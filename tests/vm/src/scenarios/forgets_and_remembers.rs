@@ -1,0 +1,53 @@
+//! The main thing: a machine that was used and made a mess of reboots, and is new, except for what
+//! was declared; the old root is still on the disk.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::ebbtide::{Ebbtide, checks};
+
+pub fn run(directory: &Path) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory)?;
+    let mut vm = machine.start("")?;
+    checks::healthy(&mut vm)?;
+    checks::proved(&mut vm)?;
+    checks::forgotten(&mut vm)?;
+    checks::kept(&mut vm)?;
+
+    let boots: Value = serde_json::from_str(&vm.check("ebbtide boots --json")?)?;
+    ensure!(boots["boots"][0]["current"] == true, "{boots:#}");
+    let past = &boots["boots"][1];
+    ensure!(past["root"] == "ebbtide/past/1" && past["ended"] == "clean", "{boots:#}");
+    ensure!(past["own_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{boots:#}");
+    vm.check(
+        "mount -o ro,subvol=ebbtide/past/1 LABEL=system /mnt && test -e /mnt/stray && umount /mnt",
+    )?;
+
+    // A record that says something else than the kernel is found out.
+    vm.check("cp /run/ebbtide/boot.json /run/true && sed -i 's/\"subvolume\": [0-9]*/\"subvolume\": 5/' /run/ebbtide/boot.json")?;
+    let (code, status) = checks::status(&mut vm)?;
+    ensure!(code == 3 && status["proved"] == false, "a forged record was believed: {status:#}");
+    vm.check("mv /run/true /run/ebbtide/boot.json")?;
+    checks::proved(&mut vm)?;
+
+    // The package does not go while the root is Ebbtide's.
+    let removal = vm.run("apt-get remove --yes ebbtide 2>&1")?;
+    ensure!(removal.status != 0, "the package was removed under a root of Ebbtide's");
+    vm.check("ebbtide status")?;
+
+    vm.check("touch /stray")?;
+    vm.reboot()?;
+    checks::healthy(&mut vm)?;
+    checks::proved(&mut vm)?;
+    checks::forgotten(&mut vm)?;
+    checks::kept(&mut vm)?;
+    vm.power_off_cleanly()?;
+    machine.system.with_top_level(|top| {
+        let past = |path: &str| top.join("ebbtide/past").join(path).exists();
+        ensure!(past("1/stray") && past("1/opt/evil/sh") && past("2/stray"), "a past root is gone");
+        ensure!(past("1/opt/nested/file"), "a nested subvolume did not travel with its root");
+        Ok(())
+    })
+}
