@@ -122,15 +122,7 @@ impl Ebbtide {
     }
 }
 
-/// The package that was built for this run.
+/// The package to test: `cargo xtask vm` builds it and says where it is.
 fn package() -> Result<PathBuf> {
-    let directory = target_directory().join("deb");
-    let packages = fs::read_dir(&directory)
-        .with_context(|| format!("cannot read {}: run `cargo xtask deb`", directory.display()))?;
-    packages
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .max_by_key(|path| fs::metadata(path).and_then(|found| found.modified()).ok())
-        .context("there is no package: run `cargo xtask deb`")
+    std::env::var_os("EBBTIDE_DEB").map(PathBuf::from).context("run this with `cargo xtask vm`")
 }
