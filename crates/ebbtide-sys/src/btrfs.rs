@@ -54,7 +54,10 @@ pub struct SubvolumeInfo {
     pub parent_uuid: Option<Uuid>,
     /// The UUID that it had where it was sent from, if it was received.
     pub received_uuid: Option<Uuid>,
-    /// The last transaction that changed its tree; counted up by each commit that has a change.
+    /// The last transaction that changed its tree. As long as it equals `otransid`, a snapshot is
+    /// as it was made: renaming, mounting and reading without access times do not count, being the
+    /// source of a snapshot does. A change shows once it is committed:
+    /// [`sync_filesystem`](crate::file::sync_filesystem) first.
     pub generation: u64,
     /// The transaction that changed an inode in it last.
     pub ctransid: u64,

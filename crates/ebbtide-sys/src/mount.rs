@@ -65,7 +65,8 @@ impl BitOr for MountAttributes {
 /// Mounts a filesystem without a place in any namespace.
 ///
 /// `options` are those of the filesystem, as names with values (of at most 255 bytes) or as flags. `READ_ONLY` makes both
-/// the filesystem and the mount read-only; all other attributes are of this mount.
+/// the filesystem and the mount read-only; all other attributes are of this mount. Linux 6.1 refuses
+/// an overlay whose layers are in detached mounts.
 ///
 /// # Errors
 ///

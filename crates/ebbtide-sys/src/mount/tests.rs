@@ -5,7 +5,7 @@ use crate::file::{
     create_directory, create_file, exchange, read_limited, rename_noreplace, replace_file,
 };
 use crate::mountinfo::{MountEntry, read_self};
-use crate::testing::{Filesystem, LoopDevice, Scratch, name, needs_root, open, through};
+use crate::testing::{Filesystem, LoopDevice, Scratch, name, needs_root, open};
 
 fn tmpfs() -> OwnedFd {
     let options = [("size", Some("1m")), ("mode", Some("0700"))];
@@ -204,15 +204,21 @@ fn a_private_namespace_keeps_its_mounts() {
 }
 
 #[test]
-fn an_overlay_of_detached_parts() {
+fn an_overlay() {
     needs_root!();
-    let (lower, upper) = (tmpfs(), tmpfs());
+    enter_private_mount_namespace().unwrap();
+    let (scratch, lower, upper) = (Scratch::new(), tmpfs(), tmpfs());
+    // Linux 6.1 takes layers from mounts that have a place only.
+    for (mount, place) in [(&lower, "lower"), (&upper, "upper")] {
+        std::fs::create_dir(scratch.path(place)).unwrap();
+        attach(mount.as_fd(), open(scratch.path(place)).as_fd()).unwrap();
+    }
     create_file(lower.as_fd(), name("lower"), 0o644).unwrap();
     for dir in ["data", "work"] {
         create_directory(upper.as_fd(), name(dir), 0o755).unwrap();
     }
-    let lower = through(lower.as_fd());
-    let (data, work) = (through(upper.as_fd()).join("data"), through(upper.as_fd()).join("work"));
+    let lower = scratch.path("lower");
+    let (data, work) = (scratch.path("upper/data"), scratch.path("upper/work"));
     let options = [
         ("lowerdir", lower.to_str()),
         ("upperdir", data.to_str()),
