@@ -11,6 +11,7 @@ use ebbtide_sys::{btrfs, resolve};
 use uuid::Uuid;
 
 use crate::attach::{self, Places, Policy};
+use crate::backend::btrfs as btrfs_backend;
 use crate::boot::{RUN, STORES};
 use crate::compiled::{Compiled, ContainerRef, DeclarationHash, StoreName};
 use crate::container::{self, Container, name};
@@ -31,7 +32,9 @@ pub struct Preview {
     pub removed: Vec<PathBuf>,
     /// Whether what finds the container changed, so that the initramfs has to be built again.
     pub rebuild_initramfs: bool,
-    /// What the next boot will do on its new root, step by step.
+    /// How the next boot will make its root, step by step, if nothing speaks against it.
+    pub next_reset: Vec<String>,
+    /// What it will do on that root, step by step.
     pub next_boot: Vec<String>,
     /// What it will not be able to do.
     pub problems: Vec<Problem>,
@@ -108,6 +111,8 @@ impl<'a> Publication<'a> {
             (&previous.root.device, &previous.root.options, was)
                 != (&self.root.device, &self.root.options, is)
         });
+        let (reset, _) = btrfs_backend::observe(&self.container)?;
+        let reset = btrfs_backend::plan(&reset);
         let (next_boot, problems) = self.next_boot()?;
         Ok(Preview {
             new_stores,
@@ -115,6 +120,7 @@ impl<'a> Publication<'a> {
             added: after.difference(&before).cloned().collect(),
             removed: before.difference(&after).cloned().collect(),
             rebuild_initramfs,
+            next_reset: reset.steps.iter().map(ToString::to_string).collect(),
             next_boot,
             problems,
         })

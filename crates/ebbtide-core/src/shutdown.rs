@@ -60,7 +60,9 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
     let directory =
         std::fs::File::open(sysroot).context(|| format!("cannot open {}", sysroot.display()))?;
     if btrfs::identity(directory.as_fd())? != root {
-        return Err(Failure::new("/ is not the root of this boot, so its end is not marked as clean"));
+        return Err(Failure::new(
+            "/ is not the root of this boot, so its end is not marked as clean",
+        ));
     }
     rustix::fs::sync();
     open(boot)?.set_clean_mark(&CleanMark {

@@ -13,6 +13,8 @@ pub struct Switches {
     pub unknown: Vec<String>,
     /// A `subvol=` that the administrator put in `rootflags=`.
     pub subvolume: Option<Vec<u8>>,
+    /// `root=`, the device that the initramfs is going to mount.
+    pub device: Option<Vec<u8>>,
 }
 
 impl Switches {
@@ -31,6 +33,8 @@ impl Switches {
                         other => switches.unknown.push(ebbtide_sys::text::escape(other)),
                     }
                 }
+            } else if let Some(device) = word.strip_prefix(b"root=") {
+                switches.device = Some(device.to_vec());
             } else if let Some(flags) = word.strip_prefix(b"rootflags=") {
                 switches.subvolume = flags
                     .split(|&byte| byte == b',')
@@ -79,6 +83,12 @@ mod tests {
         assert_eq!(parse("notebbtide=off").root, None);
         assert_eq!(parse("ebbtide=Off").unknown, ["Off"]);
         assert_eq!(parse("ebbtide=\x1b[2J").unknown, ["\\x1b[2J"]);
+    }
+
+    #[test]
+    fn the_root_device_is_read() {
+        let switches = Switches::parse(b"root=LABEL=system ro rootwait");
+        assert_eq!(switches.device.as_deref(), Some(&b"LABEL=system"[..]));
     }
 
     #[test]

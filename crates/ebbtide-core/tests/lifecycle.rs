@@ -1,5 +1,5 @@
 //! Whole boots on a real btrfs, without a kernel of their own.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod machine;
 

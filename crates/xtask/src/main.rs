@@ -1,6 +1,7 @@
 //! Everything around the code: `cargo xtask COMMAND`.
 
 mod deb;
+mod demo;
 mod setup;
 mod test;
 mod vm;
@@ -24,6 +25,8 @@ enum Task {
     Setup,
     /// Build the Debian package
     Deb,
+    /// Boot a Debian twice, and show what was forgotten and what was kept (as root)
+    Demo,
     /// Run the scenarios that reboot a virtual machine (as root)
     Vm(vm::Options),
     /// Run everything that CI does (as root)
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Setup => setup::install(),
         Task::Deb => deb::build().map(|path| println!("{}", path.display())),
+        Task::Demo => demo::run(),
         Task::Vm(options) => vm::run(&options),
         Task::Test(options) => test::run(&options),
     };

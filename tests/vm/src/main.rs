@@ -1,6 +1,7 @@
 //! Scenarios that reboot a real Debian in QEMU: `cargo xtask vm`, or this program by itself with
 //! the arguments of any Rust test. See `docs/testing.md`.
 
+mod demo;
 mod ebbtide;
 mod prepared;
 mod scenario;
@@ -13,6 +14,15 @@ use libtest_mimic::Arguments;
 use testkit::privileged;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("demo") {
+        return match alone(demo::run) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut arguments = Arguments::from_args();
     // An emulated machine takes all processors there are.
     arguments.test_threads = Some(1);
@@ -25,8 +35,8 @@ fn main() -> ExitCode {
         eprintln!("\n*** SKIPPED, NOT TESTED: all scenarios: {reason}\n");
         return libtest_mimic::run(&arguments, scenario::trials(missing)).exit_code();
     }
-    match run(&arguments) {
-        Ok(code) => code,
+    match alone(|| Ok(libtest_mimic::run(&arguments, scenario::trials(None)))) {
+        Ok(conclusion) => conclusion.exit_code(),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -34,12 +44,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode> {
+/// Runs with mounts that nobody else sees, and with nobody else in the scenarios' directories.
+fn alone<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     privileged::enter_private_mounts().context("cannot hide the scenarios' mounts")?;
     // Two runs at once would use the same directories, and be too slow anyway.
     let _lock = scenario::lock()?;
     prepared::clean()?;
-    let conclusion = libtest_mimic::run(arguments, scenario::trials(None));
+    let result = work();
     prepared::clean()?;
-    Ok(conclusion.exit_code())
+    result
 }

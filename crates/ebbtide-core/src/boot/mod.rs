@@ -66,11 +66,15 @@ impl Boot {
         Ok(Self { locator, run, run_later: PathBuf::from(RUN), switches })
     }
 
-    /// The mount options of the root, for the initramfs.
+    /// The mount options of the root, for the initramfs. `None`: what the kernel command line says
+    /// stays in force, because these options would not fit what is going to be mounted.
     ///
     /// A `subvol=` on the kernel command line is heeded where it names a past root or a base: that
-    /// is a person at the boot menu who wants to look at it. `None` leaves it in force.
+    /// is a person at the boot menu who wants to look at it.
     pub fn root_mount_options(&self) -> Option<String> {
+        if self.names_another_volume() {
+            return None;
+        }
         let container = &self.locator.container.path;
         if let Some(wanted) = &self.switches.subvolume {
             use std::os::unix::ffi::OsStrExt;
@@ -87,6 +91,20 @@ impl Boot {
             options.push_str(option);
         }
         Some(options)
+    }
+
+    /// Whether `root=` on the kernel command line names another volume than the container's. What
+    /// can't be found out counts as no.
+    fn names_another_volume(&self) -> bool {
+        let uuid = |spec: &str| {
+            let path = device::find(spec).ok()?;
+            Some(device::probe(&path).ok()??.uuid)
+        };
+        let wanted = self.switches.device.as_deref().and_then(|it| std::str::from_utf8(it).ok());
+        match (wanted.and_then(uuid), uuid(&self.locator.device.0)) {
+            (Some(wanted), Some(ours)) => wanted != ours,
+            _ => false,
+        }
     }
 
     /// Mounts the root at a directory, as the initramfs would.

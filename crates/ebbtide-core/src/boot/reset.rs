@@ -54,8 +54,9 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         keep(container, record, log);
         return;
     }
-    match checked(boot, container, record, log).and_then(|base| make(container, record, base, log))
-    {
+    let made = checked(boot, container, record, log)
+        .and_then(|(observed, base)| make(container, &observed, base, record, log));
+    match made {
         Ok(()) => {
             let put_away = match record.put_away {
                 Some(number) => format!(", the old one is past root {number}"),
@@ -112,7 +113,14 @@ fn checked(
     container: &Container,
     record: &mut Record,
     log: &mut Log<'_>,
-) -> Result<BaseIdentity> {
+) -> Result<(btrfs::Observation, BaseIdentity)> {
+    if boot.names_another_volume() {
+        return Err(Failure::new(format!(
+            "root= on the kernel command line names another volume than {}",
+            boot.locator.device
+        ))
+        .hint("set root= to the volume of the container"));
+    }
     let loaded = boot.load(container)?;
     record.declaration = Some(loaded.hash.clone());
     if let Some(problem) = loaded.problem {
@@ -120,9 +128,9 @@ fn checked(
     }
     stores_are_there(&loaded.compiled)?;
     root_is_not_mounted(container)?;
-    let (_, base) = btrfs::observe(container)?;
+    let (observed, base) = btrfs::observe(container)?;
     base_fits_the_kernel(container, &base)?;
-    Ok(base)
+    Ok((observed, base))
 }
 
 /// A store that is missing, or another than the recorded one, means that kept data is missing: its
@@ -196,12 +204,12 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
 
 fn make(
     container: &Container,
-    record: &mut Record,
+    observed: &btrfs::Observation,
     base: BaseIdentity,
+    record: &mut Record,
     log: &mut Log<'_>,
 ) -> Result<()> {
-    let (observed, _) = btrfs::observe(container)?;
-    let plan = btrfs::plan(&observed);
+    let plan = btrfs::plan(observed);
     record.outcome = Outcome::Reset;
     record.base = Some(base);
     record.number = plan.boot;

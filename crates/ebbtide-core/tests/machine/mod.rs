@@ -237,7 +237,8 @@ impl Machine {
     pub fn boot(&self, command_line: &str, life: impl FnOnce(&Path) + Send) -> Booted {
         self.live(command_line, |root, boot| {
             life(root);
-            shutdown::mark_clean(boot, root).unwrap_or_else(|failure| panic!("{}", failure.chain()));
+            shutdown::mark_clean(boot, root)
+                .unwrap_or_else(|failure| panic!("{}", failure.chain()));
         })
     }
 

@@ -37,8 +37,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let preview = publication.preview()?;
     if args.dry_run {
         context.print(&render(&preview, context))?;
-        let mut steps = String::from("the next boot would, on its new root:\n");
-        for step in &preview.next_boot {
+        let mut steps = String::from("the next boot would\n");
+        for step in preview.next_reset.iter().chain(&preview.next_boot) {
             let _ = writeln!(steps, "  {step}");
         }
         context.print(&steps)?;

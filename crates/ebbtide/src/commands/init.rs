@@ -211,7 +211,7 @@ fn declaration_text(
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
         CommandError::new(Kind::Usage, "cannot read the declaration").cause(error.to_string())
     })?;
-    let root = table(&mut document, "root");
+    let root = document.entry("root").or_insert_with(|| Item::Table(Table::new()));
     for (key, wanted) in [
         ("backend", "btrfs".to_owned()),
         ("device", device.0.clone()),
@@ -219,8 +219,8 @@ fn declaration_text(
         ("uuid", container.uuid.to_string()),
     ] {
         let is_default = key == "container" && wanted == declaration::DEFAULT_CONTAINER;
-        if !root.contains_key(key) && !is_default {
-            root.insert(key, value(wanted));
+        if root.get(key).is_none() && !is_default {
+            root[key] = value(wanted);
         }
     }
     if !document.contains_key("store") {
@@ -233,15 +233,6 @@ fn declaration_text(
     }
     decide(args, &mut document)?;
     Ok(document.to_string())
-}
-
-fn table<'a>(document: &'a mut DocumentMut, name: &str) -> &'a mut Table {
-    let item = document.entry(name).or_insert_with(|| Item::Table(Table::new()));
-    if !item.is_table() {
-        *item = Item::Table(Table::new());
-    }
-    // It was made a table just above.
-    item.as_table_mut().unwrap_or_else(|| unreachable!())
 }
 
 /// Writes the decisions on /home, /root and /srv down, asking for those that are missing.
@@ -266,9 +257,11 @@ fn decide(args: &Args, document: &mut DocumentMut) -> Result<(), CommandError> {
             Decision::Keep => ("keep", "directories"),
             Decision::Ephemeral => ("root", "ephemeral"),
         };
-        let array =
-            table(document, name).entry(key).or_insert_with(|| value(Array::new())).as_array_mut();
-        if let Some(array) = array {
+        let table = document.entry(name).or_insert_with(|| Item::Table(Table::new()));
+        if table.get(key).is_none() {
+            table[key] = value(Array::new());
+        }
+        if let Some(array) = table[key].as_array_mut() {
             array.push(path);
         }
     }

@@ -2,7 +2,7 @@
 //! was made a mess of.
 
 pub mod checks;
-mod mess;
+pub mod mess;
 
 use std::fs;
 use std::path::{Path, PathBuf};

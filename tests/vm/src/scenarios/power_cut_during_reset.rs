@@ -10,7 +10,7 @@ use crate::ebbtide::{Ebbtide, checks};
 
 pub fn run(directory: &Path) -> Result<()> {
     let machine = Ebbtide::messed_up(directory)?;
-    let vm = machine.machine("ebbtide=debug").start()?;
+    let mut vm = machine.machine("ebbtide=debug").start()?;
     vm.wait_for_console("put the old root away as past/1", Duration::from_secs(300))?;
     vm.cut_power()?;
 
