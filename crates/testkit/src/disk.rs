@@ -263,6 +263,8 @@ impl Drop for LoopDevice {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::privileged::require_root;
 
@@ -299,14 +301,18 @@ mod tests {
                 Ok(device.to_owned())
             })
             .unwrap();
-        let attached =
-            run(Command::new("losetup").args(["--noheadings", "--output", "BACK-FILE"])).unwrap();
-        let attached = String::from_utf8(attached).unwrap();
-        assert!(
-            !attached.contains(&directory.path().display().to_string()),
-            "{} is still attached: {attached}",
-            device.display(),
-        );
+        // A mount namespace made meanwhile, by whatever else runs, holds the device for a moment.
+        let is_attached = || {
+            let files =
+                run(Command::new("losetup").args(["--noheadings", "--output", "BACK-FILE"]));
+            let image = directory.path().display().to_string();
+            String::from_utf8(files.unwrap()).unwrap().contains(&image)
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while is_attached() {
+            assert!(Instant::now() < deadline, "{} is still attached", device.display());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     #[test]

@@ -39,6 +39,16 @@ enum Message {
     Result(u64, Output),
 }
 
+/// How waiting for an agent ended.
+#[derive(Debug)]
+pub(super) enum Announced {
+    /// It is there, in the boot with this id.
+    Ready(String),
+    TimedOut,
+    /// QEMU has closed the connection.
+    Ended,
+}
+
 /// How waiting for a result ended.
 #[derive(Debug)]
 pub(super) enum Reply {
@@ -91,28 +101,18 @@ impl Channel {
         Ok(Self { stream, messages, number: 0, ready: None })
     }
 
-    /// Waits for an agent to announce itself, in a boot with another id than `last`; `still_hope`
-    /// fails when there will be none.
-    pub(super) fn wait_until_ready(
-        &mut self,
-        last: &str,
-        timeout: Duration,
-        mut still_hope: impl FnMut() -> Result<()>,
-    ) -> Result<String> {
+    /// Waits for an agent to announce itself, in a boot with another id than `last`.
+    pub(super) fn wait_until_ready(&mut self, last: &str, timeout: Duration) -> Announced {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(boot_id) = self.ready.take_if(|boot_id| boot_id != last) {
-                return Ok(boot_id);
+                return Announced::Ready(boot_id);
             }
-            let rest = deadline.saturating_duration_since(Instant::now());
-            match self.messages.recv_timeout(rest.min(Duration::from_secs(1))) {
+            match self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Message::Ready(boot_id)) => self.ready = Some(boot_id),
                 Ok(Message::Result(..)) => {}
-                Err(RecvTimeoutError::Timeout) if rest.is_zero() => {
-                    bail!("no boot within {timeout:?}")
-                }
-                Err(RecvTimeoutError::Timeout) => still_hope()?,
-                Err(RecvTimeoutError::Disconnected) => bail!("QEMU ended before the guest was up"),
+                Err(RecvTimeoutError::Timeout) => return Announced::TimedOut,
+                Err(RecvTimeoutError::Disconnected) => return Announced::Ended,
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The text of a console, without escape sequences; a thread of its own keeps reading it.
-#[derive(Debug, Clone)]
+/// The text of a console, without escape sequences; a thread keeps reading it.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Console {
     shared: Arc<Shared>,
 }
@@ -32,10 +32,10 @@ pub(super) enum Waited {
 }
 
 impl Console {
-    /// Reads `source` until it ends.
-    pub(super) fn reading(mut source: impl Read + Send + 'static) -> Self {
-        let console = Self { shared: Arc::default() };
-        let writer = console.clone();
+    /// Adds what comes from `source` until it ends. What came from another one has to have ended.
+    pub(super) fn read(&self, mut source: impl Read + Send + 'static) {
+        let writer = self.clone();
+        writer.state().ended = false;
         thread::spawn(move || {
             let mut filter = EscapeFilter::default();
             let mut buffer = [0; 4096];
@@ -48,7 +48,14 @@ impl Console {
             writer.state().ended = true;
             writer.shared.changed.notify_all();
         });
-        console
+    }
+
+    /// Waits until the source has ended.
+    pub(super) fn wait_for_end(&self) {
+        let mut state = self.state();
+        while !state.ended {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Returns how much there is, in bytes: a place to look from, later.
@@ -143,7 +150,8 @@ mod tests {
     #[test]
     fn a_pattern_is_found_across_reads_and_only_after_the_mark() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let console = Console::reading(reader);
+        let console = Console::default();
+        console.read(reader);
         let write = |writer: &mut std::io::PipeWriter, text: &str| {
             std::io::Write::write_all(writer, text.as_bytes()).unwrap();
         };
@@ -162,5 +170,8 @@ mod tests {
 
         drop(writer);
         assert_eq!(console.wait_for("third", mark, soon), Waited::Ended);
+        console.wait_for_end();
+        console.read("third".as_bytes());
+        assert_eq!(console.wait_for("third", mark, soon), Waited::Seen);
     }
 }

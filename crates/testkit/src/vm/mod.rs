@@ -21,7 +21,7 @@ pub use channel::Output;
 use crate::disk::Disk;
 use crate::guest::BootFiles;
 use crate::process::tail;
-use channel::{Channel, Reply};
+use channel::{Announced, Channel, Reply};
 use console::{Console, Waited};
 
 const BOOT: Duration = Duration::from_secs(420);
@@ -33,6 +33,7 @@ const QEMU_START: Duration = Duration::from_secs(60);
 const TROUBLE: &[&str] = &[
     "FAILED]",
     "DEPEND]",
+    "TIME ]",
     "Failed unmounting",
     "Failed to unmount",
     "Failed to mount",
@@ -44,6 +45,11 @@ const TROUBLE: &[&str] = &[
     "Kernel panic",
     "Oops:",
 ];
+
+/// The last words of a kernel before the machine is off.
+const POWERED_OFF: &str = "reboot: Power down";
+
+const CONSOLE_LOG: &str = "console.log";
 
 /// What a boot ends with that needs somebody at the keyboard.
 const DEAD_END: &[&str] = &["Kernel panic", "(initramfs)", "grub rescue>", "grub>"];
@@ -57,19 +63,13 @@ pub struct Machine {
     directory: PathBuf,
     disks: Vec<PathBuf>,
     kernel: Option<(BootFiles, String)>,
-    exit_on_reboot: bool,
 }
 
 impl Machine {
     /// Begins with a machine that boots from its first disk and writes its logs, `console.log` and
     /// `qemu.log`, in `directory`.
     pub fn new(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            disks: Vec::new(),
-            kernel: None,
-            exit_on_reboot: false,
-        }
+        Self { directory: directory.to_owned(), disks: Vec::new(), kernel: None }
     }
 
     /// Adds a disk: the first is `/dev/vda`.
@@ -87,13 +87,6 @@ impl Machine {
         self
     }
 
-    /// Makes QEMU end where the machine would reboot.
-    #[must_use]
-    pub fn exit_on_reboot(mut self) -> Self {
-        self.exit_on_reboot = true;
-        self
-    }
-
     /// Switches it on. The next thing to call is [`Vm::wait_for_boot`].
     ///
     /// # Errors
@@ -102,6 +95,15 @@ impl Machine {
     pub fn start(&self) -> Result<Vm> {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        let log = self.directory.join(CONSOLE_LOG);
+        File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let console = Console::default();
+        let (qemu, channel) = self.run_qemu(&console)?;
+        let machine = self.clone();
+        Ok(Vm { machine, qemu, console, channel, boot_id: String::new(), mark: 0 })
+    }
+
+    fn run_qemu(&self, console: &Console) -> Result<(Qemu, Channel)> {
         // Not in the machine's directory: the path of a socket has at most 107 bytes.
         let sockets = tempfile::Builder::new().prefix("ebbtide-vm-").tempdir()?;
         let socket = sockets.path().join("agent");
@@ -119,8 +121,7 @@ impl Machine {
                 .spawn()
                 .context("cannot start QEMU")?,
         );
-        let output = qemu.0.stdout.take().context("QEMU has no standard output")?;
-        let console = Console::reading(output);
+        console.read(qemu.0.stdout.take().context("QEMU has no standard output")?);
         let channel = Channel::accept(&listener, QEMU_START, || match qemu.0.try_wait()? {
             Some(status) => Err(anyhow!("QEMU: {status}")),
             None => Ok(()),
@@ -128,7 +129,7 @@ impl Machine {
         .map_err(|error| {
             error.context(format!("QEMU said: {}", fs::read_to_string(&log).unwrap_or_default()))
         })?;
-        Ok(Vm { qemu, console, channel, boot_id: String::new(), mark: 0 })
+        Ok((qemu, channel))
     }
 
     fn qemu(&self, socket: &Path) -> Command {
@@ -160,9 +161,8 @@ impl Machine {
             command.arg("-kernel").arg(&files.kernel).arg("-initrd").arg(&files.initrd);
             command.args(["-append", arguments]);
         }
-        if self.exit_on_reboot {
-            command.arg("-no-reboot");
-        }
+        // A second boot in the same process takes twice as long as the first: see `Vm::revive`.
+        command.arg("-no-reboot");
         command
     }
 }
@@ -170,6 +170,7 @@ impl Machine {
 /// A running machine. Dropping it is cutting its power.
 #[derive(Debug)]
 pub struct Vm {
+    machine: Machine,
     qemu: Qemu,
     console: Console,
     channel: Channel,
@@ -188,18 +189,44 @@ impl Vm {
     /// Fails when there is no further boot, or it does not settle in time.
     pub fn wait_for_boot(&mut self) -> Result<()> {
         let deadline = Instant::now() + BOOT;
-        let (console, mark) = (&self.console, self.mark);
-        let ready = self.channel.wait_until_ready(&self.boot_id, BOOT, || {
-            let text = console.since(mark);
-            match DEAD_END.iter().find(|dead_end| text.contains(**dead_end)) {
-                Some(dead_end) => Err(anyhow!("the boot went no further than {dead_end:?}")),
-                None => Ok(()),
-            }
-        });
-        self.boot_id = self.explain(ready)?;
+        let booted = self.wait_until_ready(deadline);
+        self.boot_id = self.explain(booted)?;
         let rest = deadline.saturating_duration_since(Instant::now());
         self.run_within("systemctl is-system-running --wait", &[], rest)?;
         Ok(())
+    }
+
+    fn wait_until_ready(&mut self, deadline: Instant) -> Result<String> {
+        loop {
+            match self.channel.wait_until_ready(&self.boot_id, Duration::from_secs(1)) {
+                Announced::Ready(boot_id) => return Ok(boot_id),
+                Announced::Ended => self.revive()?,
+                Announced::TimedOut => {}
+            }
+            let text = self.console_since_shutdown();
+            if let Some(dead_end) = DEAD_END.iter().find(|dead_end| text.contains(**dead_end)) {
+                bail!("the boot went no further than {dead_end:?}");
+            }
+            ensure!(Instant::now() < deadline, "no boot within {BOOT:?}");
+        }
+    }
+
+    /// Starts QEMU anew after the guest has reset the machine, on which QEMU ends.
+    ///
+    /// It could reset the machine itself, but then has to find out for every page of memory that
+    /// the code it translated there before is gone: the boot takes twice as long.
+    fn revive(&mut self) -> Result<()> {
+        let status = self.qemu.0.wait().context("cannot wait for QEMU")?;
+        self.console.wait_for_end();
+        ensure!(status.success(), "QEMU ended by itself: {status}");
+        ensure!(!self.console_since_shutdown().contains(POWERED_OFF), "the guest powered off");
+        (self.qemu, self.channel) = self.machine.run_qemu(&self.console)?;
+        Ok(())
+    }
+
+    /// Returns the process id of QEMU.
+    pub fn pid(&self) -> u32 {
+        self.qemu.0.id()
     }
 
     /// Returns the kernel's id of this boot, `/proc/sys/kernel/random/boot_id`.
@@ -291,7 +318,7 @@ impl Vm {
     pub fn power_off_cleanly(mut self) -> Result<String> {
         self.request("systemctl --no-block poweroff")?;
         // Emulated hardware can take its time after the kernel is done: the kernel's word counts.
-        let waited = self.console.wait_for("reboot: Power down", self.mark, SHUTDOWN);
+        let waited = self.console.wait_for(POWERED_OFF, self.mark, SHUTDOWN);
         if waited == Waited::TimedOut {
             return self.explain(Err(anyhow!("no power off within {SHUTDOWN:?}")));
         }
@@ -317,21 +344,32 @@ impl Vm {
     }
 
     /// Waits until `pattern` is on the console, after the last requested shutdown or, if there was
-    /// none, since the start.
+    /// none, since the start; through a reboot if need be.
     ///
     /// # Errors
     ///
     /// Fails when it has not come within `timeout` or never will.
-    pub fn wait_for_console(&self, pattern: &str, timeout: Duration) -> Result<()> {
-        self.explain(match self.console.wait_for(pattern, self.mark, timeout) {
-            Waited::Seen => Ok(()),
-            Waited::Ended => Err(anyhow!("QEMU ended before {pattern:?} was on the console")),
-            Waited::TimedOut => Err(anyhow!("{pattern:?} was not on the console in {timeout:?}")),
-        })
+    pub fn wait_for_console(&mut self, pattern: &str, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let seen = loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match self.console.wait_for(pattern, self.mark, rest) {
+                Waited::Seen => break Ok(()),
+                Waited::TimedOut => {
+                    break Err(anyhow!("{pattern:?} was not on the console in {timeout:?}"));
+                }
+                Waited::Ended => {
+                    if let Err(error) = self.revive() {
+                        break Err(error.context(format!("{pattern:?} was not on the console")));
+                    }
+                }
+            }
+        };
+        self.explain(seen)
     }
 
-    /// Waits until QEMU ends by itself: after a power-off or, with [`Machine::exit_on_reboot`], a
-    /// reboot that was requested.
+    /// Waits until the machine is off, or has been reset by a reboot that was requested, and leaves
+    /// it there.
     ///
     /// # Errors
     ///
