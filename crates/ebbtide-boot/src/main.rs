@@ -23,7 +23,7 @@ Run by the initramfs; people want ebbtide(8).
   attach --sysroot DIR   put the declared entries in place on the root mounted at DIR
   up --sysroot DIR       reset, mount the root at DIR, attach
 
-  --locator FILE         instead of /etc/ebbtide/locator.json
+  --config FILE          the locator, instead of /etc/ebbtide/locator.json
   --run DIR              instead of /run/ebbtide
   --cmdline FILE         instead of /proc/cmdline
 
@@ -120,7 +120,7 @@ fn parse() -> std::result::Result<Option<Arguments>, lexopt::Error> {
         match argument {
             Long("help") | Short('h') => return Ok(None),
             Long("sysroot") => arguments.sysroot = Some(parser.value()?.into()),
-            Long("locator") => arguments.locator = parser.value()?.into(),
+            Long("config") => arguments.locator = parser.value()?.into(),
             Long("run") => arguments.run = parser.value()?.into(),
             Long("cmdline") => arguments.command_line = Some(parser.value()?.into()),
             Value(word) if verb.is_none() => verb = Some(verb_of(&word)?),

@@ -239,8 +239,7 @@ fn a_missing_store_keeps_the_root_and_takes_only_its_own_entries_with_it() {
     }
     let mut machine = Machine::new();
     let disk = machine.disk("big", "ext4");
-    let keep = format!("[store.big]\ndevice = \"{disk}\"\n{KEEP}[[keep.directories]]\n",)
-        .replace("[[keep.directories]]\n", "")
+    let keep = format!("[store.big]\ndevice = \"{disk}\"\n{KEEP}")
         .replace("\"/var/log\",", "\"/var/log\", { path = \"/srv\", store = \"big\" },");
     machine.set_up(&keep);
     machine.boot("", |root| {
@@ -335,6 +334,10 @@ fn status_believes_the_kernel_and_not_the_record() {
         assert!(!forged.proved && !forged.ok);
         fs::write(boot.run.join("boot.json"), record).unwrap();
         assert!(Machine::status(boot, root).ok);
+
+        let compiled = ebbtide_core::status::compiled(boot, &machine.open()).unwrap();
+        let (plan, _) = ebbtide_core::boot::observe_running(&compiled, root, &boot.run).unwrap();
+        assert!(plan.is_empty(), "planning after applying: {}", plan.render(&compiled.entries));
 
         run("umount", &[root.join("var/log").to_str().unwrap()]);
         let torn = Machine::status(boot, root);

@@ -63,10 +63,7 @@ impl Work<'_> {
             Step::WriteFstab(text) => self.write_below("etc", "fstab", text.as_bytes()),
             Step::Mask(unit) => self.mask(unit),
             Step::BuildInitramfs => self.in_base(&[("update-initramfs", &["-u", "-k", "all"])]),
-            Step::InstallGrub(disk) => {
-                let disk = disk.display().to_string();
-                self.in_base(&[("grub-install", &[&disk]), ("update-grub", &[])])
-            }
+            Step::InstallGrub(disk) => self.install_grub(disk),
             Step::SealBase => {
                 btrfs::set_read_only(self.base()?.as_fd(), true).context(|| "set it read-only")
             }
@@ -172,17 +169,37 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn write_declaration(&self) -> Result<()> {
+    fn install_grub(&self, disk: &Path) -> Result<()> {
+        // What grub-mkconfig finds out is the device of today, a loop device perhaps. The last
+        // root= on the kernel command line counts.
+        let line = format!(
+            "# Written by `ebbtide init`: the volume, as the declaration names it.\n\
+             GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX root={}\"\n",
+            self.request.device
+        );
+        self.make_directories(&["etc", "etc/default", "etc/default/grub.d"])?;
+        self.write_below("etc/default/grub.d", "ebbtide.cfg", line.as_bytes())?;
+        let disk = disk.display().to_string();
+        self.in_base(&[("grub-install", &[&disk]), ("update-grub", &[])])
+    }
+
+    fn make_directories(&self, paths: &[&str]) -> Result<()> {
         let base = self.base()?;
-        for (parent, directory) in [("", "etc"), ("etc", "ebbtide")] {
-            let parent = resolve::open_directory(base.as_fd(), Path::new(parent))
-                .context(|| "open /etc of the base")?;
-            match file::create_directory(parent.as_fd(), OsStr::new(directory), 0o755) {
+        for path in paths.iter().map(Path::new) {
+            let what = || format!("make /{} in the base", path.display());
+            let Some((parent, name)) = resolve::split_parent(path) else { continue };
+            let parent = resolve::open_directory(base.as_fd(), parent).context(what)?;
+            match file::create_directory(parent.as_fd(), name, 0o755) {
                 Ok(_) => {}
                 Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
-                Err(error) => return Err(error).context(|| format!("make {directory}")),
+                Err(error) => return Err(error).context(what),
             }
         }
+        Ok(())
+    }
+
+    fn write_declaration(&self) -> Result<()> {
+        self.make_directories(&["etc", "etc/ebbtide"])?;
         self.write_below("etc/ebbtide", "ebbtide.toml", self.request.text.as_bytes())
     }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub use apply::apply;
 pub use fstab::{FstabError, rewrite as rewrite_fstab};
-pub use observe::{Observation, Occupant, observe, open_volume};
+pub use observe::{Observation, Occupant, StoreState, observe, open_volume};
 pub use plan::{Plan, Step, plan};
 use uuid::Uuid;
 

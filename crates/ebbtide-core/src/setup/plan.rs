@@ -163,6 +163,14 @@ fn refuse(request: &Request, seen: &Observation) -> Result<()> {
         ))
         .hint("set it to the top level: btrfs subvolume set-default 5 MOUNTPOINT"));
     }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"=/-_.:,+".contains(&byte);
+    if request.grub.is_some() && !request.device.0.bytes().all(plain) {
+        return Err(Failure::new(format!(
+            "{} can't be written as root= into GRUB's configuration",
+            request.device
+        ))
+        .hint("name the device by UUID="));
+    }
     if let Some(swap) = seen.swap_files.first() {
         return Err(Failure::new(format!(
             "the swap file {} is active, and a subvolume with one can't be snapshotted",

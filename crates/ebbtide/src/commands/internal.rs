@@ -43,7 +43,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             };
             shutdown::detach(Path::new(RUN), &mut log)?;
         }
-        Step::MarkClean => shutdown::mark_clean(&machine::booted(context)?, Path::new("/"))?,
+        Step::MarkClean => {
+            // An end that is not marked counts as unclean, and nobody is left to be told by a unit
+            // that fails at shutdown: the kernel log is.
+            let boot = machine::booted(context)?;
+            if let Err(failure) = shutdown::mark_clean(&boot, Path::new("/")) {
+                context.tell(&format!("<{}>ebbtide: {}", Level::Warning as u8, failure.chain()));
+            }
+        }
         Step::OwnsRoot => {
             if !shutdown::owns(&machine::booted(context)?, Path::new("/"))? {
                 return Ok(Status::FAILED);
