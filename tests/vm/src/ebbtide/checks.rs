@@ -40,7 +40,15 @@ pub fn status(vm: &mut Vm) -> Result<(i32, Value)> {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let status =
         serde_json::from_str(&text).with_context(|| format!("status said {text:?}, {errors}"))?;
-    Ok((i32::from(output.status), status))
+    Ok((output.status, status))
+}
+
+/// All that a boot should be after the mess: healthy, new, and with everything that was declared.
+pub fn new_and_complete(vm: &mut Vm) -> Result<()> {
+    healthy(vm)?;
+    proved(vm)?;
+    forgotten(vm)?;
+    kept(vm)
 }
 
 /// The root is new, and the kernel says so.

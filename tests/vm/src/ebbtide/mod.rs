@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::disk::Disk;
 use testkit::guest::{self, BootFiles, Guest, kernel_arguments};
 use testkit::mount::Filesystem;
-use testkit::process::{run, target_directory};
+use testkit::process::run;
 use testkit::vm::{Machine, Vm};
 
 use crate::prepared;

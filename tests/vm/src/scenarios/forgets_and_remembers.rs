@@ -11,10 +11,7 @@ use crate::ebbtide::{Ebbtide, checks};
 pub fn run(directory: &Path) -> Result<()> {
     let machine = Ebbtide::messed_up(directory)?;
     let mut vm = machine.start("")?;
-    checks::healthy(&mut vm)?;
-    checks::proved(&mut vm)?;
-    checks::forgotten(&mut vm)?;
-    checks::kept(&mut vm)?;
+    checks::new_and_complete(&mut vm)?;
 
     let boots: Value = serde_json::from_str(&vm.check("ebbtide boots --json")?)?;
     ensure!(boots["boots"][0]["current"] == true, "{boots:#}");
@@ -39,10 +36,7 @@ pub fn run(directory: &Path) -> Result<()> {
 
     vm.check("touch /stray")?;
     vm.reboot()?;
-    checks::healthy(&mut vm)?;
-    checks::proved(&mut vm)?;
-    checks::forgotten(&mut vm)?;
-    checks::kept(&mut vm)?;
+    checks::new_and_complete(&mut vm)?;
     vm.power_off_cleanly()?;
     machine.system.with_top_level(|top| {
         let past = |path: &str| top.join("ebbtide/past").join(path).exists();

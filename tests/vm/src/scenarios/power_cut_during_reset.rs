@@ -15,10 +15,7 @@ pub fn run(directory: &Path) -> Result<()> {
     vm.cut_power()?;
 
     let mut vm = machine.start("")?;
-    checks::healthy(&mut vm)?;
-    checks::proved(&mut vm)?;
-    checks::forgotten(&mut vm)?;
-    checks::kept(&mut vm)?;
+    checks::new_and_complete(&mut vm)?;
     vm.power_off_cleanly()?;
     machine.system.with_top_level(|top| {
         ensure!(top.join("ebbtide/past/1/stray").exists(), "the old root is gone");

@@ -13,10 +13,7 @@ pub fn run(directory: &Path) -> Result<()> {
     vm.wait_for_boot()?;
     let line = vm.check("cat /proc/cmdline")?;
     ensure!(line.starts_with("BOOT_IMAGE=/ebbtide/bases/1/boot/vmlinuz-"), "booted with {line}");
-    checks::healthy(&mut vm)?;
-    checks::proved(&mut vm)?;
-    checks::forgotten(&mut vm)?;
-    checks::kept(&mut vm)?;
+    checks::new_and_complete(&mut vm)?;
     vm.power_off_cleanly()?;
     Ok(())
 }
