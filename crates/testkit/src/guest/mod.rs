@@ -42,7 +42,7 @@ const PACKAGES: &[&str] = &[
 const INITRAMFS_MODULES: &[&str] =
     &["virtio_pci", "virtio_blk", "virtio_console", "btrfs", "ext4", "overlay"];
 
-const AGENT: &str = include_str!("agent.sh");
+const AGENT: &str = include_str!("agent.pl");
 const AGENT_UNIT: &str = include_str!("testkit-agent.service");
 
 /// What makes the system below `$1` an installed one; `$2` are the modules of its initramfs.

@@ -1,5 +1,5 @@
 //! The way into a running guest: commands go in, results come out, both framed by their length.
-//! The other end is `guest/agent.sh`.
+//! The other end is `guest/agent.pl`.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
