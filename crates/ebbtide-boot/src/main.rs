@@ -74,11 +74,11 @@ fn run(arguments: &Arguments) -> Result<Record> {
         Boot::read(&arguments.locator, arguments.run.clone(), arguments.command_line.as_deref())?;
     let debug = boot.switches.debug;
     let mut log = |level: Level, message: &str| {
-        // With ebbtide=debug every step reaches the console, even a quiet one.
-        match level {
-            Level::Debug if debug => say(Level::Warning, message),
-            Level::Debug => {}
-            _ => say(level, message),
+        if level < Level::Debug || debug {
+            say(level, message);
+        }
+        if debug {
+            show(message);
         }
     };
     let sysroot = arguments.sysroot.as_deref();
@@ -103,6 +103,14 @@ fn run(arguments: &Arguments) -> Result<Record> {
 fn say(level: Level, message: &str) {
     let line = format!("<{}>ebbtide: {}\n", level as u8, message.replace('\n', " "));
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Shows one line on the console, which a quiet kernel keeps all but errors from.
+fn show(message: &str) {
+    if let Ok(mut console) = std::fs::OpenOptions::new().write(true).open("/dev/console") {
+        let _ =
+            console.write_all(format!("ebbtide: {}\r\n", message.replace('\n', " ")).as_bytes());
+    }
 }
 
 fn parse() -> std::result::Result<Option<Arguments>, lexopt::Error> {
