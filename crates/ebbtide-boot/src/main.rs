@@ -85,13 +85,13 @@ fn run(arguments: &Arguments) -> Result<Record> {
     Ok(match (arguments.verb, sysroot) {
         (Verb::Attach, Some(sysroot)) => boot::attach(&boot, sysroot, &mut log),
         (Verb::Up, Some(sysroot)) => {
-            boot::reset(&boot, &mut log);
-            boot.mount_root(sysroot)?;
+            let record = boot::reset(&boot, &mut log);
+            boot.mount_root(sysroot, &record)?;
             boot::attach(&boot, sysroot, &mut log)
         }
         (_, _) => {
             let record = boot::reset(&boot, &mut log);
-            if let Some(options) = boot.root_mount_options() {
+            if let Some(options) = boot.root_mount_options(&record) {
                 let _ = writeln!(std::io::stdout(), "{options}");
             }
             record

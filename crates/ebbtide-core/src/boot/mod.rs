@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use attach::{attach, observe_running};
-use ebbtide_sys::{device, kernel, mount};
+use ebbtide_sys::{device, kernel, mount, resolve};
 pub use reset::reset;
 
 use crate::compiled::{Class, Compiled, DeclarationHash};
@@ -71,8 +71,8 @@ impl Boot {
     ///
     /// A `subvol=` on the kernel command line is heeded where it names a past root or a base: that
     /// is a person at the boot menu who wants to look at it.
-    pub fn root_mount_options(&self) -> Option<String> {
-        if self.names_another_volume() {
+    pub fn root_mount_options(&self, record: &Record) -> Option<String> {
+        if self.names_another_volume() || (record.root.is_none() && self.has_no_root()) {
             return None;
         }
         let container = &self.locator.container.path;
@@ -107,11 +107,19 @@ impl Boot {
         }
     }
 
+    /// Whether the volume is there and nothing in it is called as our root is: it is not ours.
+    fn has_no_root(&self) -> bool {
+        let root = self.locator.container.path.join(container::name::ROOT);
+        container::open_volume(&self.locator.device).is_ok_and(|top| {
+            resolve::open_directory(top.as_fd(), &root).is_err_and(|error| error.is_not_found())
+        })
+    }
+
     /// Mounts the root at a directory, as the initramfs would.
-    pub fn mount_root(&self, sysroot: &Path) -> Result<()> {
+    pub fn mount_root(&self, sysroot: &Path, record: &Record) -> Result<()> {
         let device = device::find(&self.locator.device.0)
             .context(|| format!("cannot find the device {}", self.locator.device))?;
-        let subvolume = match (self.root_mount_options(), &self.switches.subvolume) {
+        let subvolume = match (self.root_mount_options(record), &self.switches.subvolume) {
             (None, Some(wanted)) => String::from_utf8_lossy(wanted).into_owned(),
             _ => self.locator.container.path.join(container::name::ROOT).display().to_string(),
         };

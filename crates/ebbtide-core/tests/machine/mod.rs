@@ -251,8 +251,8 @@ impl Machine {
             let boot = self.boot_with(&run, command_line);
             let mut messages = Vec::new();
             let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
-            boot::reset(&boot, &mut log);
-            boot.mount_root(&root).unwrap_or_else(|failure| panic!("{}", failure.chain()));
+            let record = boot::reset(&boot, &mut log);
+            boot.mount_root(&root, &record).unwrap_or_else(|failure| panic!("{}", failure.chain()));
             let record = boot::attach(&boot, &root, &mut log);
             life(&root, &boot);
             Booted { record, messages }

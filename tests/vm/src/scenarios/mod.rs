@@ -9,7 +9,7 @@ mod power_cut_during_reset;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
-mod unmarked_container;
+mod unmarked_volume;
 mod without_the_hook;
 
 use crate::scenario::Scenario;
@@ -23,7 +23,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "power-cut-during-reset", slow: false, run: power_cut_during_reset::run },
     Scenario { name: "broken-declaration", slow: false, run: broken_declaration::run },
     Scenario { name: "missing-store", slow: false, run: missing_store::run },
-    Scenario { name: "unmarked-container", slow: false, run: unmarked_container::run },
+    Scenario { name: "unmarked-volume", slow: false, run: unmarked_volume::run },
     Scenario { name: "base-without-modules", slow: false, run: base_without_modules::run },
     Scenario { name: "stock-debian-boots", slow: false, run: stock_debian_boots::run },
     Scenario {
