@@ -1,7 +1,7 @@
 //! An installed Debian as a directory tree.
 //!
 //! It is what a machine looks like that somebody installed and booted before: it has a machine id
-//! and ssh host keys, keeps its journal, and has a user, alice. What only tests need is below
+//! and ssh host keys, keeps its journal, and has a user, alice; root has no password, to look around. What only tests need is below
 //! `/usr/lib`, never in `/etc` or `/var`: [the agent](crate::vm) that runs commands for them.
 
 use std::fs;
@@ -68,6 +68,7 @@ GRUB_TERMINAL=serial
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 END
 chroot . useradd --create-home --shell /bin/bash --uid 1000 alice
+chroot . passwd --delete root
 chroot . update-initramfs -u
 "#;
 
