@@ -71,6 +71,26 @@ fn what_was_not_declared_is_gone_and_what_was_is_there() {
 }
 
 #[test]
+fn what_was_to_be_taken_from_the_old_root_is_taken_after_a_cut_as_well() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEEP);
+    machine.boot("", |root| write(root, "etc/late.conf", "made by a program\n"));
+    let cut = machine.cut_after_reset();
+    assert_eq!((cut.outcome, cut.number.0), (Outcome::Reset, 2));
+    machine.cut_after_reset();
+    // A root that was being attached is not pristine any more, and no system ever ran on it.
+    machine.look(|top| write(top, "ebbtide/root/half-attached", "x"));
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/late.conf").as_deref(), Some("made by a program\n"));
+    });
+    assert_eq!(booted.errors(), Vec::<&str>::new());
+    machine.look(|top| assert!(top.join("ebbtide/past/3/half-attached").exists()));
+}
+
+#[test]
 fn the_base_keeps_no_identity_and_no_home() {
     if !is_root() {
         return;

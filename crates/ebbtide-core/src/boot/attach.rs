@@ -73,11 +73,9 @@ fn attach_in(
     }
     record.declaration = Some(loaded.hash);
     mount::remount_writable(&sysroot).context(|| "cannot make the root writable")?;
-    let old_root = match record.put_away {
-        Some(number) => {
-            Some(container.open_directory(&Path::new(name::PAST).join(number.to_string()))?)
-        }
-        None => None,
+    let old_root = match record.outcome {
+        Outcome::Reset => last_root_in_use(container, record)?,
+        Outcome::Kept(_) | Outcome::Refused => None,
     };
     let stores = mount_stores(boot, &loaded.compiled)?;
     let mut places = places(&sysroot, stores, boot, old_root)?;
@@ -125,6 +123,25 @@ fn attach_in(
     );
     record.attached = Some(attached);
     Ok(())
+}
+
+/// The newest past root that a system ran on: as a rule the one that was just put away. After a
+/// power cut it may have been put away by a boot that got no further, and a root that was never
+/// attached may lie in between.
+fn last_root_in_use(container: &Container, record: &Record) -> Result<Option<OwnedFd>> {
+    for number in container.numbers(name::PAST)?.into_iter().rev() {
+        let was_attached = match container.record(number) {
+            Ok(Some(record)) => record.attached.is_some(),
+            // It is no boot's that left a record: it may have been used.
+            Ok(None) | Err(_) => true,
+        };
+        if number < record.number && was_attached {
+            return container
+                .open_directory(&Path::new(name::PAST).join(number.to_string()))
+                .map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or

@@ -259,6 +259,13 @@ impl Machine {
         })
     }
 
+    /// Begins to boot, and is cut off between the reset and the mount of the root.
+    pub fn cut_after_reset(&self) -> Record {
+        self.in_namespace(|work| {
+            boot::reset(&self.boot_with(&work.join("run"), ""), &mut |_, _| ())
+        })
+    }
+
     /// The status of a boot that is looked at from inside.
     pub fn status(boot: &Boot, root: &Path) -> Status {
         status::status(boot, root)
