@@ -207,6 +207,9 @@ pub enum Method {
     Bind,
     /// A symbolic link into the store.
     Symlink,
+    /// Copied into the root, and harvested back into the store when the root ends: the one that
+    /// survives programs that replace a file by rename.
+    Sync,
     /// Copied into the root. Only for the built-in `/etc/machine-id`, which systemd wants as a file
     /// of the root itself (machine-id(5); a bound one makes systemd-machine-id-commit fail).
     Copy,
@@ -217,6 +220,7 @@ impl fmt::Display for Method {
         f.write_str(match self {
             Self::Bind => "bind",
             Self::Symlink => "symlink",
+            Self::Sync => "sync",
             Self::Copy => "copy",
         })
     }
@@ -352,6 +356,16 @@ impl fmt::Display for Origin {
     }
 }
 
+/// The SHA-256 of bytes, as 64 lower-case hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// The SHA-256 of a compiled declaration's bytes, as 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -360,12 +374,7 @@ pub struct DeclarationHash(String);
 impl DeclarationHash {
     /// Hashes the bytes of a file.
     pub fn of(bytes: &[u8]) -> Self {
-        use fmt::Write;
-        let mut text = String::with_capacity(64);
-        for byte in Sha256::digest(bytes) {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
+        Self(sha256(bytes))
     }
 
     /// The hexadecimal digits.

@@ -34,6 +34,8 @@ pub mod name {
     pub const PAST: &str = "past";
     /// Records by boot number.
     pub const BOOTS: &str = "boots";
+    /// Manifests by the UUID of their root.
+    pub const MANIFESTS: &str = "manifests";
     pub(super) const MARKER: &str = "marker.json";
     pub(super) const NUMBER: &str = "number";
     pub(super) const BASE: &str = "base";
@@ -152,6 +154,16 @@ impl Container {
     pub fn open_directory(&self, path: &Path) -> Result<OwnedFd> {
         resolve::open_directory(self.directory(), path)
             .context(|| format!("cannot open {} in the container", path.display()))
+    }
+
+    /// Opens a directory inside, making it if it is not there.
+    pub fn make_directory(&self, name: &str) -> Result<OwnedFd> {
+        match file::create_directory(self.directory(), OsStr::new(name), 0o700) {
+            Err(error) if error.errno() == rustix::io::Errno::EXIST => {
+                self.open_directory(Path::new(name))
+            }
+            other => other.context(|| format!("cannot make {name} in the container")),
+        }
     }
 
     /// The last number that was given out.

@@ -12,6 +12,8 @@ pub mod container;
 #[cfg(feature = "declaration")]
 pub mod declaration;
 pub mod failure;
+pub mod flush;
+pub mod harvest;
 pub mod locator;
 pub mod past;
 #[cfg(feature = "declaration")]

@@ -182,6 +182,7 @@ impl<'a> Publication<'a> {
             stores,
             stores_path: Path::new(RUN).join(STORES),
             old_root,
+            in_use: false,
         };
         let entries = &self.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;

@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::{device, file, metadata, resolve};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption};
+use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption, sha256};
 use crate::container::{self, Container, Pins};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 
@@ -17,6 +17,7 @@ use crate::failure::{Context, Failure, Level, Problem, Result};
 pub const OWN: &str = ".ebbtide";
 const MARKER: &str = "store.json";
 const DECLARATIONS: &str = "declarations";
+const SEEDS: &str = "seeds";
 
 /// The longest compiled declaration that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
@@ -142,11 +143,54 @@ fn own_directory(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     Ok(Some(own))
 }
 
-/// Opens (making it where needed) the directory in which imports are prepared.
-pub(crate) fn incoming(store: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Opens (making it where needed) a directory in a store's `.ebbtide`: `incoming`, in which what
+/// goes into the store is prepared, or `trash`, for what leaves it.
+pub(crate) fn own_subdirectory(store: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let own =
         own_directory(store)?.ok_or_else(|| Failure::new("the store has no .ebbtide directory"))?;
-    make_directory(own.as_fd(), "incoming")
+    make_directory(own.as_fd(), name)
+}
+
+/// Where a path's first content came from: noted once, so that it is never seeded again, even when
+/// it was deleted since.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeedNote {
+    version: u32,
+    path: PathBuf,
+    source: String,
+    /// SHA-256 of a file's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+}
+
+/// Notes durably that a path of the store has had its first content.
+pub(crate) fn note_seed(
+    store: BorrowedFd<'_>,
+    path: &Path,
+    source: &str,
+    hash: Option<String>,
+) -> Result<()> {
+    let seeds = own_subdirectory(store, SEEDS)?;
+    let note = SeedNote {
+        version: container::VERSION,
+        path: path.to_owned(),
+        source: source.to_owned(),
+        hash,
+    };
+    container::write(seeds.as_fd(), &seed_name(path), &note)
+}
+
+/// Whether a path of the store has had its first content.
+pub(crate) fn was_seeded(store: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+    let Some(own) = own_directory(store)? else { return Ok(false) };
+    let note: Option<SeedNote> =
+        container::read(own.as_fd(), &Path::new(SEEDS).join(seed_name(path)))?;
+    Ok(note.is_some_and(|note| note.path == path))
+}
+
+fn seed_name(path: &Path) -> String {
+    format!("{}.json", sha256(path.as_os_str().as_encoded_bytes()))
 }
 
 /// Writes a compiled declaration into the state store and pins it in the container: first the

@@ -180,7 +180,10 @@ keep! { entries {
     user_number_out_of_range = "files = [{ path = \"/etc/a\", user = -1, group = 4294967295 }]";
     user_wrong_type = "files = [{ path = \"/etc/a\", user = true, group = 1.5 }]";
     parent_wrong = "files = [{ path = \"/etc/a/b\", parent = { user = \"root\", path = \"/etc/a\", mode = 700 } }, { path = \"/etc/c/d\", parent = \"0700\" }]";
-    method_unknown = "files = [{ path = \"/etc/a\", method = \"symlnk\" }, { path = \"/etc/b\", method = \"sync\" }, { path = \"/etc/c\", method = \"overlay\" }]";
+    sync_directory = "directories = [{ path = \"/etc/a\", method = \"sync\" }]";
+    sync_options = "files = [{ path = \"/etc/a\", method = \"sync\", options = [\"ro\"] }]";
+    sync_inside = "directories = [\"/etc/d\"]\nfiles = [{ path = \"/etc/d/a\", method = \"sync\" }]";
+    method_unknown = "files = [{ path = \"/etc/a\", method = \"symlnk\" }, { path = \"/etc/b\", method = \"auto\" }, { path = \"/etc/c\", method = \"overlay\" }]";
     option_unknown = "directories = [{ path = \"/a\", options = [\"noexe\", \"rw\", 1] }]";
     option_twice = "directories = [{ path = \"/a\", options = [\"noexec\", \"ro\", \"noexec\"] }]";
     option_of_link = "directories = [{ path = \"/a\", method = \"symlink\", options = [\"noexec\"] }]";

@@ -86,7 +86,7 @@ fn both_refuse() {
         "[keep]\nfiles = [{ path = \"/a\", user = 4294967295 }]",
         "[keep]\nfiles = [{ path = \"/a\", user = true }]",
         "[keep]\nfiles = [{ path = \"/a\", method = \"copy\" }]",
-        "[keep]\nfiles = [{ path = \"/a\", method = \"sync\" }]",
+        "[keep]\nfiles = [{ path = \"/a\", method = \"overlay\" }]",
         "[keep]\nfiles = [{ path = \"/a\", options = [\"rw\"] }]",
         "[keep]\nfiles = [{ path = \"/a\", optional = 1 }]",
         "[keep]\nfiles = [{ path = \"/a\", store = \"A\" }]",

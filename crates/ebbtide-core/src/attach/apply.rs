@@ -11,6 +11,7 @@ use super::observe::Places;
 use super::plan::{Attributes, Plan, SeedSource, Step, Tree};
 use crate::compiled::{Entry, Kind, Mode};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::harvest;
 use crate::record::BootNumber;
 use crate::store;
 
@@ -74,7 +75,12 @@ fn apply_step(
                     .map(AsFd::as_fd)
                     .ok_or_else(|| Failure::new("the old root is not open"))?,
             };
-            import(from, store, entry, &format!("{boot}-{index}"))
+            import(from, store, entry, &format!("{boot}-{index}"))?;
+            let hash = match entry.kind {
+                Kind::File => harvest::content_of(store, entry.relative())?.map(|it| it.hash),
+                Kind::Directory => None,
+            };
+            store::note_seed(store, &entry.path, &source.to_string(), hash)
         }
         Step::SetAttributes(attributes) => {
             let kept = open(store, entry)?;
@@ -98,6 +104,12 @@ fn apply_step(
             let (parent, name) = parent(root, &entry.path)?;
             let mode = entry.mode.unwrap_or(Mode(0o444));
             file::replace_file(parent.as_fd(), &name, &content, mode.0).context(|| "write the file")
+        }
+        Step::CopyIn => copy_in(store, root, entry),
+        Step::Unlink => {
+            let (parent, name) = parent(root, &entry.path)?;
+            rustix::fs::unlinkat(&parent, &name, rustix::fs::AtFlags::empty())
+                .context(|| "remove it")
         }
         Step::NewMachineId => {
             let id = ebbtide_sys::random::uuid_v4().simple().to_string() + "\n";
@@ -154,7 +166,7 @@ fn set_attributes(fd: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
 /// Copies first content beside its place, makes it durable, and renames it there: a cut before the
 /// rename leaves the store without the entry, one after it leaves it whole.
 fn import(from: BorrowedFd<'_>, store: BorrowedFd<'_>, entry: &Entry, scratch: &str) -> Result<()> {
-    let incoming = store::incoming(store)?;
+    let incoming = store::own_subdirectory(store, "incoming")?;
     let scratch = OsStr::new(scratch);
     let options = CopyOptions { keep_hard_links: true, ..CopyOptions::default() };
     tree::copy_tree(from, entry.relative(), incoming.as_fd(), scratch, options)
@@ -164,6 +176,24 @@ fn import(from: BorrowedFd<'_>, store: BorrowedFd<'_>, entry: &Entry, scratch: &
     file::rename_noreplace(incoming.as_fd(), scratch, parent.as_fd(), &name)
         .context(|| "move the copy to its place")?;
     durable(store)
+}
+
+/// Copies a file with all its metadata beside its place, and renames it there.
+fn copy_in(store: BorrowedFd<'_>, root: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    let (parent, name) = parent(root, &entry.path)?;
+    let mut scratch = OsString::from(".ebbtide-sync.");
+    scratch.push(&name);
+    match file::remove_tree(parent.as_fd(), &scratch) {
+        Err(error) if !error.is_not_found() => {
+            return Err(error).context(|| "remove what an earlier attempt left");
+        }
+        _ => {}
+    }
+    let options = CopyOptions { keep_hard_links: false, ..CopyOptions::default() };
+    tree::copy_tree(store, entry.relative(), parent.as_fd(), &scratch, options)
+        .context(|| "copy")?;
+    file::rename_replace(parent.as_fd(), &scratch, parent.as_fd(), &name)
+        .context(|| "put the copy in place")
 }
 
 /// Puts a symbolic link in place: over a file or a link by rename, over an empty directory by

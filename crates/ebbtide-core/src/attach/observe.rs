@@ -14,6 +14,8 @@ use ebbtide_sys::{file, resolve};
 use super::plan::{Attributes, MissingParent, Node, Observation, Seed, SeedSource};
 use crate::compiled::{Entry, Method, Parent, Principal, StoreName};
 use crate::failure::{Context, Result};
+use crate::harvest::{self, Found};
+use crate::store;
 
 /// The trees that attaching works with.
 #[derive(Debug)]
@@ -30,6 +32,9 @@ pub struct Places {
     pub old_root: Option<OwnedFd>,
     /// Users and groups of the root.
     pub accounts: Accounts,
+    /// Whether programs may have written to the root since it was attached: then a `sync` file that
+    /// differs from its store is as it should be.
+    pub in_use: bool,
 }
 
 impl Places {
@@ -78,15 +83,21 @@ fn observe_entry(
     let target = look(root, path)?;
     let store = places.store(&entry.store);
     let source = match &store {
+        Ok(store) if entry.method == Method::Sync => Ok(syncable(*store, path)?),
         Ok(store) => Ok(look(*store, path)?),
         Err(why) => Err(why.clone()),
     };
     let absent = source == Ok(Node::Absent);
     let owner = resolve_owner(entry.user.as_ref(), entry.group.as_ref(), &places.accounts);
     let attributes_above = |parent: &Path| parent_attributes(parent, entry, &store, places);
+    let deleted = match &store {
+        Ok(store) => absent && store::was_seeded(*store, &entry.path)?,
+        Err(_) => false,
+    };
     let (missing_in_store, seed) = match &store {
         Ok(store) if absent => {
-            (missing_parents(*store, path, &attributes_above)?, seed(entry, &target, places)?)
+            let seed = if deleted { None } else { seed(entry, &target, places)? };
+            (missing_parents(*store, path, &attributes_above)?, seed)
         }
         _ => (Vec::new(), None),
     };
@@ -98,12 +109,31 @@ fn observe_entry(
     let in_place = match entry.method {
         Method::Bind => is_mounted(entry, places, mounts),
         Method::Symlink => target == Node::Link(places.kept(entry)),
+        Method::Sync if places.in_use => true,
+        Method::Sync => match &store {
+            Ok(store) => {
+                let kept = harvest::content_of(*store, path).ok().flatten();
+                kept.is_some()
+                    && matches!(target, Node::File(_))
+                    && harvest::content_of(root, path).is_ok_and(|now| now == kept)
+            }
+            Err(_) => false,
+        },
         Method::Copy => match &store {
             Ok(store) => has_same_content(*store, root, path),
             Err(_) => false,
         },
     };
-    Ok(Observation { source, target, in_place, seed, owner, missing_in_store, missing_in_root })
+    Ok(Observation {
+        source,
+        target,
+        in_place,
+        seed,
+        deleted,
+        owner,
+        missing_in_store,
+        missing_in_root,
+    })
 }
 
 /// What lies at a path below a tree.
@@ -123,6 +153,14 @@ fn look(tree: BorrowedFd<'_>, path: &Path) -> Result<Node> {
         kind => {
             Node::Unusable(format!("something is there that is no file or directory ({kind:?})"))
         }
+    })
+}
+
+/// As [`look`], for a file that is going to be copied.
+fn syncable(store: BorrowedFd<'_>, path: &Path) -> Result<Node> {
+    Ok(match harvest::look(store, path)? {
+        Found::Unfit(why) => Node::Unusable(why),
+        Found::Absent | Found::File(_) => look(store, path)?,
     })
 }
 

@@ -65,6 +65,8 @@ pub struct Observation {
     pub in_place: bool,
     /// For an entry whose store has nothing yet: where its first content can come from.
     pub seed: Option<Seed>,
+    /// Whether the store had its first content once, and has nothing now.
+    pub deleted: bool,
     /// Owner and group of the declaration, resolved in the target: `Err` names what is unknown.
     pub owner: Result<(Option<u32>, Option<u32>), String>,
     /// Parents missing in the store, outermost first.
@@ -144,6 +146,10 @@ pub enum Step {
     Link,
     /// Copy the store's content into the root.
     Copy,
+    /// Copy the store's file into the root, with all its metadata.
+    CopyIn,
+    /// Remove the base's file from the root, because it was deleted on an earlier one.
+    Unlink,
     /// Make a new machine id in the store.
     NewMachineId,
 }
@@ -196,6 +202,14 @@ fn plan_entry(entry: &Entry, seen: &Observation, policy: Policy) -> Verdict {
     };
     if policy == Policy::AsItWas {
         return as_it_was(entry, seen, source);
+    }
+    if entry.method == Method::Sync && *source == Node::Absent {
+        match &seen.target {
+            _ if seen.in_place => return Verdict::Do(Vec::new(), None),
+            Node::File(_) if seen.deleted => return Verdict::Do(vec![Step::Unlink], None),
+            _ if seen.deleted => return Verdict::Wait(None),
+            _ => {}
+        }
     }
     let mut steps = Vec::new();
     let mut notice = seen.owner.as_ref().err().map(|who| Problem {
@@ -338,7 +352,7 @@ fn put_in_place(
         (Method::Bind, target) if target.is(entry.kind) => {}
         // Removing a directory is left to rmdir(2), which takes an empty one only.
         (Method::Symlink, Node::Absent | Node::File(_) | Node::Link(_) | Node::Directory(_))
-        | (Method::Copy, Node::Absent | Node::File(_)) => {}
+        | (Method::Copy | Method::Sync, Node::Absent | Node::File(_)) => {}
         (_, target) => {
             let why = format!("the root has {} there", describe(target));
             return Err(refuse(entry, &why, "declare the path that it really has"));
@@ -348,6 +362,7 @@ fn put_in_place(
         Method::Bind => Step::Bind(entry.options.clone()),
         Method::Symlink => Step::Link,
         Method::Copy => Step::Copy,
+        Method::Sync => Step::CopyIn,
     });
     Ok(())
 }
@@ -423,7 +438,7 @@ impl Step {
         match self {
             Self::MakeParent(tree, ..) | Self::Make(tree, ..) => *tree == Tree::Store,
             Self::Import(_) | Self::SetAttributes(_) | Self::NewMachineId => true,
-            Self::Bind(_) | Self::Link | Self::Copy => false,
+            Self::Bind(_) | Self::Link | Self::Copy | Self::CopyIn | Self::Unlink => false,
         }
     }
 
@@ -452,7 +467,8 @@ impl Step {
                 format!("bind {store}:{path} on {path} with {}", options.join(","))
             }
             Self::Link => format!("link {path} to {store}:{path}"),
-            Self::Copy => format!("copy {store}:{path} to {path}"),
+            Self::Copy | Self::CopyIn => format!("copy {store}:{path} to {path}"),
+            Self::Unlink => format!("remove {path}, which was deleted in an earlier boot"),
             Self::NewMachineId => format!("make a new machine id in {store}:{path}"),
         }
     }

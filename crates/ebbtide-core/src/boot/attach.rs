@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::file;
 use ebbtide_sys::mount;
 use ebbtide_sys::mountinfo;
 
@@ -11,9 +12,10 @@ use super::reset::Stores;
 use super::{Boot, STORES, open_directory, report};
 use crate::attach::{self as entries, Places, Policy};
 use crate::backend::btrfs;
-use crate::compiled::Compiled;
+use crate::compiled::{Compiled, Method};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::harvest::{self, Manifest};
 use crate::record::{Attached, Outcome, Record, Switch};
 use crate::store;
 
@@ -78,7 +80,8 @@ fn attach_in(
         Outcome::Kept(_) | Outcome::Refused => None,
     };
     let stores = mount_stores(boot, &loaded.compiled)?;
-    let mut places = places(&sysroot, stores, boot, old_root)?;
+    let in_use = policy == Policy::AsItWas;
+    let mut places = places(&sysroot, stores, boot, old_root, in_use)?;
     // While mounting, stores are told by where they are now; links name where they will be.
     let now = boot.run.join(STORES).canonicalize().context(|| "cannot find the stores")?;
     let later = boot.run_later.join(STORES);
@@ -103,6 +106,13 @@ fn attach_in(
             report(record, log, Problem::new(Level::Error, message));
         }
     }
+    if policy == Policy::Full
+        && let Some(root) = &record.root
+        && let Err(failure) =
+            write_manifest(container, root.uuid, &loaded.compiled, &places, &verified)
+    {
+        report(record, log, Problem::from_failure(Level::Error, &failure));
+    }
     let paths = |indices: &[usize]| -> Vec<PathBuf> {
         let entries = indices.iter().filter_map(|index| declared.get(*index));
         entries.map(|entry| entry.path.clone()).collect()
@@ -123,6 +133,32 @@ fn attach_in(
     );
     record.attached = Some(attached);
     Ok(())
+}
+
+/// Notes what was copied in, once that is durable: the harvest of this root goes by it.
+fn write_manifest(
+    container: &Container,
+    root: uuid::Uuid,
+    compiled: &Compiled,
+    places: &Places,
+    verified: &Verified,
+) -> Result<()> {
+    let mut items = Vec::new();
+    for (index, entry) in compiled.entries.iter().enumerate() {
+        if entry.method == Method::Sync
+            && !verified.missing.contains(&index)
+            && let Some(store) = compiled.stores.get(&entry.store)
+        {
+            items.push(harvest::item(entry, store.uuid, places.root.as_fd())?);
+        }
+    }
+    if items.is_empty() {
+        return Ok(());
+    }
+    file::sync_filesystem(places.root.as_fd()).context(|| "cannot sync the root")?;
+    Manifest { version: harvest::VERSION, root, items }
+        .write(container)
+        .context(|| "cannot write the manifest of this root")
 }
 
 /// The newest past root that a system ran on: as a rule the one that was just put away. After a
@@ -203,11 +239,13 @@ fn places(
     stores: Stores,
     boot: &Boot,
     old_root: Option<OwnedFd>,
+    in_use: bool,
 ) -> Result<Places> {
     let root = open_directory(sysroot)?;
     let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
     let stores_path = boot.run_later.join(STORES);
-    Ok(Places { root, root_path: sysroot.to_owned(), stores, stores_path, old_root, accounts })
+    let root_path = sysroot.to_owned();
+    Ok(Places { root, root_path, stores, stores_path, old_root, accounts, in_use })
 }
 
 fn observe(
@@ -269,7 +307,8 @@ pub fn observe_running(
     let root = open_directory(sysroot)?;
     let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
     let root_path = sysroot.to_owned();
-    let places = Places { root, root_path, stores, stores_path, old_root: None, accounts };
+    let old_root = None;
+    let places = Places { root, root_path, stores, stores_path, old_root, accounts, in_use: true };
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let observed = entries::observe(&compiled.entries, &places, &mounts)?;
     let plan = entries::plan(&compiled.entries, &observed, Policy::Full);

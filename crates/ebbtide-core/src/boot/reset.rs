@@ -11,6 +11,7 @@ use crate::backend::btrfs;
 use crate::compiled::{Compiled, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::harvest::{self, Manifest};
 use crate::record::{BaseIdentity, BootNumber, Ending, Outcome, Record, Switch};
 use crate::store;
 
@@ -51,11 +52,23 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
             Switch::Keep => "keep",
         };
         log(Level::Notice, &format!("ebbtide={word}: the last root runs on"));
+        if switch == Switch::Keep
+            && let Err(failure) = boot
+                .load(container)
+                .and_then(|loaded| harvest_root(container, &loaded.compiled, record, log))
+        {
+            report(record, log, Problem::from_failure(Level::Error, &failure));
+        }
         keep(container, record, log);
         return;
     }
-    let made = checked(boot, container, record, log)
-        .and_then(|(observed, base)| make(container, &observed, base, record, log));
+    let made = checked(boot, container, record, log).and_then(|checked| {
+        // A root that nobody wrote to has nothing to take back.
+        if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
+            harvest_root(container, &checked.compiled, record, log)?;
+        }
+        make(container, &checked.observed, checked.base, record, log)
+    });
     match made {
         Ok(()) => {
             let put_away = match record.put_away {
@@ -107,13 +120,20 @@ fn note_how_the_last_boot_ended(container: &Container) -> Result<()> {
     container.remove_clean_mark()
 }
 
+/// What a reset goes by.
+struct Checked {
+    compiled: Compiled,
+    observed: btrfs::Observation,
+    base: BaseIdentity,
+}
+
 /// Everything that must be so before a root is reset.
 fn checked(
     boot: &Boot,
     container: &Container,
     record: &mut Record,
     log: &mut Log<'_>,
-) -> Result<(btrfs::Observation, BaseIdentity)> {
+) -> Result<Checked> {
     if boot.names_another_volume() {
         return Err(Failure::new(format!(
             "root= on the kernel command line names another volume than {}",
@@ -130,7 +150,7 @@ fn checked(
     root_is_not_mounted(container)?;
     let (observed, base) = btrfs::observe(container)?;
     base_fits_the_kernel(container, &base)?;
-    Ok((observed, base))
+    Ok(Checked { compiled: loaded.compiled, observed, base })
 }
 
 /// A store that is missing, or another than the recorded one, means that kept data is missing: its
@@ -200,6 +220,48 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
         base.number
     ))
     .hint("boot the kernel that the base was made with"))
+}
+
+/// Takes `sync` entries back from the last root, as its manifest says. An error means that not all
+/// of it is in its store: that root must not be put away then.
+fn harvest_root(
+    container: &Container,
+    compiled: &Compiled,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<()> {
+    let root = container.open_directory(Path::new(name::ROOT))?;
+    let uuid = btrfs::identity(root.as_fd())?.uuid;
+    let Some(manifest) = Manifest::read(container, uuid)? else { return Ok(()) };
+    let mut stores = harvest::Stores::new();
+    for wanted in compiled.stores.values() {
+        if manifest.items.iter().any(|item| item.store_uuid == wanted.uuid) {
+            let opened = store::open(
+                &wanted.device,
+                wanted.subvolume.as_deref(),
+                wanted.class,
+                wanted.uuid,
+            )?;
+            stores.insert(wanted.uuid, opened);
+        }
+    }
+    let last = btrfs::last_boot_on(container, uuid)?;
+    let record_of_last = match last {
+        Some(last) => container.record(last)?,
+        None => None,
+    };
+    let clean = record_of_last.is_some_and(|record| record.ended == Some(Ending::Clean));
+    let boot = last.unwrap_or(BootNumber(0));
+    let harvested = harvest::harvest(&manifest, root.as_fd(), &stores, clean, boot, log)
+        .context(|| "cannot take kept files back from the last root")?;
+    for problem in harvested.problems {
+        report(record, log, problem);
+    }
+    if harvested.updated + harvested.deleted > 0 {
+        let (updated, deleted) = (harvested.updated, harvested.deleted);
+        log(Level::Info, &format!("{updated} kept files taken back, {deleted} deleted"));
+    }
+    Ok(())
 }
 
 fn make(

@@ -96,11 +96,22 @@ fn method(entry: &Entry) -> Method {
         None if is_machine_id(entry) => Method::Copy,
         None | Some(Attachment::Bind) => Method::Bind,
         Some(Attachment::Symlink) => Method::Symlink,
+        Some(Attachment::Sync) => Method::Sync,
     }
 }
 
 fn name(path: &Path) -> String {
     quote(&path.to_string_lossy())
+}
+
+/// A directory can't be replaced by rename, so nothing is gained by copying one.
+fn sync(entry: &Entry, problems: &mut Vec<Problem>) {
+    if entry.kind == Kind::Directory {
+        let place = entry.method.as_ref().map_or(&entry.path.place, |method| &method.place);
+        let message = format!("{} cannot be kept by `sync`", name(&entry.path.value));
+        let hint = "`sync` is for single files; a directory is kept by `bind`";
+        problems.push(error(message, place.mark("")).hint(hint));
+    }
 }
 
 fn by_itself(entry: &Entry, problems: &mut Vec<Problem>) {
@@ -120,6 +131,9 @@ fn by_itself(entry: &Entry, problems: &mut Vec<Problem>) {
         let message = format!("{} is taken as it is written", name(path));
         problems.push(warning(message, mark()).hint("there are no patterns in paths"));
     }
+    if method(entry) == Method::Sync {
+        sync(entry, problems);
+    }
     if is_machine_id(entry) {
         machine_id(entry, problems);
     }
@@ -129,9 +143,14 @@ fn by_itself(entry: &Entry, problems: &mut Vec<Problem>) {
         let message = "`/etc/ebbtide` is always kept, as a directory, by `bind`".to_owned();
         problems.push(error(message, mark()).hint("remove the entry: it is built in"));
     }
-    if let (Some(option), Method::Symlink) = (entry.options.first(), method(entry)) {
-        let message = "mount options need a mount, and a symbolic link is none".to_owned();
-        let other = entry.method.as_ref().map(|method| method.place.mark("linked, not mounted"));
+    let unmounted = match method(entry) {
+        Method::Symlink => Some(("a symbolic link is none", "linked, not mounted")),
+        Method::Sync => Some(("a copy is none", "copied, not mounted")),
+        Method::Bind | Method::Copy => None,
+    };
+    if let (Some(option), Some((what, label))) = (entry.options.first(), unmounted) {
+        let message = format!("mount options need a mount, and {what}");
+        let other = entry.method.as_ref().map(|method| method.place.mark(label));
         problems.push(Problem { other, ..error(message, option.place.mark("")) });
     }
     for (index, option) in entry.options.iter().enumerate() {
@@ -204,6 +223,17 @@ fn shadow(entry: &Entry, outer: &Entry) -> Option<Problem> {
         let other = other("kept as a link here");
         let hint = format!("keep {outer_path} with `method = \"bind\"`, or only this one");
         return Some(Problem { other, ..error(message, mark()) }.hint(&hint));
+    }
+    if method(entry) == Method::Sync {
+        // Taken back from a root without its mounts, it would always be found missing.
+        let message = format!("{path} is copied into what {outer_path} keeps");
+        let other = other("it is mounted there, and never part of the root");
+        let hint = if same_store {
+            "remove this entry: the directory keeps it, and lets programs replace it"
+        } else {
+            "keep one of the two"
+        };
+        return Some(Problem { other, ..error(message, mark()) }.hint(hint));
     }
     if method(entry) == Method::Symlink {
         let message = format!("{path} is a link inside what {outer_path} keeps");

@@ -202,4 +202,7 @@ pub(super) enum Attachment {
     Bind,
     /// A symbolic link into the store.
     Symlink,
+    /// Copied in at boot and taken back into the store when the root ends: for files that programs
+    /// replace by renaming.
+    Sync,
 }

@@ -27,8 +27,8 @@ const CLASSES: [(&str, Class); 4] = [
     ("secret", Class::Secret),
     ("log", Class::Log),
 ];
-const METHODS: [(&str, Attachment); 2] =
-    [("bind", Attachment::Bind), ("symlink", Attachment::Symlink)];
+const METHODS: [(&str, Attachment); 3] =
+    [("bind", Attachment::Bind), ("symlink", Attachment::Symlink), ("sync", Attachment::Sync)];
 const MOUNT_OPTIONS: [(&str, MountOption); 5] = [
     ("ro", MountOption::Ro),
     ("nosuid", MountOption::Nosuid),
@@ -272,7 +272,7 @@ impl Reader<'_> {
         });
         let method = table.get("method").and_then(|value| {
             self.choice(value, "method", &METHODS, |text| match text {
-                "auto" | "sync" | "copy" => Some("only `bind` and `symlink` can be declared"),
+                "auto" | "copy" => Some("only `bind`, `symlink` and `sync` can be declared"),
                 _ => None,
             })
         });

@@ -233,6 +233,7 @@ impl Work<'_> {
             stores,
             stores_path: Path::new(RUN).join(STORES),
             old_root: None,
+            in_use: false,
         };
         let entries = &self.request.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;

@@ -3,6 +3,7 @@
 mod apply;
 mod boots;
 mod check;
+mod flush;
 mod init;
 mod internal;
 mod locator;
@@ -23,6 +24,7 @@ pub enum Command {
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
+    Flush(flush::Args),
     Schema(schema::Args),
     #[command(hide = true)]
     Locator(locator::Args),
@@ -39,6 +41,7 @@ impl Command {
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
+            Self::Flush(args) => flush::run(args, context),
             Self::Locator(args) => locator::run(args, context),
             Self::Internal(args) => internal::run(args, context),
             Self::Schema(args) => schema::run(args, context),

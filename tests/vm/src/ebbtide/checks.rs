@@ -111,6 +111,8 @@ pub fn kept(vm: &mut Vm) -> Result<()> {
         ("cat /srv/new*", "odd"),
         ("cat /etc/made-later.conf", "later"),
         ("cat /etc/motd", "welcome back"),
+        ("grep 127.0.1.1 /etc/hosts", "127.0.1.1 kept-by-sync"),
+        ("ls /etc/issue 2>/dev/null || echo deleted", "deleted"),
         ("readlink /etc/motd", "/run/ebbtide/stores/state/etc/motd"),
         ("findmnt -no OPTIONS /srv | tr , '\\n' | grep -x noexec", "noexec"),
         ("findmnt -no OPTIONS /home | tr , '\\n' | grep -x nosuid", "nosuid"),

@@ -18,6 +18,9 @@ echo later >/etc/made-later.conf
 echo 'welcome back' >/etc/motd
 logger --id=1 'the first boot was here' || echo 'the first boot was here' | systemd-cat
 
+sed -i 's/^127.0.1.1.*/127.0.1.1 kept-by-sync/' /etc/hosts
+rm /etc/issue
+
 # --- strays ---
 echo x >/stray
 mkdir -p /opt/evil && cp /bin/sh /opt/evil/sh && chmod 4755 /opt/evil/sh

@@ -6,5 +6,5 @@ mod observe;
 mod plan;
 
 pub use apply::apply;
-pub use observe::{identity, observe};
+pub use observe::{identity, last_boot_on, observe};
 pub use plan::{Leftover, Observation, Plan, Root, Step, plan};

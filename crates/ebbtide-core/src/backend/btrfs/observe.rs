@@ -63,9 +63,18 @@ fn base(container: &Container) -> Result<BaseIdentity> {
     Ok(BaseIdentity { number, uuid: info.uuid })
 }
 
+/// Which boot ran last on a subvolume.
+pub fn last_boot_on(container: &Container, root: Uuid) -> Result<Option<BootNumber>> {
+    Ok(find_last_boot_on(container, &container.numbers(name::BOOTS)?, root))
+}
+
 /// Which boot ran last on a subvolume: found among the newest records, as a rule the newest one.
 /// Records that can't be read are passed over: they only cost a past root its number.
-fn last_boot_on(container: &Container, boots: &[BootNumber], root: Uuid) -> Option<BootNumber> {
+fn find_last_boot_on(
+    container: &Container,
+    boots: &[BootNumber],
+    root: Uuid,
+) -> Option<BootNumber> {
     boots.iter().rev().copied().find(|number| {
         let record = container.record(*number).ok().flatten();
         record.and_then(|record| record.root).is_some_and(|found| found.uuid == root)
@@ -92,5 +101,5 @@ fn look(
     let info = btrfs::subvolume_info(directory.as_fd()).context(what)?;
     // A snapshot's generation is that of its making until something is written to it.
     let pristine = info.parent_uuid == Some(base.uuid) && info.generation == info.otransid;
-    Ok(Some(Root { pristine, boot: last_boot_on(container, boots, info.uuid) }))
+    Ok(Some(Root { pristine, boot: find_last_boot_on(container, boots, info.uuid) }))
 }

@@ -1,0 +1,100 @@
+//! Flush: harvesting a running root on demand, before a backup or at shutdown.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crate::boot::{Boot, STORES};
+use crate::container::{self, Container};
+use crate::failure::{Context, Failure, Log, Result};
+use crate::harvest::{self, Action, Harvested, Manifest};
+use crate::record::{Record, RootIdentity};
+use crate::store;
+
+/// The root that runs, its manifest, and the stores that it goes back to.
+#[derive(Debug)]
+pub struct Flush {
+    container: Container,
+    record: Record,
+    root: OwnedFd,
+    stores: harvest::Stores,
+    manifest: Manifest,
+}
+
+impl Flush {
+    /// Opens everything; changes nothing.
+    pub fn open(boot: &Boot, sysroot: &Path) -> Result<Self> {
+        let record = boot
+            .read_record()
+            .ok_or_else(|| Failure::new("this boot has no record: nothing was copied in"))?;
+        let root = open(sysroot)?;
+        let identity = crate::backend::btrfs::identity(root.as_fd())?;
+        if record.root.as_ref() != Some(&identity) {
+            return Err(Failure::new(format!(
+                "{} is not the root of this boot",
+                sysroot.display()
+            )));
+        }
+        let top = container::open_volume(&boot.locator.device)?;
+        let container = Container::open(top, &boot.locator.container)?;
+        let RootIdentity { uuid, .. } = identity;
+        let empty = || Manifest { version: harvest::VERSION, root: uuid, items: Vec::new() };
+        let manifest = Manifest::read(&container, uuid)?.unwrap_or_else(empty);
+        let mut stores = harvest::Stores::new();
+        let directory = boot.run.join(STORES);
+        for item in &manifest.items {
+            if stores.contains_key(&item.store_uuid) {
+                continue;
+            }
+            let opened = open(&directory.join(&item.store.0))?;
+            if store::identity(opened.as_fd())? == Some(item.store_uuid) {
+                stores.insert(item.store_uuid, opened);
+            }
+        }
+        Ok(Self { container, record, root, stores, manifest })
+    }
+
+    /// Says what flushing will do, a line for each file that is not as it was.
+    pub fn preview(&self) -> Result<Vec<String>> {
+        let observed = harvest::observe(&self.manifest.items, self.root.as_fd(), &self.stores)?;
+        let plan = harvest::plan(&self.manifest.items, &observed, true);
+        let lines = self.manifest.items.iter().zip(plan).filter_map(|(item, action)| {
+            let path = item.path.display();
+            let store = &item.store;
+            match action {
+                Action::Nothing => None,
+                Action::Update => Some(format!("take {path} back into store {store}")),
+                Action::Delete => Some(format!("move {path} to the trash of store {store}")),
+                Action::Doubt(why) | Action::Refuse(why) => {
+                    Some(format!("leave {path} as store {store} has it: {why}"))
+                }
+            }
+        });
+        Ok(lines.collect())
+    }
+
+    /// Harvests, and then notes in the manifest what is in the stores now.
+    pub fn apply(mut self, log: &mut Log<'_>) -> Result<Harvested> {
+        let root = self.root.as_fd();
+        let boot = self.record.number;
+        let harvested = harvest::harvest(&self.manifest, root, &self.stores, true, boot, log)?;
+        if harvested.updated + harvested.deleted > 0 {
+            for item in &mut self.manifest.items {
+                let path = item.path.strip_prefix("/").unwrap_or(&item.path);
+                let Some(store) = self.stores.get(&item.store_uuid) else { continue };
+                item.content = harvest::content_of(store.as_fd(), path)?;
+                // What was written since then is looked at in full the next time.
+                let witness = harvest::witness_of(root, path)?;
+                let same = harvest::content_of(root, path).is_ok_and(|now| now == item.content);
+                item.witness = witness.filter(|_| same);
+            }
+            self.manifest.write(&self.container).context(|| "cannot write the manifest")?;
+        }
+        Ok(harvested)
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    std::fs::File::open(path)
+        .map(OwnedFd::from)
+        .context(|| format!("cannot open {}", path.display()))
+}

@@ -1,0 +1,213 @@
+//! Doing what was planned: each file changes in one atomic step, and what it replaces is kept.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use ebbtide_sys::metadata::{self, FileKind};
+use ebbtide_sys::tree::{self, CopyOptions};
+use ebbtide_sys::{file, resolve};
+
+use super::manifest::Item;
+use super::observe::Stores;
+use super::plan::{Action, Plan};
+use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::record::BootNumber;
+use crate::store;
+
+/// What a harvest did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Harvested {
+    /// How many files went into their store.
+    pub updated: usize,
+    /// How many left it for its trash.
+    pub deleted: usize,
+    /// What was not harvested, and why.
+    pub problems: Vec<Problem>,
+}
+
+/// Applies a plan. An error means that not all of it is done; nothing is lost, and applying a new
+/// plan goes on from there.
+pub fn apply(
+    plan: &Plan,
+    items: &[Item],
+    root: BorrowedFd<'_>,
+    stores: &Stores,
+    boot: BootNumber,
+    log: &mut Log<'_>,
+) -> Result<Harvested> {
+    let mut harvested = Harvested::default();
+    for (index, (item, action)) in items.iter().zip(plan).enumerate() {
+        let path = item.path.display();
+        let work = || -> Result<Work<'_>> {
+            let store = stores
+                .get(&item.store_uuid)
+                .ok_or_else(|| Failure::new(format!("store {} is not open", item.store)))?;
+            let scratch = OsString::from(format!("harvest-{boot}-{index}"));
+            Ok(Work { item, root, store: store.as_fd(), boot, scratch })
+        };
+        let doubt = |what: &str, why: &str| Problem {
+            level: Level::Warning,
+            message: format!("{path} is not taken back into store {}: {why}", item.store),
+            hint: Some(what.to_owned()),
+        };
+        match action {
+            Action::Nothing => {}
+            Action::Update => {
+                log(Level::Debug, &format!("take {path} back into store {}", item.store));
+                work()?.update().context(|| format!("cannot harvest {path}"))?;
+                harvested.updated += 1;
+            }
+            Action::Delete => {
+                log(Level::Debug, &format!("move {path} to the trash of store {}", item.store));
+                work()?.delete().context(|| format!("cannot harvest the deletion of {path}"))?;
+                harvested.deleted += 1;
+            }
+            Action::Doubt(why) => {
+                let kept = work()?.keep_candidate().context(|| format!("cannot keep {path}"))?;
+                let what = if kept {
+                    "the store's copy stays; the other one is in the store's .ebbtide/trash"
+                } else {
+                    "the store's copy stays"
+                };
+                harvested.problems.push(doubt(what, why));
+            }
+            Action::Refuse(why) => harvested.problems.push(doubt("the store's copy stays", why)),
+        }
+    }
+    Ok(harvested)
+}
+
+struct Work<'a> {
+    item: &'a Item,
+    root: BorrowedFd<'a>,
+    store: BorrowedFd<'a>,
+    boot: BootNumber,
+    scratch: OsString,
+}
+
+impl Work<'_> {
+    fn relative(&self) -> &Path {
+        self.item.path.strip_prefix("/").unwrap_or(&self.item.path)
+    }
+
+    /// Copies the root's file beside its place, makes it durable, and exchanges the two.
+    fn update(&self) -> Result<()> {
+        let incoming = self.copy()?;
+        self.make_parents()?;
+        let (parent, name) = self.place()?;
+        let exists = metadata::metadata_beneath(parent.as_fd(), Path::new(&name))
+            .context(|| "look at the store's copy")?
+            .is_some();
+        if exists {
+            file::exchange(incoming.as_fd(), &self.scratch, parent.as_fd(), &name)
+                .context(|| "exchange it with the store's copy")?;
+            durable(self.store)?;
+            self.trash(incoming.as_fd(), &self.scratch)?;
+        } else {
+            file::rename_noreplace(incoming.as_fd(), &self.scratch, parent.as_fd(), &name)
+                .context(|| "put it into the store")?;
+        }
+        durable(self.store)
+    }
+
+    fn delete(&self) -> Result<()> {
+        let (parent, name) = self.place()?;
+        self.trash(parent.as_fd(), &name)?;
+        durable(self.store)
+    }
+
+    /// Puts the root's file into the trash, if it has any content.
+    fn keep_candidate(&self) -> Result<bool> {
+        let found = metadata::metadata_beneath(self.root, self.relative());
+        let has_content =
+            matches!(found, Ok(Some(found)) if found.kind == FileKind::Regular && found.size > 0);
+        if has_content {
+            let incoming = self.copy()?;
+            self.trash(incoming.as_fd(), &self.scratch)?;
+            durable(self.store)?;
+        }
+        Ok(has_content)
+    }
+
+    /// Copies the root's file into the store's own directory, durably.
+    fn copy(&self) -> Result<OwnedFd> {
+        let incoming = store::own_subdirectory(self.store, "incoming")?;
+        match file::remove_tree(incoming.as_fd(), &self.scratch) {
+            Err(error) if !error.is_not_found() => {
+                return Err(error).context(|| "remove what an earlier attempt left");
+            }
+            _ => {}
+        }
+        let options = CopyOptions { keep_hard_links: false, ..CopyOptions::default() };
+        tree::copy_tree(self.root, self.relative(), incoming.as_fd(), &self.scratch, options)
+            .context(|| "copy it")?;
+        durable(self.store)?;
+        Ok(incoming)
+    }
+
+    /// Moves something into the trash, under its path and the number of the boot that ended it.
+    fn trash(&self, from: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let trash = store::own_subdirectory(self.store, "trash")?;
+        let mut directory = make_directory(trash.as_fd(), OsStr::new(&self.boot.to_string()))?;
+        let place = self.relative();
+        for part in place.parent().into_iter().flat_map(Path::components) {
+            directory = make_directory(directory.as_fd(), part.as_os_str())?;
+        }
+        let base = place.file_name().unwrap_or_default();
+        for attempt in 0..1000_u32 {
+            let mut target = base.to_owned();
+            if attempt > 0 {
+                target.push(format!(".{attempt}"));
+            }
+            match file::rename_noreplace(from, name, directory.as_fd(), &target) {
+                Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
+                other => return other.context(|| "move it to the trash"),
+            }
+        }
+        Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))
+    }
+
+    /// Makes the store's directories above the file as the root has them.
+    fn make_parents(&self) -> Result<()> {
+        let parents: Vec<_> = self.relative().ancestors().skip(1).collect();
+        for parent in parents.into_iter().rev().filter(|parent| !parent.as_os_str().is_empty()) {
+            let what = || format!("make {} in the store", parent.display());
+            if metadata::metadata_beneath(self.store, parent).context(what)?.is_some() {
+                continue;
+            }
+            let found = metadata::metadata_beneath(self.root, parent)
+                .context(what)?
+                .ok_or_else(|| Failure::new(format!("{} is gone", parent.display())))?;
+            let (above, name) = split(self.store, parent)?;
+            let made = file::create_directory(above.as_fd(), &name, 0o700).context(what)?;
+            metadata::set_owner(made.as_fd(), found.uid, found.gid).context(what)?;
+            metadata::set_mode(made.as_fd(), found.mode).context(what)?;
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> Result<(OwnedFd, OsString)> {
+        split(self.store, self.relative())
+    }
+}
+
+fn split(tree: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, OsString)> {
+    let (parent, name) = resolve::split_parent(path)
+        .ok_or_else(|| Failure::new(format!("{} has no name", path.display())))?;
+    let parent = resolve::open_directory(tree, parent).context(|| "open the parent")?;
+    Ok((parent, name.to_owned()))
+}
+
+fn make_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    match file::create_directory(parent, name, 0o700) {
+        Err(error) if error.errno() == rustix::io::Errno::EXIST => {
+            resolve::open_directory(parent, Path::new(name)).context(|| "open the trash")
+        }
+        other => other.context(|| "make a directory of the trash"),
+    }
+}
+
+fn durable(store: BorrowedFd<'_>) -> Result<()> {
+    file::sync_filesystem(store).context(|| "sync the store")
+}

@@ -1,0 +1,181 @@
+//! The method `sync` over whole boots: copied in, harvested back, and nothing lost in between.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code)]
+mod machine;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use ebbtide_core::failure::Level;
+use ebbtide_core::flush::Flush;
+use ebbtide_core::record::Outcome;
+use machine::{Booted, Machine, is_root, read, run, write};
+
+const KEEP: &str = "[keep]\ndirectories = [\"/home\"]\nfiles = [\n\
+    { path = \"/etc/app.conf\", method = \"sync\" },\n\
+    { path = \"/etc/new.conf\", method = \"sync\" },\n\
+    { path = \"/etc/passwd\", method = \"sync\" },\n\
+    { path = \"/etc/group\", method = \"sync\" },\n]\n";
+
+fn machine() -> Machine {
+    let machine = Machine::new();
+    let source = machine.source();
+    write(&source, "etc/app.conf", "one\n");
+    fs::set_permissions(source.join("etc/app.conf"), fs::Permissions::from_mode(0o640)).unwrap();
+    machine.set_up(KEEP);
+    machine
+}
+
+/// Replaces a file as careful programs do.
+fn replace(root: &Path, path: &str, content: &str) {
+    let target = root.join(path);
+    let beside = target.with_extension("tmp");
+    fs::write(&beside, content).unwrap();
+    fs::rename(beside, target).unwrap();
+}
+
+fn warnings(booted: &Booted) -> Vec<&str> {
+    let grave = booted.messages.iter().filter(|(level, _)| *level <= Level::Warning);
+    grave.map(|(_, text)| text.as_str()).collect()
+}
+
+#[test]
+fn files_that_are_replaced_by_rename_keep_their_new_content() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    let first = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"));
+        replace(root, "etc/app.conf", "two\n");
+        run("chown", &["1000:4", root.join("etc/app.conf").to_str().unwrap()]);
+        run(
+            "setfattr",
+            &["-n", "user.note", "-v", "x", root.join("etc/app.conf").to_str().unwrap()],
+        );
+        write(root, "etc/new.conf", "fresh\n");
+        write(root, "etc/stray", "x");
+    });
+    assert_eq!(warnings(&first), Vec::<&str>::new());
+    let second = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n"));
+        let found = fs::metadata(root.join("etc/app.conf")).unwrap();
+        assert_eq!((found.uid(), found.gid()), (1000, 4));
+        run("getfattr", &["-n", "user.note", root.join("etc/app.conf").to_str().unwrap()]);
+        assert_eq!(read(root, "etc/new.conf").as_deref(), Some("fresh\n"));
+        assert_eq!(read(root, "etc/stray"), None);
+    });
+    assert_eq!(second.record.outcome, Outcome::Reset);
+    machine.look(|top| {
+        assert_eq!(read(top, "state/.ebbtide/trash/1/etc/app.conf").as_deref(), Some("one\n"));
+    });
+}
+
+#[test]
+fn a_deletion_counts_after_a_clean_end_only() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    machine.live("", |root, _| fs::remove_file(root.join("etc/app.conf")).unwrap());
+    let after_cut = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"), "the store's copy stays");
+        fs::remove_file(root.join("etc/app.conf")).unwrap();
+    });
+    assert!(warnings(&after_cut)[0].contains("gone after an unclean end"));
+    machine.boot("", |root| assert_eq!(read(root, "etc/app.conf"), None, "deleted for good"));
+    machine.look(|top| {
+        assert_eq!(read(top, "state/.ebbtide/trash/2/etc/app.conf").as_deref(), Some("one\n"));
+    });
+}
+
+#[test]
+fn after_a_power_cut_empty_and_torn_sets_are_not_believed() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    let passwd = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n";
+    machine.live("", |root, _| {
+        fs::write(root.join("etc/app.conf"), "").unwrap();
+        replace(root, "etc/passwd", "bob:x:1:1::/:/bin/sh\n");
+        fs::write(root.join("etc/group"), "").unwrap();
+    });
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"));
+        assert_eq!(read(root, "etc/passwd").as_deref(), Some(passwd), "all of the set or none");
+    });
+    assert_eq!(warnings(&booted).len(), 3, "{:?}", booted.messages);
+    machine.look(|top| {
+        let candidate = read(top, "state/.ebbtide/trash/1/etc/passwd");
+        assert_eq!(candidate.as_deref(), Some("bob:x:1:1::/:/bin/sh\n"), "and nothing is lost");
+    });
+}
+
+#[test]
+fn off_and_keep_go_by_the_manifest_of_their_root() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    machine.boot("", |root| replace(root, "etc/app.conf", "two\n"));
+    // A clean end, then a boot that changes nothing, in which a file is written, and a cut.
+    machine.live("ebbtide=off", |root, _| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n"));
+        replace(root, "etc/app.conf", "three\n");
+        fs::remove_file(root.join("etc/passwd")).unwrap();
+    });
+    let kept = machine.boot("ebbtide=keep", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("three\n"));
+        assert!(read(root, "etc/passwd").is_some(), "a deletion before a cut is not believed");
+    });
+    assert!(kept.errors()[0].contains("/etc/passwd"), "{:?}", kept.errors());
+    machine.boot("", |root| assert_eq!(read(root, "etc/app.conf").as_deref(), Some("three\n")));
+}
+
+#[test]
+fn what_can_not_be_synced_is_refused_with_advice() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    machine.boot("", |root| {
+        write(root, "etc/app.conf", "SQLite format 3\0and so on");
+        fs::hard_link(root.join("etc/passwd"), root.join("etc/passwd-")).unwrap();
+        fs::remove_file(root.join("etc/group")).unwrap();
+        std::os::unix::fs::symlink("/etc/shadow", root.join("etc/group")).unwrap();
+    });
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"));
+        assert!(root.join("etc/group").is_file());
+    });
+    let said = warnings(&booted).join("\n");
+    for words in ["it is a database", "more than one name", "not a regular file"] {
+        assert!(said.contains(words), "{words:?} is not in {said}");
+    }
+}
+
+#[test]
+fn flush_harvests_a_running_root_and_only_once() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    machine.live("", |root, boot| {
+        replace(root, "etc/app.conf", "two\n");
+        let flush = Flush::open(boot, root).unwrap_or_else(|it| panic!("{}", it.chain()));
+        assert_eq!(flush.preview().unwrap(), ["take /etc/app.conf back into store state"]);
+        assert_eq!(flush.apply(&mut |_, _| ()).unwrap().updated, 1);
+        let again = Flush::open(boot, root).unwrap();
+        assert_eq!(again.preview().unwrap(), Vec::<String>::new());
+        assert_eq!(again.apply(&mut |_, _| ()).unwrap().updated, 0);
+        assert_eq!(
+            fs::read_to_string(boot.run.join("stores/state/etc/app.conf")).unwrap(),
+            "two\n"
+        );
+        assert!(Machine::status(boot, root).ok, "{:?}", Machine::status(boot, root).problems);
+    });
+    machine.boot("", |root| assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n")));
+}

@@ -1,0 +1,53 @@
+//! `ebbtide flush`: takes copied-in files back into their stores, now.
+
+use clap::Args as ClapArgs;
+use ebbtide_core::failure::Level;
+use ebbtide_core::flush::Flush;
+use ebbtide_sys::escape;
+
+use super::machine;
+use super::status::render_problem;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::status::Status;
+use crate::text::count;
+
+/// Takes files of the method `sync` back into their stores, now
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+They are copied in at boot, and taken back when the machine goes down. Flush before a backup of the
+stores, so that it has them as they are now. What a store had before is in its .ebbtide/trash.
+
+Exit status: 0 done, 1 failed, 3 something was not taken back.")]
+pub struct Args {
+    /// Show what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    machine::require_root()?;
+    let flush = Flush::open(&machine::booted(context)?, &context.sysroot)?;
+    if args.dry_run {
+        let lines = flush.preview()?;
+        let text: String = lines.iter().map(|line| escape(line.as_bytes()) + "\n").collect();
+        context.print(&text)?;
+        return Ok(Status::DONE);
+    }
+    let mut log = |level: Level, message: &str| {
+        if level < Level::Debug {
+            context.tell(message);
+        }
+    };
+    let harvested = flush.apply(&mut log)?;
+    for problem in &harvested.problems {
+        context.print(&(render_problem(problem, context) + "\n"))?;
+    }
+    context.print(&format!(
+        "{} taken back, {} deleted\n",
+        count(harvested.updated, "file"),
+        harvested.deleted
+    ))?;
+    Ok(if harvested.problems.is_empty() { Status::DONE } else { Status::FOUND })
+}
