@@ -3,7 +3,7 @@
 //! Everything in it is reached by descriptor from the volume's top level, without following links;
 //! its small files are JSON, replaced atomically and durably.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -80,15 +80,25 @@ pub struct Pins {
 
 /// Mounts the top level of a btrfs volume, attached nowhere.
 pub fn open_volume(device: &DeviceSpec) -> Result<OwnedFd> {
+    open_volume_with(device, &[])
+}
+
+/// As [`open_volume`], with more mount options, such as `degraded`.
+pub fn open_volume_with(device: &DeviceSpec, flags: &[String]) -> Result<OwnedFd> {
     let path = ebbtide_sys::device::find(&device.0)
         .context(|| format!("cannot find the device {device}"))?;
-    mount::mount_detached(
-        "btrfs",
-        Some(&path),
-        &[("subvolid", Some("5"))],
-        mount::MountAttributes::NOATIME,
-    )
-    .context(|| format!("cannot mount the top level of {device}"))
+    let mut options = vec![("subvolid", Some("5"))];
+    options.extend(flags.iter().map(|flag| mount_option(flag)));
+    mount::mount_detached("btrfs", Some(&path), &options, mount::MountAttributes::NOATIME)
+        .context(|| format!("cannot mount the top level of {device}"))
+}
+
+/// Splits `key=value`.
+pub(crate) fn mount_option(option: &str) -> (&str, Option<&str>) {
+    match option.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (option, None),
+    }
 }
 
 impl Container {
@@ -187,11 +197,13 @@ impl Container {
     }
 
     /// The numbers that name something in `past` or `boots`.
-    pub fn numbers(&self, directory: &str) -> Result<Vec<BootNumber>> {
-        let directory = self.open_directory(Path::new(directory))?;
+    pub fn numbers(&self, path: &str) -> Result<Vec<BootNumber>> {
+        let directory = self.open_directory(Path::new(path))?;
         let names = file::read_directory(directory.as_fd())
             .context(|| "cannot list the container".to_owned())?;
-        let mut numbers: Vec<_> = names.iter().filter_map(|entry| number_of(&entry.name)).collect();
+        let suffix = if path == name::BOOTS { ".json" } else { "" };
+        let mut numbers: Vec<_> =
+            names.iter().filter_map(|entry| number_of(&entry.name, suffix)).collect();
         numbers.sort_unstable();
         numbers.dedup();
         Ok(numbers)
@@ -313,10 +325,11 @@ pub(crate) fn check_version(what: &str, found: u32) -> Result<()> {
     .hint("it was written by another version of Ebbtide; use that one"))
 }
 
-fn number_of(name: &OsString) -> Option<BootNumber> {
-    let text = name.to_str()?;
-    let text = text.strip_suffix(".json").unwrap_or(text);
-    let number = text.parse().ok()?;
-    // Only the one canonical spelling: no sign, no leading zero.
-    (number > 0 && format!("{number}") == text).then_some(BootNumber(number))
+/// The number that a name is, in its one canonical spelling: no sign, no leading zero. One that no
+/// machine reaches by booting is none of ours.
+fn number_of(name: &OsStr, suffix: &str) -> Option<BootNumber> {
+    let text = name.to_str()?.strip_suffix(suffix)?;
+    let number: u64 = text.parse().ok()?;
+    let plausible = 0 < number && number < 1 << 53;
+    (plausible && number.to_string() == text).then_some(BootNumber(number))
 }

@@ -10,17 +10,19 @@ use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{btrfs, resolve};
 use uuid::Uuid;
 
-use crate::attach::{self, Places, Policy};
+use crate::attach::{self, OldRoot, Places, Policy};
 use crate::backend::btrfs as btrfs_backend;
-use crate::boot::{RUN, STORES};
+use crate::boot::{LOCATOR, RUN, STORES};
 use crate::compiled::{Compiled, ContainerRef, DeclarationHash, StoreName};
 use crate::container::{self, Container, name};
 use crate::declaration::{Declaration, RootDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
+use crate::locator::Locator;
+use crate::record::BootNumber;
 use crate::store;
 
 /// What publishing will do, and what that means.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Preview {
     /// Stores that are made or marked first.
     pub new_stores: Vec<StoreName>,
@@ -30,6 +32,8 @@ pub struct Preview {
     pub added: Vec<PathBuf>,
     /// Paths that are not kept any more. Their data stays in the store.
     pub removed: Vec<PathBuf>,
+    /// Stores that are declared in another place than before. What they keep stays where it was.
+    pub moved_stores: Vec<StoreName>,
     /// Whether what finds the container changed, so that the initramfs has to be built again.
     pub rebuild_initramfs: bool,
     /// How the next boot will make its root, step by step, if nothing speaks against it.
@@ -49,6 +53,10 @@ pub struct Publication<'a> {
     /// Stores that are there, and their markers.
     stores: BTreeMap<StoreName, (OwnedFd, Option<Uuid>)>,
     previous: Option<Compiled>,
+    /// The UUIDs that stores in the same place had so far.
+    recorded: BTreeMap<StoreName, Uuid>,
+    /// What the initramfs of this boot carried, where this is a boot of that container.
+    booted_with: Option<Locator>,
 }
 
 impl<'a> Publication<'a> {
@@ -82,7 +90,9 @@ impl<'a> Publication<'a> {
             }
             _ => None,
         };
-        Ok(Self { declaration, root, container, stores, previous })
+        let booted_with = booted_with().filter(|locator| locator.container.uuid == uuid);
+        let recorded = recorded(declaration, previous.as_ref(), booted_with.as_ref());
+        Ok(Self { declaration, root, container, stores, previous, recorded, booted_with })
     }
 
     /// Says what publishing will do.
@@ -103,14 +113,7 @@ impl<'a> Publication<'a> {
         };
         let before = self.previous.as_ref().map(|it| paths(&it.entries)).unwrap_or_default();
         let after = paths(&self.declaration.entries);
-        let rebuild_initramfs = self.previous.as_ref().is_some_and(|previous| {
-            let state = StoreName(StoreName::STATE.to_owned());
-            let place = |device, subvolume| (device, subvolume);
-            let was = previous.stores.get(&state).map(|it| place(&it.device, &it.subvolume));
-            let is = self.declaration.stores.get(&state).map(|it| place(&it.device, &it.subvolume));
-            (&previous.root.device, &previous.root.options, was)
-                != (&self.root.device, &self.root.options, is)
-        });
+        let moved_stores = self.moved_stores();
         let (reset, _) = btrfs_backend::observe(&self.container)?;
         let reset = btrfs_backend::plan(&reset);
         let (next_boot, problems) = self.next_boot()?;
@@ -119,7 +122,8 @@ impl<'a> Publication<'a> {
             exchanged_stores,
             added: after.difference(&before).cloned().collect(),
             removed: before.difference(&after).cloned().collect(),
-            rebuild_initramfs,
+            moved_stores,
+            rebuild_initramfs: self.rebuild_initramfs(),
             next_reset: reset.steps.iter().map(ToString::to_string).collect(),
             next_boot,
             problems,
@@ -145,8 +149,11 @@ impl<'a> Publication<'a> {
         }
         let mut uuids = BTreeMap::new();
         for (name, (opened, _)) in &stores {
-            let uuid =
-                store::establish(opened.as_fd()).context(|| format!("cannot mark store {name}"))?;
+            // A store that was restored without its marker is the one that it was.
+            let known = self.recorded.get(name).copied();
+            let uuid = known.unwrap_or_else(ebbtide_sys::random::uuid_v4);
+            let uuid = store::establish_as(opened.as_fd(), uuid)
+                .context(|| format!("cannot mark store {name}"))?;
             uuids.insert(name.clone(), uuid);
         }
         let compiled =
@@ -160,12 +167,58 @@ impl<'a> Publication<'a> {
         store::publish(state.as_fd(), &self.container, &compiled)
     }
 
+    /// Stores in another place than the previous declaration has them.
+    fn moved_stores(&self) -> Vec<StoreName> {
+        let previous = self.previous.iter().flat_map(|previous| &previous.stores);
+        let moved = previous.filter(|(name, was)| {
+            self.declaration
+                .stores
+                .get(name)
+                .is_some_and(|is| (&is.device, &is.subvolume) != (&was.device, &was.subvolume))
+        });
+        moved.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the initramfs that this machine booted with would not find what is declared now.
+    fn rebuild_initramfs(&self) -> bool {
+        let Some(booted) = &self.booted_with else { return false };
+        let state = StoreName(StoreName::STATE.to_owned());
+        let is = self.declaration.stores.get(&state);
+        let found = self.stores.get(&state).and_then(|(_, marker)| *marker);
+        let uuid = found.or_else(|| self.recorded.get(&state).copied());
+        booted.device != self.root.device
+            || booted.options != self.root.options
+            || is.is_none_or(|is| {
+                (&is.device, &is.subvolume) != (&booted.state.device, &booted.state.subvolume)
+            })
+            || uuid != Some(booted.state.uuid)
+    }
+
+    /// The root of today, as the next boot will find it put away, and older ones where it matters.
+    fn roots_of_today(&self) -> Vec<OldRoot> {
+        let Ok(tree) = self.container.open_directory(Path::new(name::ROOT)) else {
+            return Vec::new();
+        };
+        let record = btrfs_backend::identity(tree.as_fd())
+            .and_then(|root| btrfs_backend::last_boot_on(&self.container, root.uuid))
+            .ok()
+            .flatten()
+            .and_then(|number| self.container.record(number).ok().flatten());
+        let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
+        let today = OldRoot::new(number, tree, record.and_then(|record| record.attached));
+        let mut roots = vec![today];
+        if roots.iter().any(|root| !root.unfinished.is_empty()) {
+            roots.extend(attach::old_roots(&self.container, number));
+        }
+        roots
+    }
+
     /// The attach plan of the next boot: on a new root from the base, with the root of today as the
     /// old one.
     fn next_boot(&self) -> Result<(Vec<String>, Vec<Problem>)> {
         let base = Path::new(name::BASES).join(self.container.base()?.to_string());
         let root = self.container.open_directory(&base)?;
-        let old_root = self.container.open_directory(Path::new(name::ROOT)).ok();
+        let old_roots = self.roots_of_today();
         let mut stores = BTreeMap::new();
         for store in self.declaration.stores.keys() {
             let opened = match self.stores.get(store) {
@@ -181,8 +234,9 @@ impl<'a> Publication<'a> {
             root_path: PathBuf::from("/"),
             stores,
             stores_path: Path::new(RUN).join(STORES),
-            old_root,
+            old_roots,
             in_use: false,
+            fresh: true,
         };
         let entries = &self.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;
@@ -191,9 +245,41 @@ impl<'a> Publication<'a> {
             .steps
             .iter()
             .filter_map(|(index, step)| entries.get(*index).map(|entry| step.describe(entry)));
-        let problems = plan.problems.iter().map(|(_, problem)| problem.clone()).collect();
+        // What is going to be made for them is no problem of theirs.
+        let made = |index: &usize| {
+            entries.get(*index).is_some_and(|entry| !self.stores.contains_key(&entry.store))
+        };
+        let problems = plan.problems.iter().filter(|(index, _)| !made(index));
+        let problems = problems.map(|(_, problem)| problem.clone()).collect();
         Ok((steps.collect(), problems))
     }
+}
+
+/// What the initramfs of this boot carried.
+fn booted_with() -> Option<Locator> {
+    let text = std::fs::read(Path::new(RUN).join(LOCATOR)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The UUIDs of stores by name, as far as they are declared in the place that they had.
+fn recorded(
+    declaration: &Declaration,
+    previous: Option<&Compiled>,
+    booted: Option<&Locator>,
+) -> BTreeMap<StoreName, Uuid> {
+    let mut uuids = BTreeMap::new();
+    for (name, is) in &declaration.stores {
+        let was = previous.and_then(|previous| previous.stores.get(name));
+        let same = was.filter(|was| (&was.device, &was.subvolume) == (&is.device, &is.subvolume));
+        let state = booted.map(|booted| &booted.state).filter(|state| {
+            name.0 == StoreName::STATE
+                && (&state.device, &state.subvolume) == (&is.device, &is.subvolume)
+        });
+        if let Some(uuid) = same.map(|was| was.uuid).or(state.map(|state| state.uuid)) {
+            uuids.insert(name.clone(), uuid);
+        }
+    }
+    uuids
 }
 
 /// The subvolume of a store on the volume itself that is not there yet.

@@ -4,8 +4,8 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::mount;
 use ebbtide_sys::mountinfo::{self, MountEntry};
-use ebbtide_sys::{kernel, mount};
 use rustix::io::Errno;
 
 use crate::backend::btrfs;
@@ -64,7 +64,9 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
             "/ is not the root of this boot, so its end is not marked as clean",
         ));
     }
+    // sync(2) waits for everything and tells no errors, syncfs(2) tells those of the root.
     rustix::fs::sync();
+    ebbtide_sys::file::sync_filesystem(directory.as_fd()).context(|| "cannot sync the root")?;
     open(boot)?.set_clean_mark(&CleanMark {
         version: VERSION,
         number: record.number,
@@ -73,11 +75,9 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
     })
 }
 
-/// At the start of a boot whose initramfs was not Ebbtide's: removes a mark that is stale now.
+/// At the start of a boot: removes a mark that the initramfs did not, because it was not Ebbtide's or
+/// could not open the container.
 pub fn began(boot: &Boot) -> Result<()> {
-    if boot.read_record().is_some() {
-        return Ok(());
-    }
     open(boot)?.remove_clean_mark()
 }
 
@@ -88,17 +88,16 @@ fn open(boot: &Boot) -> Result<Container> {
 
 /// Whether the filesystem at a path is a root of this container: asked before the package goes.
 pub fn owns(boot: &Boot, path: &Path) -> Result<bool> {
+    let recorded = boot.read_record().and_then(|record| record.root);
     let directory =
         std::fs::File::open(path).context(|| format!("cannot open {}", path.display()))?;
     let Ok(mounted) = btrfs::identity(directory.as_fd()) else { return Ok(false) };
+    if recorded.is_some_and(|root| root.uuid == mounted.uuid) {
+        return Ok(true);
+    }
     let container = open(boot)?;
     let root = container.open_directory(Path::new(container::name::ROOT))?;
-    let same = btrfs::identity(root.as_fd())?.uuid == mounted.uuid;
-    Ok(same
-        || boot.read_record().is_some_and(|record| {
-            record.kernel_boot_id == kernel::boot_id().unwrap_or_default()
-                && record.root.is_some_and(|root| root.uuid == mounted.uuid)
-        }))
+    Ok(btrfs::identity(root.as_fd())?.uuid == mounted.uuid)
 }
 
 #[cfg(test)]

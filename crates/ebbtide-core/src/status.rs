@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::backend::btrfs;
 use crate::boot::{self, Boot};
-use crate::compiled::{Class, Compiled};
+use crate::compiled::{Class, Compiled, DeclarationHash};
 use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
@@ -29,6 +29,8 @@ pub struct Status {
     pub root: Option<RootIdentity>,
     /// The base it was made from.
     pub base: Option<u64>,
+    /// The compiled declaration that this boot used.
+    pub declaration: Option<DeclarationHash>,
     /// Entries that are in place.
     pub in_place: usize,
     /// Entries that have no data anywhere yet.
@@ -59,6 +61,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         outcome: None,
         root: None,
         base: None,
+        declaration: None,
         in_place: 0,
         waiting: 0,
         declared: 0,
@@ -109,6 +112,7 @@ fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> 
     };
     status.boot = Some(record.number);
     status.outcome = Some(record.outcome.clone());
+    status.declaration.clone_from(&record.declaration);
     status.base = record.base.as_ref().map(|base| base.number);
     status.problems.extend(record.problems.iter().filter(|it| it.level <= Level::Notice).cloned());
     let mut proved = true;
@@ -242,7 +246,15 @@ fn look_at_entries(
     sysroot: &Path,
     status: &mut Status,
 ) -> Result<()> {
-    let compiled = compiled(boot, container)?;
+    let (hash, compiled) = declaration(boot, container)?;
+    let is_newer = status.declaration.as_ref().is_some_and(|used| *used != hash);
+    if is_newer {
+        status.problem(
+            Level::Notice,
+            "the declaration was changed since this boot: what is new comes with the next one",
+            "",
+        );
+    }
     let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
     status.declared = compiled.entries.len();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
@@ -254,6 +266,7 @@ fn look_at_entries(
             let known = plan.problems.iter().find(|(other, _)| *other == index);
             let why = match known {
                 Some((_, problem)) => problem.clone(),
+                None if is_newer => continue,
                 None => Problem {
                     level: Level::Error,
                     message: format!("{} is declared and not in place", entry.path.display()),
@@ -271,14 +284,15 @@ fn look_at_entries(
     Ok(())
 }
 
-/// The declaration that the next boot is going to read.
-pub fn compiled(boot: &Boot, container: &Container) -> Result<Compiled> {
+/// The declaration that the next boot is going to read, with its hash.
+pub fn declaration(boot: &Boot, container: &Container) -> Result<(DeclarationHash, Compiled)> {
     let pins = container.pins()?.ok_or_else(|| {
         Failure::new("no declaration was ever compiled").hint("run `ebbtide apply`")
     })?;
     let place = &boot.locator.state;
     let state = store::open(&place.device, place.subvolume.as_deref(), Class::State, place.uuid)?;
-    Ok(store::load(state.as_fd(), &pins)?.1)
+    let (hash, compiled, _) = store::load(state.as_fd(), &pins)?;
+    Ok((hash, compiled))
 }
 
 /// A kernel in `/boot` whose modules the base does not have comes up without its drivers.

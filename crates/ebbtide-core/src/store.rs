@@ -70,6 +70,14 @@ pub fn open_any(spec: &DeviceSpec, subvolume: Option<&Path>, class: Class) -> Re
         .context(|| format!("cannot mount the store on {spec}"))
 }
 
+/// Whether a store has compiled declarations, as the state store of a container has.
+pub fn has_declarations(store: BorrowedFd<'_>) -> bool {
+    let path = Path::new(OWN).join(DECLARATIONS);
+    resolve::open_directory(store, &path)
+        .and_then(|directory| file::read_directory(directory.as_fd()))
+        .is_ok_and(|names| !names.is_empty())
+}
+
 /// The mount attributes of these options.
 pub fn attributes(options: &[MountOption]) -> MountAttributes {
     options.iter().fold(MountAttributes::default(), |all, option| {
@@ -83,8 +91,18 @@ pub fn attributes(options: &[MountOption]) -> MountAttributes {
     })
 }
 
-/// The UUID in a store's marker.
+/// The UUID in a store's marker. A tree whose top others than root can change is no store: they could
+/// exchange everything in it.
 pub fn identity(store: BorrowedFd<'_>) -> Result<Option<Uuid>> {
+    let top = metadata::metadata(store).context(|| "cannot look at the store")?;
+    if top.uid != 0 || top.mode & 0o022 != 0 {
+        return Err(Failure::new(format!(
+            "the store's top directory belongs to user {} with mode {:04o}, so that others than \
+             root can change what it keeps",
+            top.uid, top.mode
+        ))
+        .hint("chown it to root and chmod it to 0755"));
+    }
     let Some(own) = own_directory(store)? else { return Ok(None) };
     let marker: Option<Marker> = container::read(own.as_fd(), Path::new(MARKER))?;
     match marker {
@@ -98,6 +116,11 @@ pub fn identity(store: BorrowedFd<'_>) -> Result<Option<Uuid>> {
 
 /// Makes a tree a store: gives it `.ebbtide` and a marker, unless it has one. Returns its UUID.
 pub fn establish(store: BorrowedFd<'_>) -> Result<Uuid> {
+    establish_as(store, ebbtide_sys::random::uuid_v4())
+}
+
+/// As [`establish`], with the UUID that it had before it lost its marker.
+pub fn establish_as(store: BorrowedFd<'_>, uuid: Uuid) -> Result<Uuid> {
     if let Some(uuid) = identity(store)? {
         return Ok(uuid);
     }
@@ -107,7 +130,6 @@ pub fn establish(store: BorrowedFd<'_>) -> Result<Uuid> {
             .context(|| "cannot make .ebbtide in the store")?,
     };
     make_directory(own.as_fd(), DECLARATIONS)?;
-    let uuid = ebbtide_sys::random::uuid_v4();
     container::write(own.as_fd(), MARKER, &Marker { version: container::VERSION, uuid })?;
     Ok(uuid)
 }

@@ -11,6 +11,8 @@ pub struct Switches {
     pub debug: bool,
     /// Words that mean nothing.
     pub unknown: Vec<String>,
+    /// What else is in `rootflags=`, such as `degraded`: a person's way to a damaged volume.
+    pub flags: Vec<String>,
     /// A `subvol=` that the administrator put in `rootflags=`.
     pub subvolume: Option<Vec<u8>>,
     /// `root=`, the device that the initramfs is going to mount.
@@ -36,16 +38,24 @@ impl Switches {
             } else if let Some(device) = word.strip_prefix(b"root=") {
                 switches.device = Some(device.to_vec());
             } else if let Some(flags) = word.strip_prefix(b"rootflags=") {
-                switches.subvolume = flags
-                    .split(|&byte| byte == b',')
-                    .filter_map(|flag| flag.strip_prefix(b"subvol="))
-                    .map(<[u8]>::to_vec)
-                    .next_back()
-                    .or(switches.subvolume);
+                for flag in flags.split(|&byte| byte == b',') {
+                    if let Some(subvolume) = flag.strip_prefix(b"subvol=") {
+                        switches.subvolume = Some(subvolume.to_vec());
+                    } else if let Some(flag) = passed_on(flag) {
+                        switches.flags.push(flag.to_owned());
+                    }
+                }
             }
         }
         switches
     }
+}
+
+/// A mount option that Ebbtide does not decide itself.
+fn passed_on(flag: &[u8]) -> Option<&str> {
+    const DECIDED: [&str; 6] = ["", "ro", "rw", "noatime", "relatime", "strictatime"];
+    let flag = std::str::from_utf8(flag).ok()?;
+    (!DECIDED.contains(&flag) && !flag.starts_with("subvolid=")).then_some(flag)
 }
 
 fn words(line: &[u8]) -> impl Iterator<Item = Vec<u8>> {
@@ -95,5 +105,12 @@ mod tests {
     fn the_last_subvolume_of_rootflags_counts() {
         let line = b"rootflags=subvol=a,noatime rootflags=compress=zstd,subvol=b";
         assert_eq!(Switches::parse(line).subvolume.as_deref(), Some(&b"b"[..]));
+        assert_eq!(Switches::parse(line).flags, ["compress=zstd"]);
+    }
+
+    #[test]
+    fn what_a_person_needs_for_a_damaged_volume_is_passed_on() {
+        let line = b"rootflags=ro,subvolid=256,degraded,rescue=usebackuproot,noatime";
+        assert_eq!(Switches::parse(line).flags, ["degraded", "rescue=usebackuproot"]);
     }
 }

@@ -7,6 +7,7 @@ use ebbtide_core::attach::{
     Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan,
 };
 use ebbtide_core::compiled::{Entry, Kind, Method, Mode, MountOption, Origin, StoreName};
+use ebbtide_core::record::BootNumber;
 use proptest::prelude::*;
 
 const ROOT_755: Attributes = Attributes { uid: 0, gid: 0, mode: 0o755 };
@@ -85,11 +86,12 @@ fn a_new_directory_is_made_in_the_store_and_in_the_root_with_its_parents() {
 #[test]
 fn first_content_is_imported_once_and_tightened() {
     let mut seen = seen(Node::Absent, Node::Directory(ROOT_755));
-    seen.seed = Some(Seed { source: SeedSource::OldRoot, node: Node::Directory(ROOT_755) });
+    seen.seed =
+        Some(Seed { source: SeedSource::OldRoot(BootNumber(7)), node: Node::Directory(ROOT_755) });
     let mut entry = directory("/var/lib/app");
     entry.mode = Some(Mode(0o700));
     insta::assert_snapshot!(full(&entry, &seen), @r"
-    copy /var/lib/app from the old root to state:/var/lib/app
+    copy /var/lib/app from past root 7 to state:/var/lib/app
     set state:/var/lib/app to 0:0 0700
     bind state:/var/lib/app on /var/lib/app
     ");
@@ -191,7 +193,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             target,
             in_place,
             seed: seed.map(|(node, old)| Seed {
-                source: if old { SeedSource::OldRoot } else { SeedSource::Root },
+                source: if old { SeedSource::OldRoot(BootNumber(7)) } else { SeedSource::Root },
                 node,
             }),
             deleted: false,

@@ -355,7 +355,7 @@ fn status_believes_the_kernel_and_not_the_record() {
         fs::write(boot.run.join("boot.json"), record).unwrap();
         assert!(Machine::status(boot, root).ok);
 
-        let compiled = ebbtide_core::status::compiled(boot, &machine.open()).unwrap();
+        let (_, compiled) = ebbtide_core::status::declaration(boot, &machine.open()).unwrap();
         let (plan, _) = ebbtide_core::boot::observe_running(&compiled, root, &boot.run).unwrap();
         assert!(plan.is_empty(), "planning after applying: {}", plan.render(&compiled.entries));
 

@@ -56,7 +56,7 @@ fn everything_is_made_before_the_marker() {
     seen.updaters = vec!["apt-daily-upgrade.timer"];
     let mut request = request();
     request.updaters = Some(Updaters::Disable);
-    request.grub = Some(PathBuf::from("/dev/vda"));
+    request.grub = Some(PathBuf::from("/dev/null"));
     insta::assert_snapshot!(plan(&request, &seen).unwrap(), @r"
     make the container ebbtide
     make subvolume state for store state
@@ -69,7 +69,7 @@ fn everything_is_made_before_the_marker() {
     write the base's /etc/fstab
     mask apt-daily-upgrade.timer in the base
     build the base's initramfs again
-    install GRUB on /dev/vda with its home in the base
+    install GRUB on /dev/null with its home in the base
     make base 1 read-only
     snapshot the base as the first root
     write the container's marker

@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::tree::{self, CopyOptions};
-use ebbtide_sys::{file, metadata, mount, resolve};
+use ebbtide_sys::{file, mount, resolve};
 
 use super::observe::Places;
 use super::plan::{Attributes, Plan, SeedSource, Step, Tree};
@@ -15,8 +16,8 @@ use crate::harvest;
 use crate::record::BootNumber;
 use crate::store;
 
-/// Applies a plan. Returns the failures, by index of the entry; the remaining steps of an entry
-/// that failed are passed over.
+/// Applies a plan. Returns the failures and what else should be known, by index of the entry; the
+/// remaining steps of an entry that failed are passed over.
 pub fn apply(
     plan: &Plan,
     entries: &[Entry],
@@ -24,22 +25,27 @@ pub fn apply(
     boot: BootNumber,
     log: &mut Log<'_>,
 ) -> Vec<(usize, Problem)> {
-    let mut failed: Vec<(usize, Problem)> = Vec::new();
+    let mut problems: Vec<(usize, Problem)> = Vec::new();
+    let mut failed = None;
     for (index, step) in &plan.steps {
         let Some(entry) = entries.get(*index) else { continue };
-        if failed.last().is_some_and(|(last, _)| last == index) {
+        if failed == Some(*index) {
             continue;
         }
         let line = step.describe(entry);
         log(Level::Debug, &line);
-        if let Err(failure) = apply_step(step, *index, entry, places, boot) {
-            let level = if entry.optional { Level::Warning } else { Level::Error };
-            let mut problem = Problem::from_failure(level, &failure);
-            problem.message = format!("cannot {line}: {}", problem.message);
-            failed.push((*index, problem));
+        match apply_step(step, *index, entry, places, boot) {
+            Ok(told) => problems.extend(told.into_iter().map(|problem| (*index, problem))),
+            Err(failure) => {
+                let level = if entry.optional { Level::Warning } else { Level::Error };
+                let mut problem = Problem::from_failure(level, &failure);
+                problem.message = format!("cannot {line}: {}", problem.message);
+                problems.push((*index, problem));
+                failed = Some(*index);
+            }
         }
     }
-    failed
+    problems
 }
 
 fn apply_step(
@@ -48,14 +54,14 @@ fn apply_step(
     entry: &Entry,
     places: &Places,
     boot: BootNumber,
-) -> Result<()> {
+) -> Result<Vec<Problem>> {
     let root = places.root.as_fd();
     let store = places.store(&entry.store).map_err(Failure::new)?;
     let tree = |tree: Tree| match tree {
         Tree::Store => store,
         Tree::Root => root,
     };
-    match step {
+    let done = match step {
         Step::MakeParent(which, path, attributes) => {
             make(tree(*which), path, Kind::Directory, *attributes)
         }
@@ -67,20 +73,14 @@ fn apply_step(
             }
         }
         Step::Import(source) => {
-            let from = match source {
-                SeedSource::Root => root,
-                SeedSource::OldRoot => places
-                    .old_root
-                    .as_ref()
-                    .map(AsFd::as_fd)
-                    .ok_or_else(|| Failure::new("the old root is not open"))?,
-            };
-            import(from, store, entry, &format!("{boot}-{index}"))?;
+            let told = import(source, places, store, entry, &format!("import-{boot}-{index}"))?;
             let hash = match entry.kind {
-                Kind::File => harvest::content_of(store, entry.relative())?.map(|it| it.hash),
+                Kind::File => harvest::content_of(store, entry.relative()).ok().flatten(),
                 Kind::Directory => None,
             };
-            store::note_seed(store, &entry.path, &source.to_string(), hash)
+            let hash = hash.map(|content| content.hash);
+            store::note_seed(store, &entry.path, &source.to_string(), hash)?;
+            return Ok(told);
         }
         Step::SetAttributes(attributes) => {
             let kept = open(store, entry)?;
@@ -97,7 +97,7 @@ fn apply_step(
             let target = open(root, entry)?;
             mount::attach(clone.as_fd(), target.as_fd()).context(|| "attach the mount")
         }
-        Step::Link => link(root, entry, &places.kept(entry)),
+        Step::Link => return link(places, entry),
         Step::Copy => {
             let content = file::read_limited(store, entry.relative(), 4096)
                 .context(|| "read the store's file")?;
@@ -105,7 +105,7 @@ fn apply_step(
             let mode = entry.mode.unwrap_or(Mode(0o444));
             file::replace_file(parent.as_fd(), &name, &content, mode.0).context(|| "write the file")
         }
-        Step::CopyIn => copy_in(store, root, entry),
+        Step::CopyIn => return copy_in(store, places, entry),
         Step::Unlink => {
             let (parent, name) = parent(root, &entry.path)?;
             rustix::fs::unlinkat(&parent, &name, rustix::fs::AtFlags::empty())
@@ -117,7 +117,8 @@ fn apply_step(
             file::replace_file(parent.as_fd(), &name, id.as_bytes(), 0o444)
                 .context(|| "write the file")
         }
-    }
+    };
+    done.map(|()| Vec::new())
 }
 
 /// Whether this is a machine id: 32 lower-case hexadecimal digits, not all zero, and a newline
@@ -164,52 +165,132 @@ fn set_attributes(fd: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
 }
 
 /// Copies first content beside its place, makes it durable, and renames it there: a cut before the
-/// rename leaves the store without the entry, one after it leaves it whole.
-fn import(from: BorrowedFd<'_>, store: BorrowedFd<'_>, entry: &Entry, scratch: &str) -> Result<()> {
+/// rename leaves the store without the entry, one after it leaves it whole. Returns what was not
+/// copied.
+fn import(
+    source: &SeedSource,
+    places: &Places,
+    store: BorrowedFd<'_>,
+    entry: &Entry,
+    scratch: &str,
+) -> Result<Vec<Problem>> {
+    let from = match source {
+        SeedSource::Root => places.root.as_fd(),
+        SeedSource::Store(name) => places.store(name).map_err(Failure::new)?,
+        SeedSource::OldRoot(number) => {
+            let old = places.old_roots.iter().find(|old| old.number == *number);
+            old.map(|old| old.tree.as_fd())
+                .ok_or_else(|| Failure::new(format!("past root {number} is not open")))?
+        }
+    };
     let incoming = store::own_subdirectory(store, "incoming")?;
+    remove_leftovers(incoming.as_fd())?;
     let scratch = OsStr::new(scratch);
-    let options = CopyOptions { keep_hard_links: true, ..CopyOptions::default() };
-    tree::copy_tree(from, entry.relative(), incoming.as_fd(), scratch, options)
-        .context(|| "copy")?;
+    let options =
+        CopyOptions { keep_hard_links: true, cross_subvolumes: true, ..CopyOptions::default() };
+    let copied = tree::copy_tree(from, entry.relative(), incoming.as_fd(), scratch, options);
+    let report = match copied {
+        Ok(report) => report,
+        Err(error) => {
+            // A store that is full of half a copy would be worse than one without.
+            let _ = file::remove_tree(incoming.as_fd(), scratch);
+            return Err(error).context(|| "copy");
+        }
+    };
     durable(store)?;
     let (parent, name) = parent(store, &entry.path)?;
     file::rename_noreplace(incoming.as_fd(), scratch, parent.as_fd(), &name)
         .context(|| "move the copy to its place")?;
-    durable(store)
+    durable(store)?;
+    let skipped = report.mounts_skipped.iter().chain(&report.subvolumes_skipped);
+    Ok(skipped
+        .map(|inner| {
+            let path = ebbtide_sys::escape(entry.path.join(inner).as_os_str().as_encoded_bytes());
+            let message = format!("{path} is another filesystem: it was not copied from {source}");
+            Problem::new(Level::Warning, message)
+        })
+        .collect())
 }
 
-/// Copies a file with all its metadata beside its place, and renames it there.
-fn copy_in(store: BorrowedFd<'_>, root: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
-    let (parent, name) = parent(root, &entry.path)?;
-    let mut scratch = OsString::from(".ebbtide-sync.");
-    scratch.push(&name);
-    match file::remove_tree(parent.as_fd(), &scratch) {
-        Err(error) if !error.is_not_found() => {
-            return Err(error).context(|| "remove what an earlier attempt left");
-        }
-        _ => {}
+/// Removes what imports that were cut off have left: Ebbtide's own copies, never the data itself.
+fn remove_leftovers(incoming: BorrowedFd<'_>) -> Result<()> {
+    let names = file::read_directory(incoming).context(|| "list what is on its way in")?;
+    for entry in names.iter().filter(|it| it.name.as_encoded_bytes().starts_with(b"import-")) {
+        file::remove_tree(incoming, &entry.name)
+            .context(|| "remove what an earlier attempt left")?;
     }
+    Ok(())
+}
+
+/// Copies a file with all its metadata beside its place, and puts it there.
+fn copy_in(store: BorrowedFd<'_>, places: &Places, entry: &Entry) -> Result<Vec<Problem>> {
+    let (parent, name) = parent(places.root.as_fd(), &entry.path)?;
+    let scratch = scratch_beside(parent.as_fd(), &name)?;
     let options = CopyOptions { keep_hard_links: false, ..CopyOptions::default() };
     tree::copy_tree(store, entry.relative(), parent.as_fd(), &scratch, options)
         .context(|| "copy")?;
-    file::rename_replace(parent.as_fd(), &scratch, parent.as_fd(), &name)
-        .context(|| "put the copy in place")
+    put(places, entry, parent.as_fd(), &scratch, &name)
 }
 
-/// Puts a symbolic link in place: over a file or a link by rename, over an empty directory by
-/// removing it. What the root had there came from the base, which still has it.
-fn link(root: BorrowedFd<'_>, entry: &Entry, target: &Path) -> Result<()> {
+/// Puts a symbolic link in place: over a file or a link, or over an empty directory by removing it.
+fn link(places: &Places, entry: &Entry) -> Result<Vec<Problem>> {
     use rustix::fs::{AtFlags, unlinkat};
-    let (parent, name) = parent(root, &entry.path)?;
+    let (parent, name) = parent(places.root.as_fd(), &entry.path)?;
     let found = metadata::metadata_beneath(parent.as_fd(), Path::new(&name))
         .context(|| "look at what is there")?;
-    if found.is_some_and(|found| found.kind == metadata::FileKind::Directory) {
+    if found.is_some_and(|found| found.kind == FileKind::Directory) {
         unlinkat(&parent, &name, AtFlags::REMOVEDIR)
             .context(|| "remove the directory that the base has there, which must be empty")?;
     }
-    let temporary = OsString::from(format!(".ebbtide-link-{}", std::process::id()));
-    file::create_symlink(parent.as_fd(), &temporary, target).context(|| "make the link")?;
-    rustix::fs::renameat(&parent, &temporary, &parent, &name).context(|| "put the link in place")
+    let scratch = scratch_beside(parent.as_fd(), &name)?;
+    file::create_symlink(parent.as_fd(), &scratch, &places.kept(entry))
+        .context(|| "make the link")?;
+    put(places, entry, parent.as_fd(), &scratch, &name)
+}
+
+/// A free name beside another one.
+fn scratch_beside(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OsString> {
+    let mut scratch = OsString::from(".ebbtide-new.");
+    scratch.push(name);
+    match file::remove_tree(parent, &scratch) {
+        Err(error) if !error.is_not_found() => {
+            Err(error).context(|| "remove what an earlier attempt left")
+        }
+        _ => Ok(scratch),
+    }
+}
+
+/// Gives what was prepared its name. What lay there is in the base too if the root is fresh; on a
+/// root that was kept it may be nowhere else, and stays under another name.
+fn put(
+    places: &Places,
+    entry: &Entry,
+    parent: BorrowedFd<'_>,
+    scratch: &OsStr,
+    name: &OsStr,
+) -> Result<Vec<Problem>> {
+    let found =
+        metadata::metadata_beneath(parent, Path::new(name)).context(|| "look at what is there")?;
+    let is_file = found.is_some_and(|found| found.kind == FileKind::Regular);
+    if places.fresh || !is_file {
+        file::rename_replace(parent, scratch, parent, name).context(|| "put it in place")?;
+        return Ok(Vec::new());
+    }
+    let mut aside = name.to_owned();
+    aside.push(".ebbtide-replaced");
+    file::exchange(parent, scratch, parent, name).context(|| "put it in place")?;
+    let path = ebbtide_sys::escape(entry.path.as_os_str().as_encoded_bytes());
+    let kept = file::rename_noreplace(parent, scratch, parent, &aside);
+    let place = if kept.is_ok() {
+        ".ebbtide-replaced behind its name"
+    } else {
+        ".ebbtide-new. before its name"
+    };
+    Ok(vec![Problem {
+        level: Level::Warning,
+        message: format!("{path} was a file of this root, and is what the store has now"),
+        hint: Some(format!("the file is beside it, with {place}")),
+    }])
 }
 
 fn durable(tree: BorrowedFd<'_>) -> Result<()> {

@@ -4,8 +4,12 @@
 
 mod apply;
 mod observe;
+mod old_root;
 mod plan;
 
 pub use apply::{apply, machine_id_is_valid};
 pub use observe::{Places, observe};
-pub use plan::{Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan};
+pub use old_root::{OldRoot, old_roots};
+pub use plan::{
+    Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan, waves,
+};

@@ -11,6 +11,7 @@ use ebbtide_sys::metadata::{self, FileKind, Metadata};
 use ebbtide_sys::mountinfo::MountEntry;
 use ebbtide_sys::{file, resolve};
 
+use super::old_root::OldRoot;
 use super::plan::{Attributes, MissingParent, Node, Observation, Seed, SeedSource};
 use crate::compiled::{Entry, Method, Parent, Principal, StoreName};
 use crate::failure::{Context, Result};
@@ -28,13 +29,16 @@ pub struct Places {
     pub stores: BTreeMap<StoreName, std::result::Result<OwnedFd, String>>,
     /// The directory in which they are mounted, as a running system sees it.
     pub stores_path: PathBuf,
-    /// The root that was just put away, if one was.
-    pub old_root: Option<OwnedFd>,
+    /// Past roots that first content can come from, newest first.
+    pub old_roots: Vec<OldRoot>,
     /// Users and groups of the root.
     pub accounts: Accounts,
     /// Whether programs may have written to the root since it was attached: then a `sync` file that
     /// differs from its store is as it should be.
     pub in_use: bool,
+    /// Whether the root was made from the base by this boot, so that what lies in an entry's place
+    /// is in the base as well.
+    pub fresh: bool,
 }
 
 impl Places {
@@ -144,7 +148,8 @@ fn look(tree: BorrowedFd<'_>, path: &Path) -> Result<Node> {
         Err(error) if in_the_way(&error) => {
             return Ok(Node::Unusable("a link or a file is among its parents".to_owned()));
         }
-        Err(error) => return Err(error).context(|| format!("cannot look at {}", path.display())),
+        // An error of one path is that of one entry.
+        Err(error) => return Ok(Node::Unusable(error.to_string())),
     };
     Ok(match found.kind {
         FileKind::Directory => Node::Directory(attributes(&found)),
@@ -191,16 +196,39 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
         let node = target.clone();
         return Ok(usable(places.root.as_fd()).then_some(Seed { source: SeedSource::Root, node }));
     }
-    if let Some(old) = &places.old_root {
-        let node = look(old.as_fd(), entry.relative())?;
-        if matches!(node, Node::Directory(_) | Node::File(_)) {
-            return Ok(Some(Seed { source: SeedSource::OldRoot, node }));
+    let mut found = None;
+    for old in &places.old_roots {
+        if let Some(store) = old.store_of(&entry.path) {
+            // That root had a mount there; what is below it is a mount point, and no data.
+            return Ok((*store != entry.store).then(|| from_store(entry, store, places)).flatten());
         }
+        let node = look(old.tree.as_fd(), entry.relative())?;
+        if matches!(node, Node::Directory(_) | Node::File(_)) {
+            found = Some(Seed { source: SeedSource::OldRoot(old.number), node });
+        }
+        // If it was declared then and could not be attached, an older root has what matters.
+        if !old.unfinished.contains(&entry.path) {
+            break;
+        }
+    }
+    if found.is_some() {
+        return Ok(found);
     }
     Ok(match target {
         Node::Absent | Node::Link(_) | Node::Unusable(_) => None,
         node => Some(Seed { source: SeedSource::Root, node: node.clone() }),
     })
+}
+
+/// First content of an entry that another store kept until now.
+fn from_store(entry: &Entry, store: &StoreName, places: &Places) -> Option<Seed> {
+    let node = match places.store(store) {
+        Ok(tree) => {
+            look(tree, entry.relative()).unwrap_or_else(|failure| Node::Unusable(failure.chain()))
+        }
+        Err(why) => Node::Unusable(why),
+    };
+    (node != Node::Absent).then(|| Seed { source: SeedSource::Store(store.clone()), node })
 }
 
 /// Parents that are not there, outermost first.
@@ -289,6 +317,12 @@ fn is_mounted(entry: &Entry, places: &Places, mounts: &BTreeMap<&Path, &MountEnt
     else {
         return false;
     };
+    // A mount above it could hide it: what counts is where the path leads.
+    let leads_there = metadata::metadata_beneath(places.root.as_fd(), entry.relative())
+        .is_ok_and(|seen| seen.is_some_and(|seen| seen.mount_id == u64::from(found.id)));
+    if !leads_there {
+        return false;
+    }
     let options: Vec<&[u8]> = found.options.split(|&byte| byte == b',').collect();
     found.device == store.device
         && found.root == store.root.join(entry.relative())

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::compiled::{Entry, Kind, Method, MountOption};
+use crate::compiled::{Entry, Kind, Method, MountOption, StoreName};
 use crate::failure::{Level, Problem};
+use crate::record::BootNumber;
 
 /// Owner and permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,20 +86,23 @@ pub struct Seed {
 }
 
 /// A tree that first content can come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeedSource {
-    /// The root that was just put away.
-    OldRoot,
+    /// The past root of this boot.
+    OldRoot(BootNumber),
+    /// Another store, which kept it until now.
+    Store(StoreName),
     /// The root itself: what the base brought along.
     Root,
 }
 
 impl fmt::Display for SeedSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::OldRoot => "the old root",
-            Self::Root => "the base",
-        })
+        match self {
+            Self::OldRoot(number) => write!(f, "past root {number}"),
+            Self::Store(name) => write!(f, "store {name}"),
+            Self::Root => f.write_str("the base"),
+        }
     }
 }
 
@@ -297,7 +301,7 @@ fn fill_store(
     steps.extend(make_parents(Tree::Store, &seen.missing_in_store));
     match (&seen.seed, entry.method) {
         (Some(Seed { source, node }), _) if node.is(entry.kind) => {
-            steps.push(Step::Import(*source));
+            steps.push(Step::Import(source.clone()));
             let now = node.attributes().unwrap_or(DEFAULT_FILE);
             let wanted = declared(entry, seen, now);
             if wanted != now {
@@ -408,6 +412,25 @@ fn describe(node: &Node) -> String {
 fn bytes(path: &Path) -> &[u8] {
     use std::os::unix::ffi::OsStrExt;
     path.as_os_str().as_bytes()
+}
+
+/// Groups entries, by index, so that each comes after those that it lies below: what is mounted on
+/// an outer one decides what an inner one finds.
+pub fn waves(entries: &[Entry]) -> Vec<Vec<usize>> {
+    let paths: std::collections::BTreeSet<&Path> =
+        entries.iter().map(|entry| entry.path.as_path()).collect();
+    let mut waves: Vec<Vec<usize>> = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let depth = entry.path.ancestors().skip(1).filter(|above| paths.contains(above)).count();
+        if waves.len() <= depth {
+            waves.resize(depth + 1, Vec::new());
+        }
+        if let Some(wave) = waves.get_mut(depth) {
+            wave.push(index);
+        }
+    }
+    waves.retain(|wave| !wave.is_empty());
+    waves
 }
 
 impl Plan {

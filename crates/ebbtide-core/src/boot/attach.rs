@@ -1,6 +1,7 @@
 //! The second half of a boot: entries are put in place on the mounted root, and verified.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
@@ -12,8 +13,8 @@ use super::reset::Stores;
 use super::{Boot, STORES, open_directory, report};
 use crate::attach::{self as entries, Places, Policy};
 use crate::backend::btrfs;
-use crate::compiled::{Compiled, Method};
-use crate::container::{Container, name};
+use crate::compiled::{Compiled, Entry, Method};
+use crate::container::Container;
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
 use crate::record::{Attached, Outcome, Record, Switch};
@@ -38,6 +39,13 @@ pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
             None
         }
     };
+    if let Some(container) = &container
+        && record.number.0 == 0
+        && let Err(failure) = container.remove_clean_mark()
+    {
+        // It could not be opened when the root was to be reset: its mark is from an earlier boot.
+        report(&mut record, log, Problem::from_failure(Level::Warning, &failure));
+    }
     if let Some(container) = &container
         && let Err(failure) = attach_in(boot, container, sysroot, &mut record, log)
     {
@@ -74,32 +82,33 @@ fn attach_in(
         report(record, log, problem);
     }
     record.declaration = Some(loaded.hash);
-    mount::remount_writable(&sysroot).context(|| "cannot make the root writable")?;
-    let old_root = match record.outcome {
-        Outcome::Reset => last_root_in_use(container, record)?,
-        Outcome::Kept(_) | Outcome::Refused => None,
-    };
+    let is_ours = policy.is_some();
+    let policy = policy.unwrap_or(Policy::AsItWas);
+    if is_ours && let Err(error) = mount::remount_writable(&sysroot) {
+        let message = format!("cannot make the root writable: {error}");
+        report(record, log, Problem::new(Level::Error, message));
+    }
     let stores = mount_stores(boot, &loaded.compiled)?;
-    let in_use = policy == Policy::AsItWas;
-    let mut places = places(&sysroot, stores, boot, old_root, in_use)?;
+    let places = places(&sysroot, stores, boot, container, policy, record, log)?;
     // While mounting, stores are told by where they are now; links name where they will be.
     let now = boot.run.join(STORES).canonicalize().context(|| "cannot find the stores")?;
     let later = boot.run_later.join(STORES);
 
     let declared = &loaded.compiled.entries;
-    let observed = observe(declared, &mut places, &now, &later)?;
-    let plan = entries::plan(declared, &observed, policy);
-    for (_, problem) in &plan.problems {
-        report(record, log, problem.clone());
+    let mut told: BTreeSet<usize> = BTreeSet::new();
+    for wave in entries::waves(declared) {
+        let some: Vec<Entry> = wave.iter().filter_map(|it| declared.get(*it)).cloned().collect();
+        let observed = observe(&some, &places, &now, &later)?;
+        let plan = entries::plan(&some, &observed, policy);
+        let applied = entries::apply(&plan, &some, &places, record.number, log);
+        for (index, problem) in plan.problems.iter().chain(&applied) {
+            told.extend(wave.get(*index).copied());
+            report(record, log, problem.clone());
+        }
     }
-    let failed = entries::apply(&plan, declared, &places, record.number, log);
-    for (_, problem) in &failed {
-        report(record, log, problem.clone());
-    }
-    let observed = observe(declared, &mut places, &now, &later)?;
+    let observed = observe(declared, &places, &now, &later)?;
     let verified = verify(declared, &observed, policy);
-    let told = |index: usize| plan.problems.iter().chain(&failed).any(|(other, _)| *other == index);
-    for index in verified.missing.iter().filter(|index| !told(**index)) {
+    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
         if let Some(entry) = declared.get(*index) {
             let path = entry.path.display();
             let message = format!("{path} was attached, and is not in place when looked at again");
@@ -113,6 +122,11 @@ fn attach_in(
     {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
+    let mounted = declared
+        .iter()
+        .zip(&observed)
+        .filter(|(entry, seen)| entry.method == Method::Bind && seen.in_place);
+    let mounted = mounted.map(|(entry, _)| (entry.path.clone(), entry.store.clone())).collect();
     let paths = |indices: &[usize]| -> Vec<PathBuf> {
         let entries = indices.iter().filter_map(|index| declared.get(*index));
         entries.map(|entry| entry.path.clone()).collect()
@@ -121,6 +135,7 @@ fn attach_in(
         entries: verified.in_place,
         missing: paths(&verified.missing),
         waiting: paths(&verified.waiting),
+        mounted,
     };
     log(
         if attached.missing.is_empty() { Level::Info } else { Level::Warning },
@@ -131,7 +146,10 @@ fn attach_in(
             attached.waiting.len()
         ),
     );
-    record.attached = Some(attached);
+    // On another root than that of this boot, nothing is said about that of this boot.
+    if is_ours {
+        record.attached = Some(attached);
+    }
     Ok(())
 }
 
@@ -161,28 +179,9 @@ fn write_manifest(
         .context(|| "cannot write the manifest of this root")
 }
 
-/// The newest past root that a system ran on: as a rule the one that was just put away. After a
-/// power cut it may have been put away by a boot that got no further, and a root that was never
-/// attached may lie in between.
-fn last_root_in_use(container: &Container, record: &Record) -> Result<Option<OwnedFd>> {
-    for number in container.numbers(name::PAST)?.into_iter().rev() {
-        let was_attached = match container.record(number) {
-            Ok(Some(record)) => record.attached.is_some(),
-            // It is no boot's that left a record: it may have been used.
-            Ok(None) | Err(_) => true,
-        };
-        if number < record.number && was_attached {
-            return container
-                .open_directory(&Path::new(name::PAST).join(number.to_string()))
-                .map(Some);
-        }
-    }
-    Ok(None)
-}
-
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or
-/// was told to keep.
-fn policy(sysroot: &Path, record: &mut Record, log: &mut Log<'_>) -> Result<Policy> {
+/// was told to keep. `None` if it is not the root of this boot at all.
+fn policy(sysroot: &Path, record: &mut Record, log: &mut Log<'_>) -> Result<Option<Policy>> {
     let directory = open_directory(sysroot)?;
     let mounted = btrfs::identity(directory.as_fd())
         .context(|| format!("what is mounted at {} is no root of Ebbtide", sysroot.display()))?;
@@ -197,30 +196,32 @@ fn policy(sysroot: &Path, record: &mut Record, log: &mut Log<'_>) -> Result<Poli
             hint: Some("remove subvol= from rootflags= on the kernel command line".to_owned()),
         };
         report(record, log, problem);
-        return Ok(Policy::AsItWas);
+        return Ok(None);
     }
-    Ok(match record.outcome {
+    Ok(Some(match record.outcome {
         Outcome::Reset | Outcome::Kept(Switch::Keep) => Policy::Full,
         Outcome::Kept(Switch::Off) | Outcome::Refused => Policy::AsItWas,
-    })
+    }))
 }
 
 /// Mounts the stores in the run directory. One that is missing takes only its entries with it.
 fn mount_stores(boot: &Boot, compiled: &Compiled) -> Result<Stores> {
     use std::os::unix::fs::DirBuilderExt;
     let directory = boot.run.join(STORES);
-    let make = |path: &Path| {
+    let make = |path: &Path, mode: u32| {
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o711)
+            .mode(mode)
             .create(path)
             .context(|| format!("cannot make {}", path.display()))
     };
-    make(&directory)?;
+    // Only where a symbolic link leads into a store, people other than root have to get there.
+    let linked = compiled.entries.iter().any(|entry| entry.method == Method::Symlink);
+    make(&directory, if linked { 0o711 } else { 0o700 })?;
     let mut stores = Stores::new();
     for (name, wanted) in &compiled.stores {
         let path = directory.join(&name.0);
-        make(&path)?;
+        make(&path, 0o700)?;
         let mounted =
             store::open(&wanted.device, wanted.subvolume.as_deref(), wanted.class, wanted.uuid)
                 .and_then(|mounted| {
@@ -238,19 +239,34 @@ fn places(
     sysroot: &Path,
     stores: Stores,
     boot: &Boot,
-    old_root: Option<OwnedFd>,
-    in_use: bool,
+    container: &Container,
+    policy: Policy,
+    record: &mut Record,
+    log: &mut Log<'_>,
 ) -> Result<Places> {
     let root = open_directory(sysroot)?;
-    let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
-    let stores_path = boot.run_later.join(STORES);
-    let root_path = sysroot.to_owned();
-    Ok(Places { root, root_path, stores, stores_path, old_root, accounts, in_use })
+    let accounts = Accounts::read(root.as_fd()).unwrap_or_else(|error| {
+        let message = format!("cannot read the root's accounts, so owners stay: {error}");
+        report(record, log, Problem::new(Level::Warning, message));
+        Accounts::default()
+    });
+    let fresh = record.outcome == Outcome::Reset;
+    let old_roots = if fresh { entries::old_roots(container, record.number) } else { Vec::new() };
+    Ok(Places {
+        root,
+        root_path: sysroot.to_owned(),
+        stores,
+        stores_path: boot.run_later.join(STORES),
+        old_roots,
+        accounts,
+        in_use: policy == Policy::AsItWas,
+        fresh,
+    })
 }
 
 fn observe(
-    declared: &[crate::compiled::Entry],
-    places: &mut Places,
+    declared: &[Entry],
+    places: &Places,
     now: &Path,
     later: &Path,
 ) -> Result<Vec<entries::Observation>> {
@@ -270,11 +286,7 @@ struct Verified {
 }
 
 /// An entry is in place when there is nothing left to do for it.
-fn verify(
-    declared: &[crate::compiled::Entry],
-    observed: &[entries::Observation],
-    policy: Policy,
-) -> Verified {
+fn verify(declared: &[Entry], observed: &[entries::Observation], policy: Policy) -> Verified {
     let plan = entries::plan(declared, observed, policy);
     let to_do = |index: usize| plan.steps.iter().any(|(other, _)| *other == index);
     let mut verified = Verified { in_place: 0, missing: Vec::new(), waiting: plan.waiting.clone() };
@@ -307,8 +319,10 @@ pub fn observe_running(
     let root = open_directory(sysroot)?;
     let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
     let root_path = sysroot.to_owned();
-    let old_root = None;
-    let places = Places { root, root_path, stores, stores_path, old_root, accounts, in_use: true };
+    let old_roots = Vec::new();
+    let (in_use, fresh) = (true, false);
+    let places =
+        Places { root, root_path, stores, stores_path, old_roots, accounts, in_use, fresh };
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let observed = entries::observe(&compiled.entries, &places, &mounts)?;
     let plan = entries::plan(&compiled.entries, &observed, Policy::Full);

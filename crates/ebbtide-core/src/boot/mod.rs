@@ -69,28 +69,33 @@ impl Boot {
     /// The mount options of the root, for the initramfs. `None`: what the kernel command line says
     /// stays in force, because these options would not fit what is going to be mounted.
     ///
-    /// A `subvol=` on the kernel command line is heeded where it names a past root or a base: that
-    /// is a person at the boot menu who wants to look at it.
+    /// A `subvol=` on the kernel command line is heeded where it names a past root: that is a person
+    /// at the boot menu who wants to look at it. Other flags, such as `degraded`, are passed on.
     pub fn root_mount_options(&self, record: &Record) -> Option<String> {
         if self.names_another_volume() || (record.root.is_none() && self.has_no_root()) {
             return None;
         }
         let container = &self.locator.container.path;
-        if let Some(wanted) = &self.switches.subvolume {
-            use std::os::unix::ffi::OsStrExt;
-            let wanted = Path::new(std::ffi::OsStr::from_bytes(wanted));
-            let wanted = wanted.strip_prefix("/").unwrap_or(wanted);
-            if wanted.starts_with(container.join(container::name::PAST)) {
-                return None;
-            }
+        if self.visits_a_past_root() {
+            return None;
         }
         let root = container.join(container::name::ROOT);
         let mut options = format!("subvol={},noatime", root.display());
-        for option in &self.locator.options {
+        for option in self.locator.options.iter().chain(&self.switches.flags) {
             options.push(',');
             options.push_str(option);
         }
         Some(options)
+    }
+
+    /// Whether `subvol=` on the kernel command line names a past root.
+    fn visits_a_past_root(&self) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        self.switches.subvolume.as_ref().is_some_and(|wanted| {
+            let wanted = Path::new(std::ffi::OsStr::from_bytes(wanted));
+            let wanted = wanted.strip_prefix("/").unwrap_or(wanted);
+            wanted.starts_with(self.locator.container.path.join(container::name::PAST))
+        })
     }
 
     /// Whether `root=` on the kernel command line names another volume than the container's. What
@@ -110,7 +115,7 @@ impl Boot {
     /// Whether the volume is there and nothing in it is called as our root is: it is not ours.
     fn has_no_root(&self) -> bool {
         let root = self.locator.container.path.join(container::name::ROOT);
-        container::open_volume(&self.locator.device).is_ok_and(|top| {
+        self.open_volume().is_ok_and(|top| {
             resolve::open_directory(top.as_fd(), &root).is_err_and(|error| error.is_not_found())
         })
     }
@@ -124,10 +129,8 @@ impl Boot {
             _ => self.locator.container.path.join(container::name::ROOT).display().to_string(),
         };
         let mut options = vec![("subvol", Some(subvolume.as_str()))];
-        options.extend(self.locator.options.iter().map(|option| match option.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (option.as_str(), None),
-        }));
+        let more = self.locator.options.iter().chain(&self.switches.flags);
+        options.extend(more.map(|option| container::mount_option(option)));
         let mounted = mount::mount_detached(
             "btrfs",
             Some(&device),
@@ -140,9 +143,12 @@ impl Boot {
             .context(|| format!("cannot mount the root at {}", sysroot.display()))
     }
 
+    fn open_volume(&self) -> Result<OwnedFd> {
+        container::open_volume_with(&self.locator.device, &self.switches.flags)
+    }
+
     fn open_container(&self) -> Result<Container> {
-        let top = container::open_volume(&self.locator.device)?;
-        Container::open(top, &self.locator.container)
+        Container::open(self.open_volume()?, &self.locator.container)
     }
 
     /// Reads the compiled declaration from the state store.

@@ -12,7 +12,7 @@ use crate::compiled::{Compiled, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
-use crate::record::{BaseIdentity, BootNumber, Ending, Outcome, Record, Switch};
+use crate::record::{BaseIdentity, BootNumber, CleanMark, Ending, Outcome, Record, Switch};
 use crate::store;
 
 /// Makes a new root, or says why the last one runs on. Always leaves a record.
@@ -105,6 +105,12 @@ fn keep(container: &Container, record: &mut Record, log: &mut Log<'_>) {
 /// from here on, this boot has not ended.
 fn note_how_the_last_boot_ended(container: &Container) -> Result<()> {
     let mark = container.clean_mark();
+    // The mark goes whatever else happens.
+    let noted = note_end(container, mark);
+    container.remove_clean_mark().and(noted)
+}
+
+fn note_end(container: &Container, mark: Option<CleanMark>) -> Result<()> {
     let last = container.numbers(name::BOOTS)?.into_iter().next_back();
     if let Some(last) = last
         && let Some(mut record) = container.record(last)?
@@ -117,7 +123,7 @@ fn note_how_the_last_boot_ended(container: &Container) -> Result<()> {
         record.ended = Some(if clean { Ending::Clean } else { Ending::Unclean });
         container.set_record(&record)?;
     }
-    container.remove_clean_mark()
+    Ok(())
 }
 
 /// What a reset goes by.
@@ -140,6 +146,10 @@ fn checked(
             boot.locator.device
         ))
         .hint("set root= to the volume of the container"));
+    }
+    if boot.visits_a_past_root() {
+        return Err(Failure::new("the kernel command line asks for a past root")
+            .hint("boot without subvol= in rootflags= to go on"));
     }
     let loaded = boot.load(container)?;
     record.declaration = Some(loaded.hash.clone());

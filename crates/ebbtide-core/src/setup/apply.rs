@@ -232,8 +232,9 @@ impl Work<'_> {
             root_path: PathBuf::from("/"),
             stores,
             stores_path: Path::new(RUN).join(STORES),
-            old_root: None,
+            old_roots: Vec::new(),
             in_use: false,
+            fresh: true,
         };
         let entries = &self.request.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;

@@ -44,7 +44,7 @@ pub fn rewrite(
                 }
                 seen = true;
             }
-            Some(path) if entries.iter().any(|entry| entry == path) => {
+            Some(path) if entries.iter().any(|entry| hides(path, entry)) => {
                 return Err(FstabError::Hides { line: index + 1, path: path.to_owned() });
             }
             _ => lines.push(line.to_owned()),
@@ -54,6 +54,12 @@ pub fn rewrite(
         lines.push(root);
     }
     Ok(lines.join("\n") + "\n")
+}
+
+/// Whether a mount on `path` lies on an entry or above it. In fstab(5) a space is `\040`.
+fn hides(path: &str, entry: &str) -> bool {
+    let path = path.replace("\\040", " ");
+    path.starts_with('/') && std::path::Path::new(entry).starts_with(&path)
 }
 
 #[cfg(test)]
@@ -85,6 +91,13 @@ mod tests {
 
     #[test]
     fn a_mount_over_an_entry_is_refused() {
+        let entries = ["/var/log".to_owned()];
+        for path in ["/var", "/var/", "/var/log/"] {
+            let text = format!("UUID=1 {path} ext4 defaults 0 2\n");
+            assert!(rewrite(&text, "LABEL=system", "ebbtide/root", &[], &entries).is_err());
+        }
+        let below = "UUID=1 /var/log/audit ext4 defaults 0 2\nUUID=2 none swap sw 0 0\n";
+        assert!(rewrite(below, "LABEL=system", "ebbtide/root", &[], &entries).is_ok());
         let error = rewritten("UUID=1 / btrfs x\nUUID=1 /home btrfs subvol=@home").unwrap_err();
         assert_eq!(
             error.to_string(),

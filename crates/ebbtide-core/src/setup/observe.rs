@@ -59,6 +59,8 @@ pub enum StoreState {
     Absent,
     /// The place exists, with this marker or none.
     Present(Option<Uuid>),
+    /// It has compiled declarations: it is the state store of a container.
+    InUse(Uuid),
 }
 
 /// Looks at everything that a set-up depends on; changes nothing.
@@ -101,15 +103,31 @@ pub fn observe(request: &Request, top: BorrowedFd<'_>) -> Result<Observation> {
 pub(super) fn open_source(request: &Request, top: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     match &request.base {
         BaseSource::Blank => Ok(None),
-        BaseSource::Directory(path) => std::fs::File::open(path)
-            .map(|file| Some(OwnedFd::from(file)))
-            .context(|| format!("cannot open {}", path.display())),
+        BaseSource::Directory(path) => {
+            let what = || format!("cannot open {}", path.display());
+            let opened = OwnedFd::from(std::fs::File::open(path).context(what)?);
+            let found = metadata::metadata(opened.as_fd()).context(what)?;
+            if found.kind != metadata::FileKind::Directory {
+                return Err(Failure::new(format!("{} is not a directory", path.display())));
+            }
+            let running = std::fs::File::open("/").context(|| "cannot open /")?;
+            let running = metadata::metadata(running.as_fd()).context(|| "cannot look at /")?;
+            if (running.device, running.inode) == (found.device, found.inode) {
+                return Err(Failure::new("the running root changes while it is copied")
+                    .hint("run init from a rescue system, or take a snapshot of it as the base"));
+            }
+            Ok(Some(opened))
+        }
         BaseSource::Subvolume(path) => {
             let what = || format!("cannot open the subvolume {}", path.display());
             let opened = resolve::open_directory(top, path).context(what)?;
             if !btrfs::is_subvolume(opened.as_fd()).context(what)? {
                 return Err(Failure::new(format!("{} is not a subvolume", path.display()))
                     .hint("use --base-directory for a plain directory"));
+            }
+            if btrfs::subvolume_info(opened.as_fd()).context(what)?.id.0 == 5 {
+                return Err(Failure::new("the top level of the volume is no system's root")
+                    .hint("name the subvolume that the system is installed in"));
             }
             Ok(Some(opened))
         }
@@ -122,14 +140,21 @@ fn store_state(request: &Request, name: &StoreName, top: BorrowedFd<'_>) -> Resu
         // On the volume itself the subvolume can be made.
         let Some(subvolume) = &wanted.subvolume else { return Ok(StoreState::Absent) };
         return match resolve::open_directory(top, subvolume) {
-            Ok(opened) => Ok(StoreState::Present(store::identity(opened.as_fd())?)),
+            Ok(opened) => present(opened.as_fd()),
             Err(error) if error.is_not_found() => Ok(StoreState::Absent),
             Err(error) => Err(error).context(|| format!("cannot look at store {name}")),
         };
     }
     let opened = store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)
         .context(|| format!("store {name} is not there"))?;
-    Ok(StoreState::Present(store::identity(opened.as_fd())?))
+    present(opened.as_fd())
+}
+
+fn present(store: BorrowedFd<'_>) -> Result<StoreState> {
+    Ok(match store::identity(store)? {
+        Some(uuid) if store::has_declarations(store) => StoreState::InUse(uuid),
+        marker => StoreState::Present(marker),
+    })
 }
 
 fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observation) -> Result<()> {

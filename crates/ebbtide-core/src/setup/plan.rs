@@ -147,14 +147,26 @@ fn refuse(request: &Request, seen: &Observation) -> Result<()> {
         Occupant::Nothing => {}
         Occupant::Container(uuid) => {
             return Err(Failure::new(format!("{place} is a container already, with UUID {uuid}"))
-                .hint("`ebbtide apply` changes its declaration; use --container for another one"));
+                .hint("`ebbtide apply` changes its declaration"));
         }
         Occupant::Other => {
             return Err(Failure::new(format!("{place} exists already and is no container")).hint(
-                "if an `ebbtide init` was cut off there, delete its subvolumes and the directory; \
-                     else choose another place with --container",
+                "if an `ebbtide init` was cut off there, delete its subvolumes, those of the \
+                 stores that it made, and the directory; else choose another place with --container",
             ));
         }
+    }
+    let in_use = seen.stores.iter().find(|(_, state)| matches!(state, StoreState::InUse(_)));
+    if let Some((name, _)) = in_use {
+        return Err(Failure::new(format!("store {name} is the state store of another container"))
+            .hint("declare another subvolume for it: two containers can't share one"));
+    }
+    if request.grub.is_some() && request.base == BaseSource::Blank {
+        return Err(Failure::new("an empty base has no GRUB to install")
+            .hint("leave --grub out; the loader's files are not in a blank base"));
+    }
+    if let Some(disk) = request.grub.as_ref().filter(|disk| !disk.exists()) {
+        return Err(Failure::new(format!("there is no disk {}", disk.display())));
     }
     if seen.default_subvolume != 5 {
         return Err(Failure::new(format!(

@@ -9,7 +9,7 @@ use ebbtide_core::publish::{Preview, Publication};
 use super::machine;
 use super::status::render_problem;
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use ebbtide_sys::escape;
 
@@ -27,6 +27,9 @@ pub struct Args {
     /// Show what would happen, step by step, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Accept that a store is in another place now, with its data copied there already
+    #[arg(long)]
+    move_stores: bool,
 }
 
 /// Runs the command.
@@ -34,7 +37,23 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let declaration = crate::declaration::load(context, args.config.as_deref())?;
     machine::require_root()?;
     let publication = Publication::open(&declaration)?;
-    let preview = publication.preview()?;
+    let preview = match publication.preview() {
+        Ok(preview) => preview,
+        // To publish may be what mends it.
+        Err(failure) if !args.dry_run => {
+            context.tell(&format!("warning: cannot say what will change: {}", failure.chain()));
+            Preview::default()
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    if let (Some(name), false) = (preview.moved_stores.first(), args.move_stores) {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("store {name} is declared in another place than before"),
+        )
+        .cause("what it keeps stays in the old place, and nothing is copied from there")
+        .hint("copy it yourself, then run `ebbtide apply --move-stores`"));
+    }
     if args.dry_run {
         context.print(&render(&preview, context))?;
         let mut steps = String::from("the next boot would\n");
@@ -84,7 +103,10 @@ fn render(preview: &Preview, context: &Context) -> String {
         let _ = writeln!(text, "{}", render_problem(problem, context));
     }
     if preview.rebuild_initramfs {
-        text.push_str("what finds the container changed: build the initramfs of the base again\n");
+        text.push_str(
+            "!! warning: the initramfs would not find what is declared now: build that of the base \
+             again, or the next boot does not reset\n",
+        );
     }
     text
 }

@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     machine::require_root()?;
-    let flush = Flush::open(&machine::booted(context)?, &context.sysroot)?;
+    let flush = Flush::open(&machine::running(None, context)?, &context.sysroot)?;
     if args.dry_run {
         let lines = flush.preview()?;
         let text: String = lines.iter().map(|line| escape(line.as_bytes()) + "\n").collect();

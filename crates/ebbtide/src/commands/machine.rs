@@ -9,8 +9,16 @@ use ebbtide_core::switches::Switches;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 
-/// The running machine, as the boot binary would see it.
+/// The running machine as its boot found it; as declared, if that boot was not Ebbtide's, or if a
+/// declaration is named.
 pub fn running(config: Option<&Path>, context: &Context) -> Result<Boot, CommandError> {
+    let run = PathBuf::from(RUN);
+    let locator = run.join(LOCATOR);
+    // What is declared today may have a mistake in it; what this boot went by has not.
+    if config.is_none() && locator.exists() {
+        require_root()?;
+        return Ok(Boot::read(&locator, run, None)?);
+    }
     let declaration = crate::declaration::load(context, config)?;
     require_root()?;
     Ok(Boot {
@@ -19,16 +27,6 @@ pub fn running(config: Option<&Path>, context: &Context) -> Result<Boot, Command
         run_later: PathBuf::from(RUN),
         switches: Switches::default(),
     })
-}
-
-/// The machine as its boot found it; as declared, if that boot was not Ebbtide's.
-pub fn booted(context: &Context) -> Result<Boot, CommandError> {
-    let run = PathBuf::from(RUN);
-    let locator = run.join(LOCATOR);
-    if locator.exists() {
-        return Ok(Boot::read(&locator, run, None)?);
-    }
-    running(None, context)
 }
 
 /// The container and the stores are for root only.

@@ -62,7 +62,15 @@ fn apply_step(container: &Container, step: &Step, record: &mut Record) -> Result
         Step::Exchange => {
             file::exchange(directory, OsStr::new(name::NEW), directory, OsStr::new(name::ROOT))
                 .context(|| "exchange")?;
-            durable(directory)
+            durable(directory).inspect_err(|_| {
+                // What is not known to be on the disk is taken back, so that `root` is what it was.
+                let _ = file::exchange(
+                    directory,
+                    OsStr::new(name::NEW),
+                    directory,
+                    OsStr::new(name::ROOT),
+                );
+            })
         }
         Step::Install => {
             file::rename_noreplace(

@@ -1,0 +1,64 @@
+//! Past roots as a source of first content.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::compiled::StoreName;
+use crate::container::{Container, name};
+use crate::record::{Attached, BootNumber};
+
+/// A root that a system ran on, and what its boot says of it.
+#[derive(Debug)]
+pub struct OldRoot {
+    /// The last boot that ran on it.
+    pub number: BootNumber,
+    /// Its tree.
+    pub tree: OwnedFd,
+    /// Entries that were declared and could not be attached: what they should have had is in an
+    /// older root still.
+    pub unfinished: BTreeSet<PathBuf>,
+    /// What was mounted on it: there the tree has only mount points.
+    pub mounted: BTreeMap<PathBuf, StoreName>,
+}
+
+impl OldRoot {
+    /// A root with what its boot recorded.
+    pub fn new(number: BootNumber, tree: OwnedFd, attached: Option<Attached>) -> Self {
+        let (missing, mounted) =
+            attached.map(|attached| (attached.missing, attached.mounted)).unwrap_or_default();
+        Self { number, tree, unfinished: missing.into_iter().collect(), mounted }
+    }
+
+    /// The store that a path of this root was in, if something was mounted on it or above it.
+    pub fn store_of(&self, path: &Path) -> Option<&StoreName> {
+        path.ancestors().find_map(|above| self.mounted.get(above))
+    }
+}
+
+/// The newest past root that a system ran on, and those before it as long as something of their
+/// entries was left unfinished. Newest first.
+///
+/// As a rule that is the root that was just put away. After a power cut it may have been put away
+/// by a boot that got no further, and a root that was never attached may lie in between. What can't
+/// be read is passed over.
+pub fn old_roots(container: &Container, before: BootNumber) -> Vec<OldRoot> {
+    let mut roots = Vec::new();
+    let numbers = container.numbers(name::PAST).unwrap_or_default();
+    for number in numbers.into_iter().rev().filter(|number| *number < before) {
+        let attached = match container.record(number) {
+            Ok(Some(record)) if record.attached.is_none() => continue,
+            Ok(record) => record.and_then(|record| record.attached),
+            Err(_) => None,
+        };
+        let path = Path::new(name::PAST).join(number.to_string());
+        let Ok(tree) = container.open_directory(&path) else { continue };
+        let root = OldRoot::new(number, tree, attached);
+        let is_complete = root.unfinished.is_empty();
+        roots.push(root);
+        if is_complete {
+            break;
+        }
+    }
+    roots
+}
