@@ -17,7 +17,7 @@ use ebbtide_core::record::Record;
 const USAGE: &str = "\
 Usage: ebbtide-boot VERB [OPTION]…
 
-Run by the initramfs; people want ebbtide(8).
+Run by the initramfs; people want the command `ebbtide`.
 
   reset                  make a new root; print its mount options
   attach --sysroot DIR   put the declared entries in place on the root mounted at DIR

@@ -87,6 +87,13 @@ pub fn open_volume(device: &DeviceSpec) -> Result<OwnedFd> {
 pub fn open_volume_with(device: &DeviceSpec, flags: &[String]) -> Result<OwnedFd> {
     let path = ebbtide_sys::device::find(&device.0)
         .context(|| format!("cannot find the device {device}"))?;
+    match ebbtide_sys::device::probe(&path) {
+        Ok(Some(found)) if found.fstype != "btrfs" => {
+            return Err(Failure::new(format!("{device} has {}, and no btrfs", found.fstype))
+                .hint("the volume of a container is a btrfs filesystem"));
+        }
+        _ => {}
+    }
     let mut options = vec![("subvolid", Some("5"))];
     options.extend(flags.iter().map(|flag| mount_option(flag)));
     mount::mount_detached("btrfs", Some(&path), &options, mount::MountAttributes::NOATIME)

@@ -25,6 +25,8 @@ pub struct PastBoot {
     pub ended: Option<Ending>,
     /// Where its root lies below the top level of the volume; `None` when it is not kept.
     pub root: Option<PathBuf>,
+    /// The later boot that went on with the same root: that one's place has it.
+    pub continued_as: Option<BootNumber>,
     /// Bytes of data that this boot wrote to its root and that are still there.
     pub own_bytes: Option<u64>,
     /// How many problems its record has.
@@ -38,6 +40,10 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
     numbers.extend(&past);
     numbers.sort_unstable();
     numbers.dedup();
+    let roots: Vec<_> = numbers
+        .iter()
+        .map(|number| Some((*number, container.record(*number).ok()??.root?.uuid)))
+        .collect();
     numbers
         .into_iter()
         .rev()
@@ -48,6 +54,9 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
                 past.contains(&number).then(|| Path::new(name::PAST).join(number.to_string()));
             let current = record.as_ref().is_some_and(|it| it.kernel_boot_id == kernel_boot_id);
             let place = below.or_else(|| current.then(|| PathBuf::from(name::ROOT)));
+            let root = record.as_ref().and_then(|record| record.root.as_ref()).map(|it| it.uuid);
+            let mut same = roots.iter().flatten().filter(|(_, uuid)| Some(*uuid) == root);
+            let last = same.next_back().map(|(number, _)| *number);
             let own_bytes = place.as_deref().and_then(|place| own_bytes(container, place).ok());
             Ok(PastBoot {
                 number,
@@ -56,6 +65,7 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
                 outcome: record.as_ref().map(|record| record.outcome.clone()),
                 ended: record.as_ref().and_then(|record| record.ended),
                 root: place.map(|place| path.join(place)),
+                continued_as: last.filter(|last| *last > number),
                 own_bytes,
                 problems: record.as_ref().map_or(0, |record: &Record| record.problems.len()),
             })

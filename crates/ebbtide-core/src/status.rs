@@ -1,5 +1,6 @@
 //! Is this root really new? The kernel is asked; what was written down is only compared with it.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -257,9 +258,12 @@ fn look_at_entries(
     }
     let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
     status.declared = compiled.entries.len();
+    let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
             status.in_place += 1;
+        } else if let Err(why) = &seen.source {
+            absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
         } else if plan.waiting.contains(&index) {
             status.waiting += 1;
         } else {
@@ -281,7 +285,16 @@ fn look_at_entries(
             }
         }
     }
+    report_absent(absent, status);
     Ok(())
+}
+
+/// One line for each store that is not there, however much it keeps.
+fn report_absent(absent: BTreeMap<String, Vec<String>>, status: &mut Status) {
+    for (why, paths) in absent {
+        let message = format!("{why}; so these are not in place: {}", paths.join(", "));
+        status.problem(Level::Error, message, "");
+    }
 }
 
 /// The declaration that the next boot is going to read, with its hash.

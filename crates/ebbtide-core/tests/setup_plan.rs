@@ -99,7 +99,7 @@ fn an_active_swap_file_is_refused() {
 fn updaters_want_a_decision() {
     let seen = Observation { updaters: vec!["apt-daily-upgrade.timer"], ..observation() };
     insta::assert_snapshot!(refusal(&request(), &seen), @r"
-    apt-daily-upgrade.timer would update the root, and what they do is gone at the next boot
+    apt-daily-upgrade.timer would update the root, and such updates are gone at the next boot
     hint: decide with --updaters disable (they are masked in the base) or --updaters keep
     ");
 }

@@ -1,7 +1,6 @@
 //! The method `sync` over whole boots: copied in, harvested back, and nothing lost in between.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
 mod machine;
 
 use std::fs;

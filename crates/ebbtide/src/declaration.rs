@@ -30,7 +30,7 @@ pub fn read(context: &Context, config: Option<&Path>) -> Result<Vec<SourceFile>,
     if sources.is_empty() {
         return Err(CommandError::new(Kind::Usage, "cannot find a declaration")
             .cause("there is no file /etc/ebbtide/ebbtide.toml, and none beside it")
-            .hint("write one, or name a file with `--config`"));
+            .hint("`ebbtide init` sets a machine up; `--config` names another file"));
     }
     Ok(sources)
 }

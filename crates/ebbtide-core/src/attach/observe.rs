@@ -295,14 +295,18 @@ fn resolve_owner(
     let uid = match user {
         Some(Principal::Id(id)) => Some(*id),
         Some(Principal::Name(name)) => Some(
-            accounts.uid(name).ok_or_else(|| format!("user {name} is not in its /etc/passwd"))?,
+            accounts
+                .uid(name)
+                .ok_or_else(|| format!("user {name} is not in the root's /etc/passwd"))?,
         ),
         None => None,
     };
     let gid = match group {
         Some(Principal::Id(id)) => Some(*id),
         Some(Principal::Name(name)) => Some(
-            accounts.gid(name).ok_or_else(|| format!("group {name} is not in its /etc/group"))?,
+            accounts
+                .gid(name)
+                .ok_or_else(|| format!("group {name} is not in the root's /etc/group"))?,
         ),
         None => None,
     };

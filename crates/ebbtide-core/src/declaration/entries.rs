@@ -122,6 +122,10 @@ fn by_itself(entry: &Entry, problems: &mut Vec<Problem>) {
         let mark = entry.path.place.mark(fault.message);
         problems.push(Problem { hint: fault.hint, ..error(message, mark) });
     }
+    if entry.kind == Kind::File && DECISIONS.iter().any(|home| path == Path::new(home)) {
+        let message = format!("{} is a directory", name(path));
+        problems.push(error(message, mark()).hint("declare it under `directories`"));
+    }
     if path.starts_with("/tmp") {
         let hint = "`/tmp` is for what is not kept; `/var/tmp` is for what outlives a boot";
         let message = format!("{} is kept", name(path));

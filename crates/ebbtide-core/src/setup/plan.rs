@@ -192,7 +192,7 @@ fn refuse(request: &Request, seen: &Observation) -> Result<()> {
     }
     if !seen.updaters.is_empty() && request.updaters.is_none() {
         return Err(Failure::new(format!(
-            "{} would update the root, and what they do is gone at the next boot",
+            "{} would update the root, and such updates are gone at the next boot",
             seen.updaters.join(", ")
         ))
         .hint("decide with --updaters disable (they are masked in the base) or --updaters keep"));

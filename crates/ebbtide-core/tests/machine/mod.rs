@@ -1,6 +1,8 @@
 //! A machine without a kernel of its own: a volume in a loop image, set up for real, and boots that
 //! are `reset`, mount and `attach` in a mount namespace of their own.
 
+#![allow(dead_code)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -94,8 +96,13 @@ impl Machine {
 
     /// Adds a disk with a filesystem, and returns its device.
     pub fn disk(&mut self, name: &str, fstype: &str) -> String {
+        self.disk_of(name, fstype, 600)
+    }
+
+    /// As [`Self::disk`], with a size in MiB.
+    pub fn disk_of(&mut self, name: &str, fstype: &str, size: u64) -> String {
         let image = self.directory.path().join(name);
-        fs::File::create(&image).unwrap().set_len(600 << 20).unwrap();
+        fs::File::create(&image).unwrap().set_len(size << 20).unwrap();
         let image = image.to_str().unwrap();
         run(&format!("mkfs.{fstype}"), &["-q", image]);
         let device = run("losetup", &["--find", "--show", image]).trim().to_owned();
@@ -200,6 +207,25 @@ impl Machine {
         let compiled = request.declaration.compile(self.container.uuid, &uuids).unwrap();
         let state = self.state();
         store::publish(std::os::fd::AsFd::as_fd(&state), &self.open(), &compiled).unwrap();
+    }
+
+    /// Compiles another declaration as `ebbtide apply` does.
+    pub fn publish(&self, rest: &str) {
+        let request = self.request(BaseSource::Blank, rest);
+        let publication = ebbtide_core::publish::Publication::open(&request.declaration)
+            .unwrap_or_else(|it| panic!("{}", it.chain()));
+        publication.preview().unwrap_or_else(|it| panic!("{}", it.chain()));
+        publication.publish().unwrap_or_else(|it| panic!("{}", it.chain()));
+    }
+
+    /// Lets a test change another disk.
+    pub fn on_disk<T: Send>(&self, device: &str, change: impl FnOnce(&Path) -> T + Send) -> T {
+        self.in_namespace(|work| {
+            let top = work.join("top");
+            fs::create_dir_all(&top).unwrap();
+            run("mount", &[device, top.to_str().unwrap()]);
+            change(&top)
+        })
     }
 
     fn state(&self) -> std::os::fd::OwnedFd {

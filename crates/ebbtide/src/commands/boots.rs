@@ -98,6 +98,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         (None, _) => "unknown",
     };
     let place = boot.root.as_ref().map(|path| escape(path.as_os_str().as_encoded_bytes()));
+    let place = place.or_else(|| boot.continued_as.map(|later| format!("went on as {later}")));
     [
         boot.number.to_string(),
         boot.clock.map_or_else(|| "?".to_owned(), |clock| age(now - clock)),
@@ -105,7 +106,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         outcome.to_owned(),
         ended.to_owned(),
         boot.problems.to_string(),
-        place.unwrap_or_else(|| "not kept".to_owned()),
+        place.unwrap_or_else(|| "gone".to_owned()),
     ]
 }
 

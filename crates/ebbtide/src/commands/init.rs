@@ -23,8 +23,8 @@ use ebbtide_sys::escape;
 #[command(
     group(ArgGroup::new("base").required(true).args(["base_directory", "base_subvolume", "base_blank"])),
     after_help = "\
-Nothing that is on the volume is changed: everything new goes into the container and into new
-subvolumes. The first boot with the new initramfs runs on a new root.
+What is on the volume stays as it is: everything new goes into the container and into the stores,
+which are made unless they exist. The first boot with the new initramfs runs on a new root.
 
 Examples:
   A Debian in /target (or from mmdebstrap), onto an empty btrfs:
@@ -136,13 +136,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         text.push_str(notice);
         text.push('\n');
     }
-    context.print(&text)?;
+    if args.dry_run || !args.yes {
+        context.print(&text)?;
+    }
     if args.dry_run {
         return Ok(Status::DONE);
     }
     if !args.yes && !confirmed()? {
-        return Err(CommandError::new(Kind::Failed, "nothing was done")
-            .hint("answer yes, or use --yes where nobody can be asked"));
+        context.print("nothing was done; `--yes` goes on where nobody can be asked\n")?;
+        return Ok(Status::FAILED);
     }
     let mut log = |level: Level, message: &str| {
         if level <= Level::Info {
@@ -150,9 +152,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     };
     setup::apply(&request, &plan, &mut log)?;
+    let next = if plan.steps.contains(&setup::Step::BuildInitramfs) {
+        "boot this volume with the kernel and the initramfs of base 1; then `ebbtide status`"
+    } else {
+        "boot this volume with an initramfs that has Ebbtide in it: nothing resets the root before"
+    };
     context.print(&format!(
         "the container {} is ready, with UUID {}\n\
-         next: boot this volume with the initramfs of base 1; then `ebbtide status`\n",
+         next: {next}\n",
         request.container.path.display(),
         request.container.uuid
     ))?;

@@ -20,7 +20,8 @@ use ebbtide_sys::escape;
 Asks the kernel, and compares with what the boot wrote down: a forged record, a reset that did
 nothing, or another root mounted in its place are found out.
 
-Exit status: 0 all is as it should be, 3 something is not, 1 it could not be found out.")]
+Exit status: 0 all is as it should be, 3 something is not, 1 it could not be found out,
+2 wrong command line or declaration.")]
 pub struct Args {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
