@@ -108,6 +108,8 @@ pub struct Store {
     pub subvolume: Option<PathBuf>,
     /// What kind of data it holds.
     pub class: Class,
+    /// Its mount options: those of its class, as the declaration changes them.
+    pub options: Vec<MountOption>,
     /// The UUID in the store's marker.
     pub uuid: Uuid,
 }
@@ -168,6 +170,13 @@ pub struct Entry {
     /// An optional entry whose data is absent is passed over in silence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// For an entry of a user: their home, which it lies below. It and what has to be made below it
+    /// belong to `user` and nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<PathBuf>,
+    /// Units that must not start while the entry is declared and absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<String>,
     /// Which layer declared it.
     pub origin: Origin,
 }

@@ -77,8 +77,9 @@ impl<'a> Publication<'a> {
             if missing_subvolume(declaration, name, &container)?.is_some() {
                 continue;
             }
-            let opened = store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)
-                .context(|| format!("store {name} is not there"))?;
+            let opened =
+                store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
+                    .context(|| format!("store {name} is not there"))?;
             let found = store::identity(opened.as_fd())?;
             stores.insert(name.clone(), (opened, found));
         }
@@ -143,7 +144,7 @@ impl<'a> Publication<'a> {
                 (stores.contains_key(name), self.declaration.stores.get(name))
             {
                 let opened =
-                    store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)?;
+                    store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)?;
                 stores.insert(name.clone(), (opened, None));
             }
         }

@@ -303,7 +303,12 @@ pub fn declaration(boot: &Boot, container: &Container) -> Result<(DeclarationHas
         Failure::new("no declaration was ever compiled").hint("run `ebbtide apply`")
     })?;
     let place = &boot.locator.state;
-    let state = store::open(&place.device, place.subvolume.as_deref(), Class::State, place.uuid)?;
+    let state = store::open(
+        &place.device,
+        place.subvolume.as_deref(),
+        Class::State.mount_options(),
+        place.uuid,
+    )?;
     let (hash, compiled, _) = store::load(state.as_fd(), &pins)?;
     Ok((hash, compiled))
 }

@@ -9,7 +9,7 @@ use ebbtide_sys::{device, file, metadata, resolve};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption, sha256};
+use crate::compiled::{Compiled, DeclarationHash, DeviceSpec, MountOption, sha256};
 use crate::container::{self, Container, Pins};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 
@@ -33,10 +33,10 @@ struct Marker {
 pub fn open(
     spec: &DeviceSpec,
     subvolume: Option<&Path>,
-    class: Class,
+    options: &[MountOption],
     expected: Uuid,
 ) -> Result<OwnedFd> {
-    let mounted = open_any(spec, subvolume, class)?;
+    let mounted = open_any(spec, subvolume, options)?;
     match identity(mounted.as_fd())? {
         Some(found) if found == expected => Ok(mounted),
         Some(found) => Err(Failure::new(format!(
@@ -49,7 +49,11 @@ pub fn open(
 }
 
 /// Mounts what should be a store, without a check.
-pub fn open_any(spec: &DeviceSpec, subvolume: Option<&Path>, class: Class) -> Result<OwnedFd> {
+pub fn open_any(
+    spec: &DeviceSpec,
+    subvolume: Option<&Path>,
+    options: &[MountOption],
+) -> Result<OwnedFd> {
     let path = device::find(&spec.0).context(|| format!("cannot find the device {spec}"))?;
     let superblock = device::probe(&path)
         .context(|| format!("cannot read the superblock of {spec}"))?
@@ -58,15 +62,15 @@ pub fn open_any(spec: &DeviceSpec, subvolume: Option<&Path>, class: Class) -> Re
                 .hint("stores can be on btrfs, ext4 and xfs")
         })?;
     let subvolume = subvolume.and_then(Path::to_str).map(ToOwned::to_owned);
-    let mut options = Vec::new();
+    let mut flags = Vec::new();
     if superblock.fstype == "btrfs" {
         match &subvolume {
-            Some(name) => options.push(("subvol", Some(name.as_str()))),
-            None => options.push(("subvolid", Some("5"))),
+            Some(name) => flags.push(("subvol", Some(name.as_str()))),
+            None => flags.push(("subvolid", Some("5"))),
         }
     }
-    let attributes = attributes(class.mount_options()) | MountAttributes::NOATIME;
-    mount::mount_detached(superblock.fstype, Some(&path), &options, attributes)
+    let attributes = attributes(options) | MountAttributes::NOATIME;
+    mount::mount_detached(superblock.fstype, Some(&path), &flags, attributes)
         .context(|| format!("cannot mount the store on {spec}"))
 }
 

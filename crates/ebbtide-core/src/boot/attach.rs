@@ -223,7 +223,7 @@ fn mount_stores(boot: &Boot, compiled: &Compiled) -> Result<Stores> {
         let path = directory.join(&name.0);
         make(&path, 0o700)?;
         let mounted =
-            store::open(&wanted.device, wanted.subvolume.as_deref(), wanted.class, wanted.uuid)
+            store::open(&wanted.device, wanted.subvolume.as_deref(), &wanted.options, wanted.uuid)
                 .and_then(|mounted| {
                     let target = open_directory(&path)?;
                     mount::attach(mounted.as_fd(), target.as_fd())

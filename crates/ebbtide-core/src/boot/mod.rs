@@ -158,9 +158,13 @@ impl Boot {
                 .hint("run `ebbtide apply`")
         })?;
         let place = &self.locator.state;
-        let state =
-            store::open(&place.device, place.subvolume.as_deref(), Class::State, place.uuid)
-                .context(|| "the state store is not there")?;
+        let state = store::open(
+            &place.device,
+            place.subvolume.as_deref(),
+            Class::State.mount_options(),
+            place.uuid,
+        )
+        .context(|| "the state store is not there")?;
         let (hash, compiled, problem) = store::load(state.as_fd(), &pins)?;
         if compiled.root.container != self.locator.container {
             return Err(Failure::new("the compiled declaration is for another container")

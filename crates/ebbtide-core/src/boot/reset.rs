@@ -168,7 +168,7 @@ fn checked(
 fn stores_are_there(compiled: &Compiled) -> Result<()> {
     for (name, wanted) in &compiled.stores {
         if needed(compiled, name) {
-            store::open(&wanted.device, wanted.subvolume.as_deref(), wanted.class, wanted.uuid)
+            store::open(&wanted.device, wanted.subvolume.as_deref(), &wanted.options, wanted.uuid)
                 .context(|| format!("store {name} is not there"))?;
         }
     }
@@ -249,7 +249,7 @@ fn harvest_root(
             let opened = store::open(
                 &wanted.device,
                 wanted.subvolume.as_deref(),
-                wanted.class,
+                &wanted.options,
                 wanted.uuid,
             )?;
             stores.insert(wanted.uuid, opened);

@@ -63,7 +63,8 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             let device = own.or(root.as_ref().map(|root| &root.device))?.clone();
             let subvolume = store.subvolume.as_ref().map(|at| at.value.clone());
             let class = store.class.as_ref().map(|at| at.value).unwrap_or_default();
-            Some((name.clone(), StoreDeclaration { device, subvolume, class }))
+            let options = class.mount_options().to_vec();
+            Some((name.clone(), StoreDeclaration { device, subvolume, class, options }))
         })
         .collect::<Option<_>>()?;
     let lines: Vec<_> = sources.iter().map(|source| Lines::of(&source.text)).collect();

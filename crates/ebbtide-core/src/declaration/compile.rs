@@ -64,6 +64,7 @@ impl Declaration {
                     device: store.device.clone(),
                     subvolume: store.subvolume.clone(),
                     class: store.class,
+                    options: store.options.clone(),
                     uuid,
                 };
                 Ok((name.clone(), store))

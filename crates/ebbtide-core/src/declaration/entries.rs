@@ -41,6 +41,8 @@ pub(super) fn resolve(
         parent: entry.parent.clone(),
         options: entry.options.iter().map(|option| option.value).collect(),
         optional: entry.optional,
+        home: None,
+        units: Vec::new(),
         origin: origin(entry),
     });
     let missing = built_ins().into_iter().filter(|built_in| {
@@ -67,6 +69,8 @@ fn built_ins() -> [compiled::Entry; 2] {
         parent: None,
         options: Vec::new(),
         optional: false,
+        home: None,
+        units: Vec::new(),
         origin: Origin { file: "built-in".to_owned(), line: 0 },
     };
     [

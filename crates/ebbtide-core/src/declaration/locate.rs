@@ -21,7 +21,7 @@ pub fn locate(declaration: &Declaration) -> Result<Locator> {
         declaration.stores.get(&StoreName(StoreName::STATE.to_owned())).ok_or_else(|| {
             Failure::new("the declaration has no store \"state\", where compiled declarations lie")
         })?;
-    let opened = store::open_any(&state.device, state.subvolume.as_deref(), state.class)
+    let opened = store::open_any(&state.device, state.subvolume.as_deref(), &state.options)
         .context(|| "the state store is not there")?;
     let state_uuid = store::identity(opened.as_fd())?.ok_or_else(|| {
         Failure::new("the state store has no marker: it is no store of Ebbtide's")

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::compiled::{Backend, Class, DeviceSpec, Entry, StoreName};
+use crate::compiled::{Backend, Class, DeviceSpec, Entry, MountOption, StoreName};
 
 pub use check::check;
 pub use compile::CompileError;
@@ -95,4 +95,6 @@ pub struct StoreDeclaration {
     pub subvolume: Option<PathBuf>,
     /// What kind of data it holds.
     pub class: Class,
+    /// Its mount options: those of its class, as the declaration changes them.
+    pub options: Vec<MountOption>,
 }

@@ -277,7 +277,7 @@ impl Work<'_> {
             .stores
             .get(name)
             .ok_or_else(|| Failure::new(format!("store {name} is not declared")))?;
-        store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)
+        store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
             .context(|| format!("open store {name}"))
     }
 

@@ -145,7 +145,7 @@ fn store_state(request: &Request, name: &StoreName, top: BorrowedFd<'_>) -> Resu
             Err(error) => Err(error).context(|| format!("cannot look at store {name}")),
         };
     }
-    let opened = store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class)
+    let opened = store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
         .context(|| format!("store {name} is not there"))?;
     present(opened.as_fd())
 }

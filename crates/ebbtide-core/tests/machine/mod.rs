@@ -200,7 +200,8 @@ impl Machine {
         let mut uuids = std::collections::BTreeMap::new();
         for (name, wanted) in &request.declaration.stores {
             let opened =
-                store::open_any(&wanted.device, wanted.subvolume.as_deref(), wanted.class).unwrap();
+                store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
+                    .unwrap();
             let uuid = store::establish(std::os::fd::AsFd::as_fd(&opened)).unwrap();
             uuids.insert(name.clone(), uuid);
         }
@@ -230,7 +231,7 @@ impl Machine {
 
     fn state(&self) -> std::os::fd::OwnedFd {
         let class = ebbtide_core::compiled::Class::State;
-        store::open_any(&self.device, Some(Path::new("state")), class).unwrap()
+        store::open_any(&self.device, Some(Path::new("state")), class.mount_options()).unwrap()
     }
 
     pub fn open(&self) -> Container {
