@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod metadata;
 pub mod mount;
 pub mod mountinfo;
+pub mod process;
 pub mod random;
 pub mod resolve;
 pub mod text;

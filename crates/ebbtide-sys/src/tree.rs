@@ -1,5 +1,6 @@
 //! Copying and measuring whole trees.
 
+mod compare;
 mod copy;
 mod data;
 mod node;
@@ -19,6 +20,7 @@ use crate::file::{create_directory, read_directory};
 use crate::metadata::{FileKind, metadata};
 use crate::resolve::{open_directory, open_path, split_parent};
 
+pub use compare::{changed_since, first_difference};
 pub use size::tree_size;
 
 /// What to copy, and whom to tell.

@@ -1,0 +1,179 @@
+//! Who uses a path: processes that have something below it open for writing, mapped, or as their
+//! directory.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A process that would go on with what lies below a path, whatever is mounted there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its number.
+    pub pid: u32,
+    /// Its name (`comm`), as it gave it to itself: to be escaped before it is shown.
+    pub name: OsString,
+    /// The user it runs as (`/proc/PID`'s owner: the effective user id).
+    pub uid: u32,
+    /// What it uses.
+    pub path: PathBuf,
+}
+
+/// The processes that have a directory at or below one of the paths as working directory, root or
+/// open, or a file there open for writing or mapped shared and writable; one entry for each process and path.
+/// A file that is only read is no use: its reader is content with what it has.
+///
+/// Paths are compared as the kernel shows them to this process; see proc_pid_fd(5),
+/// proc_pid_fdinfo(5), proc_pid_maps(5). A process that ends meanwhile is passed over. This process
+/// itself is not listed.
+///
+/// # Errors
+///
+/// Only if /proc cannot be listed. What a caller without rights may not see is passed over too.
+pub fn users_of(paths: &[PathBuf]) -> Result<Vec<User>> {
+    let list = fs::read_dir("/proc").map_err(|error| {
+        let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+        Error::new("openat", errno).path("/proc")
+    })?;
+    let own = std::process::id();
+    let mut users = Vec::new();
+    for entry in list.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if pid == own {
+            continue;
+        }
+        let process = entry.path();
+        let mut used: Vec<PathBuf> = Vec::new();
+        for found in used_by(&process) {
+            if let Some(path) = paths.iter().find(|path| found.starts_with(path))
+                && !used.contains(path)
+            {
+                used.push(path.clone());
+            }
+        }
+        if used.is_empty() {
+            continue;
+        }
+        let Ok(owner) = fs::metadata(&process) else { continue };
+        let name = fs::read(process.join("comm")).unwrap_or_default();
+        let name = OsString::from_vec(name.strip_suffix(b"\n").unwrap_or(&name).to_vec());
+        let uid = owner.uid();
+        users.extend(used.into_iter().map(|path| User { pid, name: name.clone(), uid, path }));
+    }
+    Ok(users)
+}
+
+fn used_by(process: &Path) -> Vec<PathBuf> {
+    let mut used: Vec<PathBuf> =
+        ["cwd", "root"].iter().filter_map(|link| shown(&process.join(link))).collect();
+    for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        let Some(path) = shown(&entry.path()) else { continue };
+        let is_directory = fs::metadata(entry.path()).is_ok_and(|found| found.is_dir());
+        if is_directory || is_writable(&process.join("fdinfo").join(entry.file_name())) {
+            used.push(path);
+        }
+    }
+    let maps = fs::read(process.join("maps")).unwrap_or_default();
+    used.extend(maps.split(|byte| *byte == b'\n').filter_map(written_mapping));
+    used
+}
+
+/// Where a magic link leads, if that is a path.
+fn shown(link: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(link).ok()?;
+    let bytes = target.as_os_str().as_bytes();
+    let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
+    bytes.starts_with(b"/").then(|| OsString::from_vec(bytes.to_vec()).into())
+}
+
+/// Whether a descriptor was opened for writing. The flags are octal; an `O_PATH` one is for nothing.
+fn is_writable(info: &Path) -> bool {
+    let text = fs::read_to_string(info).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    let path_only = flags & rustix::fs::OFlags::PATH.bits() != 0;
+    !path_only && flags & 0o3 != 0
+}
+
+/// The file of a shared, writable mapping: `start-end perms offset device inode path`.
+fn written_mapping(line: &[u8]) -> Option<PathBuf> {
+    let mut fields = line.splitn(6, |byte| *byte == b' ');
+    let permissions = fields.nth(1)?;
+    if permissions.get(1) != Some(&b'w') || permissions.get(3) != Some(&b's') {
+        return None;
+    }
+    let path = fields.nth(3)?.trim_ascii_start();
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    path.starts_with(b"/").then(|| OsString::from_vec(crate::text::unescape_octal(path)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A shell that has done something and then waits for the end of its input.
+    struct Shell(Child);
+
+    impl Shell {
+        fn new(directory: &Path, script: &str) -> Self {
+            let script = format!("{script}; echo; exec cat");
+            let mut child = Command::new("sh")
+                .args(["-c", &script])
+                .current_dir(directory)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut byte = [0];
+            std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+            Self(child)
+        }
+    }
+
+    impl Drop for Shell {
+        fn drop(&mut self) {
+            drop(self.0.stdin.take());
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn writers_and_those_who_are_there_use_a_path_and_readers_do_not() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().canonicalize().unwrap();
+        let (inner, other) = (path.join("inner"), path.join("inner-not"));
+        fs::create_dir(&inner).unwrap();
+        fs::create_dir(&other).unwrap();
+        fs::write(inner.join("file"), "x").unwrap();
+        let uses = |directory: &Path, script: &str| {
+            let shell = Shell::new(directory, script);
+            let users = users_of(std::slice::from_ref(&inner)).unwrap();
+            let pid = shell.0.id();
+            assert!(users.iter().all(|user| user.pid == pid && user.path == inner), "{users:?}");
+            !users.is_empty()
+        };
+        assert!(uses(&inner, ":"), "it is there");
+        assert!(uses(&path, "exec 3>>inner/file"), "it writes");
+        assert!(uses(&path, "exec 3<inner"), "it may make files there");
+        assert!(!uses(&path, "exec 3<inner/file"), "it reads");
+        assert!(!uses(&other, ":"), "it is beside it");
+    }
+
+    #[test]
+    fn only_shared_writable_mappings_count() {
+        let mapping = |line: &str| written_mapping(line.as_bytes());
+        let line =
+            "7f0000000000-7f0000001000 rw-s 00000000 00:2a 12345                      /a/b c";
+        assert_eq!(mapping(line), Some(PathBuf::from("/a/b c")));
+        assert_eq!(mapping(&line.replace("rw-s", "rw-p")), None);
+        assert_eq!(mapping(&line.replace("rw-s", "r--s")), None);
+        assert_eq!(mapping("7f-80 rw-s 0 00:00 0"), None);
+    }
+}
