@@ -14,6 +14,8 @@ pub mod declaration;
 pub mod failure;
 pub mod flush;
 pub mod harvest;
+#[cfg(feature = "declaration")]
+pub mod live;
 pub mod locator;
 pub mod past;
 #[cfg(feature = "declaration")]

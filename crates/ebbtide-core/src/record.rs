@@ -132,6 +132,9 @@ pub struct Attached {
     /// Paths of entries that have no data anywhere yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<std::path::PathBuf>,
+    /// Paths that were declared while the system ran, and come with the next boot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<std::path::PathBuf>,
     /// What was mounted on the root, and from which store: below it the root has mount points only.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub mounted: std::collections::BTreeMap<std::path::PathBuf, crate::compiled::StoreName>,

@@ -207,6 +207,28 @@ pub(crate) fn note_seed(
     container::write(seeds.as_fd(), &seed_name(path), &note)
 }
 
+/// Takes first content out of the store again that was imported a moment ago and is not going to be
+/// used. The note goes first: with neither, the path has its first content still to come.
+#[cfg(feature = "declaration")]
+pub(crate) fn forget_import(store: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    const UNDONE: &str = "import-undone";
+    let seeds = own_subdirectory(store, SEEDS)?;
+    file::remove_file_durably(seeds.as_fd(), OsStr::new(&seed_name(path)))
+        .context(|| "cannot remove the note of it")?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let Some((parent, name)) = resolve::split_parent(relative) else { return Ok(()) };
+    let incoming = own_subdirectory(store, "incoming")?;
+    let parent = match resolve::open_directory(store, parent) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        parent => parent.context(|| "cannot open its parent")?,
+    };
+    match file::rename_noreplace(parent.as_fd(), name, incoming.as_fd(), OsStr::new(UNDONE)) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        moved => moved.context(|| "cannot move it away")?,
+    }
+    file::remove_tree(incoming.as_fd(), OsStr::new(UNDONE)).context(|| "cannot remove it")
+}
+
 /// Whether a path of the store has had its first content.
 pub(crate) fn was_seeded(store: BorrowedFd<'_>, path: &Path) -> Result<bool> {
     let Some(own) = own_directory(store)? else { return Ok(false) };

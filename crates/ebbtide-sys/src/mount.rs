@@ -171,7 +171,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, set: MountAttributes, recursive: bo
     change_attributes(mount, set, MountAttributes::NONE, recursive)
 }
 
-/// Sets some attributes of a mount and clears others. See mount_setattr(2).
+/// Sets some attributes of a mount and clears others. See `mount_setattr(2)`.
 pub fn replace_attributes(
     mount: BorrowedFd<'_>,
     set: MountAttributes,

@@ -26,8 +26,8 @@ pub struct User {
 /// open, or a file there open for writing or mapped shared and writable; one entry for each process and path.
 /// A file that is only read is no use: its reader is content with what it has.
 ///
-/// Paths are compared as the kernel shows them to this process; see proc_pid_fd(5),
-/// proc_pid_fdinfo(5), proc_pid_maps(5). A process that ends meanwhile is passed over. This process
+/// Paths are compared as the kernel shows them to this process; see
+/// `proc_pid_fd(5)`, `proc_pid_fdinfo(5)` and `proc_pid_maps(5)`. A process that ends meanwhile is passed over. This process
 /// itself is not listed.
 ///
 /// # Errors
@@ -50,10 +50,10 @@ pub fn users_of(paths: &[PathBuf]) -> Result<Vec<User>> {
         let process = entry.path();
         let mut used: Vec<PathBuf> = Vec::new();
         for found in used_by(&process) {
-            if let Some(path) = paths.iter().find(|path| found.starts_with(path))
-                && !used.contains(path)
-            {
-                used.push(path.clone());
+            for path in paths.iter().filter(|path| found.starts_with(path)) {
+                if !used.contains(path) {
+                    used.push(path.clone());
+                }
             }
         }
         if used.is_empty() {

@@ -175,7 +175,7 @@ fn import(
     scratch: &str,
 ) -> Result<Vec<Problem>> {
     let from = match source {
-        SeedSource::Root => places.root.as_fd(),
+        SeedSource::Root | SeedSource::Running => places.root.as_fd(),
         SeedSource::Store(name) => places.store(name).map_err(Failure::new)?,
         SeedSource::OldRoot(number) => {
             let old = places.old_roots.iter().find(|old| old.number == *number);
@@ -197,6 +197,20 @@ fn import(
             return Err(error).context(|| "copy");
         }
     };
+    // Content that is shared with the original is the original's.
+    let compare = report.reflinked == 0;
+    let scratch_path = Path::new(scratch);
+    let difference =
+        tree::first_difference(from, entry.relative(), incoming.as_fd(), scratch_path, compare)
+            .context(|| "compare the copy with its original");
+    if let Some(inner) = difference? {
+        let _ = file::remove_tree(incoming.as_fd(), scratch);
+        let path = entry.path.join(inner);
+        let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());
+        return Err(Failure::new(format!(
+            "{path} is not in the copy as it is: it changed meanwhile"
+        )));
+    }
     durable(store)?;
     let (parent, name) = parent(store, &entry.path)?;
     file::rename_noreplace(incoming.as_fd(), scratch, parent.as_fd(), &name)

@@ -216,6 +216,7 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
     }
     Ok(match target {
         Node::Absent | Node::Link(_) | Node::Unusable(_) => None,
+        node if places.in_use => Some(Seed { source: SeedSource::Running, node: node.clone() }),
         node => Some(Seed { source: SeedSource::Root, node: node.clone() }),
     })
 }

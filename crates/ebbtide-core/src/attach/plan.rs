@@ -94,6 +94,8 @@ pub enum SeedSource {
     Store(StoreName),
     /// The root itself: what the base brought along.
     Root,
+    /// The root that a system runs on.
+    Running,
 }
 
 impl fmt::Display for SeedSource {
@@ -102,6 +104,7 @@ impl fmt::Display for SeedSource {
             Self::OldRoot(number) => write!(f, "past root {number}"),
             Self::Store(name) => write!(f, "store {name}"),
             Self::Root => f.write_str("the base"),
+            Self::Running => f.write_str("the running root"),
         }
     }
 }

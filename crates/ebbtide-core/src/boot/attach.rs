@@ -135,6 +135,7 @@ fn attach_in(
         entries: verified.in_place,
         missing: paths(&verified.missing),
         waiting: paths(&verified.waiting),
+        pending: Vec::new(),
         mounted,
     };
     log(

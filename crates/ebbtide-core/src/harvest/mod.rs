@@ -33,7 +33,7 @@ const ACCOUNTS: [&str; 6] =
     ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
 
 /// The set that a path belongs to, if it belongs to one.
-fn set_of(path: &Path) -> Option<String> {
+pub(crate) fn set_of(path: &Path) -> Option<String> {
     ACCOUNTS.iter().any(|account| path == Path::new(account)).then(|| "accounts".to_owned())
 }
 

@@ -1,0 +1,313 @@
+//! Bringing a running system to another declaration, on loop images.
+
+mod machine;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ebbtide_core::boot::Boot;
+use ebbtide_core::failure::Level;
+use ebbtide_core::flush::Flush;
+use ebbtide_core::live::{Applied, Live, Plan, When, Work};
+use ebbtide_core::shutdown;
+use ebbtide_core::status;
+use ebbtide_sys::mountinfo;
+use machine::{Machine, is_root, read, write};
+
+const KEPT: &str = "[keep]\ndirectories = [\"/var/log\"]\n";
+
+/// Publishes a declaration and brings the running root to it, as `ebbtide apply` does.
+fn apply(machine: &Machine, root: &Path, boot: &Boot, rest: &str) -> Applied {
+    machine.publish(rest);
+    let (hash, compiled) = status::declaration(boot, &machine.open()).unwrap();
+    let live = Live::open(boot, root, &compiled, None).unwrap().unwrap();
+    let mut log = |_: Level, _: &str| ();
+    live.apply(&hash, &mut log).unwrap_or_else(|it| panic!("{}", it.chain()))
+}
+
+fn when(plan: &Plan, path: &str) -> Option<(Work, When)> {
+    let change = plan.changes.iter().find(|change| change.path == Path::new(path))?;
+    Some((change.work.clone(), change.when.clone()))
+}
+
+fn why(plan: &Plan, path: &str) -> String {
+    let change = plan.changes.iter().find(|change| change.path == Path::new(path)).unwrap();
+    change.why.clone().unwrap()
+}
+
+fn mounts_below(root: &Path) -> Vec<PathBuf> {
+    let mounts = mountinfo::read_self().unwrap();
+    mounts
+        .into_iter()
+        .filter_map(|it| it.mount_point.strip_prefix(root).map(Path::to_owned).ok())
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect()
+}
+
+fn no_staging(boot: &Boot) {
+    let staging = boot.run.join("staging");
+    assert!(!staging.exists(), "the staging place is gone");
+}
+
+/// A process that is somewhere, until it is dropped.
+struct Process(Child);
+
+impl Process {
+    fn at(directory: &Path) -> Self {
+        let child = Command::new("cat")
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_new_entry_is_attached_with_what_is_there() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    machine.live("", |root, boot| {
+        write(root, "/srv/site/index", "hello");
+        let applied = apply(
+            &machine,
+            root,
+            boot,
+            "[keep]\ndirectories = [\"/var/log\", \"/srv\", { path = \"/opt/new\", mode = \"0750\" }]\n",
+        );
+        assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Attach, When::Now)));
+        assert!(mounts_below(root).contains(&PathBuf::from("srv")));
+        assert_eq!(read(root, "/srv/site/index").as_deref(), Some("hello"));
+        let mode = fs::metadata(root.join("opt/new")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o750);
+        no_staging(boot);
+        write(root, "/srv/site/index", "hello again");
+        let status = Machine::status(boot, root);
+        assert!(status.problems.is_empty(), "{:?}", status.problems);
+        shutdown::detach(&boot.run, &mut |_, _| ()).unwrap();
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+    machine.boot("", |root| {
+        assert_eq!(read(root, "/srv/site/index").as_deref(), Some("hello again"));
+    });
+}
+
+#[test]
+fn what_a_process_uses_waits_and_comes_with_the_next_boot() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    machine.live("", |root, boot| {
+        write(root, "/srv/data", "one");
+        let process = Process::at(&root.join("srv"));
+        let rest = "[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n";
+        let applied = apply(&machine, root, boot, rest);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Attach, When::NextBoot)));
+        assert!(why(&applied.plan, "/srv").starts_with("cat ("), "{:?}", applied.plan.changes);
+        assert!(!mounts_below(root).contains(&PathBuf::from("srv")));
+        write(root, "/srv/data", "two");
+        // What waits is no fault.
+        let status = Machine::status(boot, root);
+        assert!(status.ok, "{:?}", status.problems);
+        drop(process);
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+    machine.boot("", |root| assert_eq!(read(root, "/srv/data").as_deref(), Some("two")));
+}
+
+#[test]
+fn nested_entries_of_two_stores_appear_together() {
+    if !is_root() {
+        return;
+    }
+    let mut machine = Machine::new();
+    let disk = machine.disk("second", "ext4");
+    machine.set_up(KEPT);
+    let rest = format!(
+        "[store.cache]\ndevice = \"{disk}\"\nclass = \"cache\"\n[keep]\ndirectories = [\"/var/log\", \
+         \"/home\", {{ path = \"/home/alice/.cache\", store = \"cache\" }}]\n"
+    );
+    machine.live("", |root, boot| {
+        write(root, "/home/alice/.cache/big", "much");
+        let applied = apply(&machine, root, boot, &rest);
+        assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+        let mounts = mounts_below(root);
+        assert!(mounts.contains(&PathBuf::from("home")), "{mounts:?}");
+        assert!(mounts.contains(&PathBuf::from("home/alice/.cache")), "{mounts:?}");
+        assert_eq!(read(root, "/home/alice/.cache/big").as_deref(), Some("much"));
+        assert_eq!(read(root, "/home/alice/letter").as_deref(), Some("dear\n"));
+        no_staging(boot);
+        // Again: nothing to do.
+        let again = apply(&machine, root, boot, &rest);
+        assert!(again.plan.changes.is_empty(), "{:?}", again.plan.changes);
+        shutdown::detach(&boot.run, &mut |_, _| ()).unwrap();
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+    machine.boot("", |root| {
+        assert_eq!(read(root, "/home/alice/.cache/big").as_deref(), Some("much"));
+    });
+}
+
+#[test]
+fn what_is_not_declared_any_more_is_unmounted_unless_it_is_in_use() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
+    machine.live("", |root, boot| {
+        write(root, "/srv/data", "kept");
+        let process = Process::at(&root.join("srv"));
+        let applied = apply(&machine, root, boot, KEPT);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Detach, When::NextBoot)));
+        assert_eq!(read(root, "/srv/data").as_deref(), Some("kept"));
+        drop(process);
+        let applied = apply(&machine, root, boot, KEPT);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Detach, When::Now)));
+        assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+        assert_eq!(read(root, "/srv/data"), None);
+        // And back: the store has it, the root has nothing.
+        let rest = "[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n";
+        let applied = apply(&machine, root, boot, rest);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Attach, When::Now)));
+        assert_eq!(read(root, "/srv/data").as_deref(), Some("kept"));
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+}
+
+#[test]
+fn two_versions_are_not_mixed() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
+    machine.live("", |root, boot| {
+        write(root, "/srv/data", "of the store");
+        apply(&machine, root, boot, KEPT);
+        write(root, "/srv/data", "of the root");
+        let rest = "[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n";
+        let applied = apply(&machine, root, boot, rest);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Attach, When::NextBoot)));
+        assert_eq!(read(root, "/srv/data").as_deref(), Some("of the root"));
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+    machine.boot("", |root| assert_eq!(read(root, "/srv/data").as_deref(), Some("of the store")));
+}
+
+#[test]
+fn a_new_sync_file_is_in_its_store_at_once_and_taken_back_later() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    let rest = "[keep]\ndirectories = [\"/var/log\"]\nfiles = [\n\
+                { path = \"/etc/issue\", method = \"sync\" }, { path = \"/etc/none\", method = \"sync\" }]\n";
+    machine.live("", |root, boot| {
+        write(root, "/etc/issue", "first\n");
+        let applied = apply(&machine, root, boot, rest);
+        assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+        assert_eq!(when(&applied.plan, "/etc/issue"), Some((Work::Sync, When::Now)));
+        let kept = boot.run.join("stores/state");
+        assert_eq!(read(&kept, "/etc/issue").as_deref(), Some("first\n"));
+        // Replaced by rename, and made anew.
+        write(root, "/etc/issue.new", "second\n");
+        fs::rename(root.join("etc/issue.new"), root.join("etc/issue")).unwrap();
+        write(root, "/etc/none", "some\n");
+        let again = apply(&machine, root, boot, rest);
+        assert!(again.plan.changes.is_empty(), "{:?}", again.plan.changes);
+        Flush::open(boot, root).unwrap().apply(&mut |_, _| ()).unwrap();
+        assert_eq!(read(&kept, "/etc/issue").as_deref(), Some("second\n"));
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+    machine.boot("", |root| {
+        assert_eq!(read(root, "/etc/issue").as_deref(), Some("second\n"));
+        assert_eq!(read(root, "/etc/none").as_deref(), Some("some\n"));
+    });
+}
+
+#[test]
+fn mount_options_change_without_a_new_mount() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
+    machine.live("", |root, boot| {
+        let options = |path: &str| {
+            let target = root.join(path);
+            let mounts = mountinfo::read_self().unwrap();
+            let mount = mounts.into_iter().find(|it| it.mount_point == target).unwrap();
+            (mount.id, String::from_utf8(mount.options).unwrap())
+        };
+        let (id, before) = options("srv");
+        assert!(!before.contains("noexec"));
+        let with =
+            "[keep]\ndirectories = [\"/var/log\", { path = \"/srv\", options = [\"noexec\"] }]\n";
+        let applied = apply(&machine, root, boot, with);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Options, When::Now)));
+        let (same, after) = options("srv");
+        assert_eq!(id, same);
+        assert!(after.contains("noexec") && after.contains("nosuid"), "{after}");
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+}
+
+#[test]
+fn a_boot_on_the_last_root_as_it_was_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    machine.boot("", |_| ());
+    machine.live("ebbtide=off", |root, boot| {
+        machine.publish("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
+        let (_, compiled) = status::declaration(boot, &machine.open()).unwrap();
+        let refused = Live::open(boot, root, &compiled, None).unwrap();
+        assert!(refused.is_err());
+    });
+}
+
+#[test]
+fn a_failure_in_the_middle_leaves_what_was() {
+    if !is_root() {
+        return;
+    }
+    let mut machine = Machine::new();
+    let small = machine.disk_of("small", "ext4", 16);
+    machine.set_up(KEPT);
+    let rest = format!(
+        "[store.small]\ndevice = \"{small}\"\n[keep]\ndirectories = [\"/var/log\", \"/opt\", \
+         {{ path = \"/srv\", store = \"small\" }}]\n"
+    );
+    machine.live("", |root, boot| {
+        fs::create_dir_all(root.join("srv")).unwrap();
+        fs::create_dir_all(root.join("opt")).unwrap();
+        fs::write(root.join("srv/large"), vec![7; 64 << 20]).unwrap();
+        let applied = apply(&machine, root, boot, &rest);
+        assert_eq!(applied.problems.len(), 1, "{:?}", applied.problems);
+        assert_eq!(when(&applied.plan, "/srv"), Some((Work::Attach, When::NextBoot)));
+        assert_eq!(when(&applied.plan, "/opt"), Some((Work::Attach, When::Now)));
+        assert_eq!(fs::metadata(root.join("srv/large")).unwrap().len(), 64 << 20);
+        assert!(!boot.run.join("stores/small/srv").exists(), "no half of a copy");
+        no_staging(boot);
+    });
+}
