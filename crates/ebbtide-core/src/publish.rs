@@ -44,6 +44,17 @@ pub struct Preview {
     pub problems: Vec<Problem>,
 }
 
+/// A declaration that the next boot reads.
+#[derive(Debug)]
+pub struct Published {
+    /// The hash of what was compiled.
+    pub hash: DeclarationHash,
+    /// Whether it is another than before.
+    pub changed: bool,
+    /// What was compiled.
+    pub compiled: Compiled,
+}
+
 /// A declaration on its way into a container.
 #[derive(Debug)]
 pub struct Publication<'a> {
@@ -131,9 +142,16 @@ impl<'a> Publication<'a> {
         })
     }
 
-    /// Makes what is missing of the stores, compiles, and pins the result. Returns its hash, and
-    /// whether it is another than before.
-    pub fn publish(self) -> Result<(DeclarationHash, bool)> {
+    /// The declaration as it is going to be compiled, if all its stores are there.
+    pub fn compiled(&self) -> Option<Compiled> {
+        let known = self.stores.iter().filter_map(|(name, (_, marker))| {
+            Some((name.clone(), marker.or_else(|| self.recorded.get(name).copied())?))
+        });
+        self.declaration.compile(self.container.uuid(), &known.collect()).ok()
+    }
+
+    /// Makes what is missing of the stores, compiles, and pins the result.
+    pub fn publish(self) -> Result<Published> {
         let mut stores = self.stores;
         for name in self.declaration.stores.keys() {
             if let Some(subvolume) = missing_subvolume(self.declaration, name, &self.container)? {
@@ -165,7 +183,8 @@ impl<'a> Publication<'a> {
         let (state, _) = stores
             .get(&StoreName(StoreName::STATE.to_owned()))
             .ok_or_else(|| Failure::new("the declaration has no store \"state\""))?;
-        store::publish(state.as_fd(), &self.container, &compiled)
+        let (hash, changed) = store::publish(state.as_fd(), &self.container, &compiled)?;
+        Ok(Published { hash, changed, compiled })
     }
 
     /// Stores in another place than the previous declaration has them.

@@ -1,5 +1,7 @@
 //! Bringing a running system to another declaration, on loop images.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod machine;
 
 use std::fs;
@@ -309,5 +311,118 @@ fn a_failure_in_the_middle_leaves_what_was() {
         assert_eq!(fs::metadata(root.join("srv/large")).unwrap().len(), 64 << 20);
         assert!(!boot.run.join("stores/small/srv").exists(), "no half of a copy");
         no_staging(boot);
+    });
+}
+
+/// Numbers in a row, each written by a program that opens the file, appends and closes it.
+fn is_contiguous(text: &str) -> bool {
+    text.lines().enumerate().all(|(index, line)| line == index.to_string())
+}
+
+#[test]
+fn a_line_written_meanwhile_is_not_lost_in_silence() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    let rest = "[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n";
+    let mut attached = 0;
+    for round in 0..8 {
+        machine.live("", |root, boot| {
+            fs::create_dir_all(root.join("srv")).unwrap();
+            for index in 0..200 {
+                fs::write(root.join(format!("srv/filler-{index}")), "x").unwrap();
+            }
+            let log = root.join("srv/log");
+            // The pauses get longer, so that some rounds fall between two lines.
+            let pause = format!("0.{:03}", round * 25);
+            let script = format!(
+                "i=0; while read -t {pause} _ || [ $i -lt 400 ]; do echo $i >> {}; i=$((i+1)); done",
+                log.display()
+            );
+            let script = if round == 0 { script.replace("read -t 0.000 _ ||", "") } else { script };
+            let mut writer = Command::new("bash")
+                .args(["-c", &script])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            while !log.exists() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let applied = apply(&machine, root, boot, rest);
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            let text = fs::read_to_string(&log).unwrap();
+            let now = when(&applied.plan, "/srv") == Some((Work::Attach, When::Now));
+            attached += usize::from(now);
+            let told = !applied.problems.is_empty();
+            assert!(is_contiguous(&text) || (now && told), "round {round}: {:?}", applied.problems);
+            if !now {
+                assert!(!mounts_below(root).contains(&PathBuf::from("srv")));
+                assert!(!boot.run.join("stores/state/srv").exists(), "the copy is taken back");
+            }
+            apply(&machine, root, boot, KEPT);
+            shutdown::mark_clean(boot, root).unwrap();
+        });
+        machine.on_disk(&machine.device.0.clone(), |top| {
+            let _ = fs::remove_dir_all(top.join("state/srv"));
+            let _ = fs::remove_dir_all(top.join("state/.ebbtide/seeds"));
+        });
+    }
+    eprintln!("attached in {attached} of 8 rounds, put off in the others");
+}
+
+#[test]
+fn what_only_its_user_uses_comes_with_their_next_login() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    machine.live("", |root, boot| {
+        fs::create_dir_all(root.join("home/alice/Documents")).unwrap();
+        write(root, "/home/alice/Documents/draft", "text");
+        for path in ["home/alice", "home/alice/Documents", "home/alice/Documents/draft"] {
+            std::os::unix::fs::chown(root.join(path), Some(1000), Some(1000)).unwrap();
+        }
+        machine.publish("[keep]\ndirectories = [\"/var/log\", \"/home/alice/Documents\"]\n");
+        let (hash, mut compiled) = status::declaration(boot, &machine.open()).unwrap();
+        for entry in compiled.entries.iter_mut().filter(|it| it.path.starts_with("/home")) {
+            entry.home = Some(PathBuf::from("/home/alice"));
+            entry.user = Some(ebbtide_core::compiled::Principal::Name("alice".to_owned()));
+        }
+        let live = |only| Live::open(boot, root, &compiled, only).unwrap().unwrap();
+        let theirs = Command::new("setpriv")
+            .args(["--reuid", "1000", "--regid", "1000", "--clear-groups", "cat"])
+            .current_dir(root.join("home/alice/Documents"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = Process(theirs);
+        let plan = loop {
+            // Until it has become that user.
+            let plan = live(None).plan().unwrap();
+            if when(&plan, "/home/alice/Documents").is_some_and(|it| it.1 == When::NextLogin) {
+                break plan;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        assert!(plan.problems.is_empty());
+        let applied = live(None).apply(&hash, &mut |_, _| ()).unwrap();
+        assert!(applied.problems.is_empty());
+        assert!(boot.run.join("login/1000").exists());
+        drop(process);
+        let other = live(Some(2000)).apply(&hash, &mut |_, _| ()).unwrap();
+        assert!(other.plan.changes.is_empty());
+        assert!(boot.run.join("login/1000").exists(), "another user's login is not theirs");
+        let login = live(Some(1000)).apply(&hash, &mut |_, _| ()).unwrap();
+        assert_eq!(login.plan.changes.len(), 1, "{:?}", login.plan.changes);
+        assert!(mounts_below(root).contains(&PathBuf::from("home/alice/Documents")));
+        assert!(!boot.run.join("login/1000").exists());
+        assert_eq!(read(root, "/home/alice/Documents/draft").as_deref(), Some("text"));
+        let record = boot.read_record().unwrap();
+        assert!(record.attached.unwrap().pending.is_empty());
+        shutdown::mark_clean(boot, root).unwrap();
     });
 }

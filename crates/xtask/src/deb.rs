@@ -41,6 +41,12 @@ const FILES: &[(&str, &str, u32)] = &[
         0o644,
     ),
     ("systemd/ebbtide-entries.service", "usr/lib/systemd/system/ebbtide-entries.service", 0o644),
+    ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
+    (
+        "systemd/user@.service.d/ebbtide.conf",
+        "usr/lib/systemd/system/user@.service.d/ebbtide.conf",
+        0o644,
+    ),
     (
         "systemd/systemd-backlight@.service.d/ebbtide.conf",
         "usr/lib/systemd/system/systemd-backlight@.service.d/ebbtide.conf",

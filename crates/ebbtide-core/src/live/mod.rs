@@ -56,6 +56,8 @@ pub struct Applied {
     pub plan: Plan,
     /// What did not work.
     pub problems: Vec<Problem>,
+    /// Whether a path that was missing since the boot is in place now.
+    pub found: bool,
 }
 
 impl Live {
@@ -163,8 +165,8 @@ impl Live {
         self.mount_stores()?;
         let mut plan = self.plan()?;
         let problems = apply::apply(&self, &mut plan, log)?;
-        self.note(&plan, hash)?;
-        Ok(Applied { plan, problems })
+        let found = self.note(&plan, hash)?;
+        Ok(Applied { plan, problems, found })
     }
 
     /// Mounts the stores that are new since the boot.
@@ -187,8 +189,9 @@ impl Live {
         Ok(())
     }
 
-    /// The records of this boot say what is in place now, and what waits.
-    fn note(mut self, plan: &Plan, hash: &DeclarationHash) -> Result<()> {
+    /// The records of this boot say what is in place now, and what waits. Returns whether something
+    /// is there that was missing.
+    fn note(mut self, plan: &Plan, hash: &DeclarationHash) -> Result<bool> {
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
         let observed = attach::observe(&self.entries, &self.places, &mounts)?;
         let later = |change: &&Change| change.when != When::Now;
@@ -223,7 +226,10 @@ impl Live {
             }
         }
         // What is still mounted, though not declared any more, has its data elsewhere all the same.
-        let before = self.record.attached.take().map(|it| it.mounted).unwrap_or_default();
+        let before = self.record.attached.take();
+        let missed = before.as_ref().map(|it| it.missing.as_slice()).unwrap_or_default();
+        let found = missed.iter().any(|path| !attached.missing.contains(path));
+        let before = before.as_ref().map(|it| it.mounted.clone()).unwrap_or_default();
         for change in plan.changes.iter().filter(later).filter(|it| it.work == Work::Detach) {
             if let Some(store) = before.get(&change.path) {
                 attached.mounted.insert(change.path.clone(), store.clone());
@@ -239,7 +245,8 @@ impl Live {
             .context(|| "cannot write the record of this boot")?;
         let run = open_directory(&self.run)?;
         container::write_with_mode(run.as_fd(), crate::boot::RECORD, &self.record, 0o644)?;
-        self.note_logins(plan)
+        self.note_logins(plan)?;
+        Ok(found)
     }
 
     /// Leaves a file for each user whose next login has something to do.

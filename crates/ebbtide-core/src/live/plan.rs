@@ -176,7 +176,6 @@ fn decide(entry: &Entry, seen: &Seen, attach: &attach::Plan) -> Option<Decision>
 
 fn sync(entry: &Entry, seen: &Seen, source: &Node) -> Decision {
     match (source, &seen.attach.target) {
-        (_, Node::Absent) => now(Work::Sync),
         (Node::Absent, Node::File(_)) if seen.attach.deleted => {
             later(Work::Sync, "it was deleted in an earlier boot, and the base has it")
         }
@@ -186,7 +185,7 @@ fn sync(entry: &Entry, seen: &Seen, source: &Node) -> Decision {
         (Node::File(_), Node::File(_)) if !seen.same => {
             later(Work::Sync, format!("store {} has another one of its own", entry.store))
         }
-        (Node::Absent | Node::File(_), Node::File(_)) => now(Work::Sync),
+        (Node::Absent | Node::File(_), Node::File(_)) | (_, Node::Absent) => now(Work::Sync),
         _ => later(Work::Sync, "something else lies there"),
     }
 }

@@ -1,10 +1,16 @@
-//! `ebbtide apply`: makes the declaration what the next boot reads.
+//! `ebbtide apply`: makes the declaration what the next boot reads, and what the running system is.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use ebbtide_core::boot::{LOCATOR, RUN};
+use ebbtide_core::compiled::{Compiled, DeclarationHash};
+use ebbtide_core::container::{self, Container};
+use ebbtide_core::failure::Level;
+use ebbtide_core::live::{Applied, Change, Live, Plan, When};
 use ebbtide_core::publish::{Preview, Publication};
+use ebbtide_core::status;
 
 use super::machine;
 use super::status::render_problem;
@@ -13,13 +19,22 @@ use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use ebbtide_sys::escape;
 
-/// Compiles the declaration; the next boot reads it
+/// Makes the declaration what the next boot reads, and brings the running system to it
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Nothing changes in the running system: what is new is attached at the next boot. A path that has
-data by then, and none in its store, is taken into the store.
+Each path that is not as declared is shown with when it is going to be:
 
-With --dry-run nothing is written, and every step of the next boot is shown.")]
+  now         it is attached at once; what lies there is copied into its store first, and the copy
+              is compared with it
+  next login  only programs of the user whose home it lies in use it: it is attached when they log
+              in the next time
+  next boot   something uses it, or it can't be changed under a running system; what lies there by
+              then is taken into the store
+
+Nothing that is in use is unmounted or hidden, and what does not work is undone and left to the next
+boot. With --dry-run nothing is written, and every step is shown.
+
+Exit status: 0 done, 1 failed, or something that was to be done now did not work.")]
 pub struct Args {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
@@ -27,6 +42,9 @@ pub struct Args {
     /// Show what would happen, step by step, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Leave the running system as it is
+    #[arg(long)]
+    next_boot: bool,
     /// Accept that a store is in another place now, with its data copied there already
     #[arg(long)]
     move_stores: bool,
@@ -55,7 +73,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         .hint("copy it yourself, then run `ebbtide apply --move-stores`"));
     }
     if args.dry_run {
-        context.print(&render(&preview, context))?;
+        let live = match publication.compiled() {
+            Some(compiled) if !args.next_boot => live(&compiled, None, context)?,
+            _ => None,
+        };
+        let plan = live.map(|live| live.plan()).transpose()?;
+        context.print(&render(&preview, plan.as_ref(), context))?;
         let mut steps = String::from("the next boot would\n");
         for step in preview.next_reset.iter().chain(&preview.next_boot) {
             let _ = writeln!(steps, "  {step}");
@@ -63,20 +86,80 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         context.print(&steps)?;
         return Ok(Status::DONE);
     }
-    let (hash, changed) = publication.publish()?;
-    let mut text = render(&preview, context);
-    let short = hash.as_str().get(..12).unwrap_or_default();
+    let published = publication.publish()?;
+    let live = if args.next_boot { None } else { live(&published.compiled, None, context)? };
+    let applied = live.map(|live| bring(live, &published.hash, context)).transpose()?;
+    let plan = applied.as_ref().map(|applied| &applied.plan);
+    let mut text = render(&preview, plan, context);
+    for problem in applied.iter().flat_map(|applied| &applied.problems) {
+        let _ = writeln!(text, "{}", render_problem(problem, context));
+    }
+    let short = published.hash.as_str().get(..12).unwrap_or_default();
     let count = declaration.entries.len();
-    let _ = if changed {
-        writeln!(text, "compiled {count} entries as {short}: in force at the next boot")
+    let force = match plan {
+        Some(plan) if plan.changes.iter().all(|it| it.when == When::Now) => "in force",
+        Some(_) => "in force, but for what has to wait",
+        None => "in force at the next boot",
+    };
+    let _ = if published.changed {
+        writeln!(text, "compiled {count} entries as {short}: {force}")
     } else {
         writeln!(text, "nothing changed: {count} entries, compiled as {short}")
     };
     context.print(&text)?;
-    Ok(Status::DONE)
+    let failed = applied.is_some_and(|applied| !applied.problems.is_empty());
+    Ok(if failed { Status::FAILED } else { Status::DONE })
 }
 
-fn render(preview: &Preview, context: &Context) -> String {
+/// The running system, if it can be brought to a declaration; else it is told why not.
+fn live(
+    compiled: &Compiled,
+    only: Option<u32>,
+    context: &Context,
+) -> Result<Option<Live>, CommandError> {
+    if !Path::new(RUN).join(LOCATOR).exists() {
+        return Ok(None);
+    }
+    let boot = machine::running(None, context)?;
+    match Live::open(&boot, &context.sysroot, compiled, only)? {
+        Ok(live) => Ok(Some(live)),
+        Err(why) => {
+            context.tell(&format!("note: nothing is changed now: {why}"));
+            Ok(None)
+        }
+    }
+}
+
+fn bring(live: Live, hash: &DeclarationHash, context: &Context) -> Result<Applied, CommandError> {
+    let mut log = |level: Level, message: &str| {
+        if level < Level::Debug {
+            context.tell(message);
+        }
+    };
+    let applied = live.apply(hash, &mut log)?;
+    if applied.found {
+        // Units that were held back for it are not any more.
+        let _ =
+            std::process::Command::new("systemctl").args(["--no-block", "daemon-reload"]).status();
+    }
+    Ok(applied)
+}
+
+/// Attaches what waited for a user to log in; for a unit.
+pub fn login(uid: u32, context: &Context) -> Result<(), CommandError> {
+    let boot = machine::running(None, context)?;
+    let container = container::open_volume(&boot.locator.device)
+        .and_then(|top| Container::open(top, &boot.locator.container))?;
+    let (hash, compiled) = status::declaration(&boot, &container)?;
+    let Some(live) = live(&compiled, Some(uid), context)? else { return Ok(()) };
+    for problem in bring(live, &hash, context)?.problems {
+        context.tell(&problem.to_string());
+    }
+    Ok(())
+}
+
+/// `plan`: what is done to the running system, if anything is.
+fn render(preview: &Preview, plan: Option<&Plan>, context: &Context) -> String {
     let mut text = String::new();
     for name in &preview.new_stores {
         let _ = writeln!(text, "store {name} is new");
@@ -88,10 +171,23 @@ fn render(preview: &Preview, context: &Context) -> String {
         );
     }
     let path = |path: &PathBuf| escape(path.as_os_str().as_encoded_bytes());
-    for added in &preview.added {
-        let _ = writeln!(text, "{} {} (next boot)", context.good("+"), path(added));
+    let changes: &[Change] = plan.map(|plan| plan.changes.as_slice()).unwrap_or_default();
+    for change in changes {
+        let line = change.describe();
+        let (sign, rest) = line.split_at(1);
+        let sign = match sign {
+            "+" => context.good(sign),
+            "-" => context.bad(sign),
+            _ => context.dim(sign),
+        };
+        let _ = writeln!(text, "{sign}{rest}");
     }
-    for removed in &preview.removed {
+    let told = |path: &&PathBuf| changes.iter().any(|change| change.path == **path);
+    let later = if plan.is_some() { "as soon as there is something" } else { "next boot" };
+    for added in preview.added.iter().filter(|it| !told(it)) {
+        let _ = writeln!(text, "{} {} ({later})", context.good("+"), path(added));
+    }
+    for removed in preview.removed.iter().filter(|it| !told(it)) {
         let _ = writeln!(
             text,
             "{} {} (next boot; its data stays in the store)",

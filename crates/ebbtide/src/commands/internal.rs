@@ -27,6 +27,11 @@ enum Step {
     Detach,
     /// At shutdown, last: syncs everything and writes the mark of a clean end
     MarkClean,
+    /// Before a user's services start: attaches what waited for their login
+    Login {
+        /// The number of the user
+        uid: u32,
+    },
     /// Succeeds if / is a root of this container
     OwnsRoot,
 }
@@ -51,6 +56,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
                 context.tell(&format!("<{}>ebbtide: {}", Level::Warning as u8, failure.chain()));
             }
         }
+        Step::Login { uid } => super::apply::login(uid, context)?,
         Step::OwnsRoot => {
             // What can't be found out counts as owned: this is asked before the package goes.
             let boot = machine::running(None, context)?;
