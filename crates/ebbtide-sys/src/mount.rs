@@ -243,6 +243,17 @@ pub fn unmount(path: &Path, detach: bool) -> Result<()> {
         .map_err(|e| Error::new("umount2", e).path(path).arg(rendered))
 }
 
+/// Unmounts what is mounted on an entry of a directory, and nothing that a link leads to: for places
+/// that others than root may change meanwhile.
+///
+/// The way leads through `/proc/self/fd`, because a descriptor of the mount itself would keep it busy.
+pub fn unmount_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    crate::descriptor::check_name("umount2", dir, name)?;
+    let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW)
+        .map_err(|e| Error::new("umount2", e).fd(dir).path(name).arg("UMOUNT_NOFOLLOW"))
+}
+
 /// Makes the filesystem and the mount at `path` writable, without access times.
 ///
 /// Other attributes of the mount are kept. A final link is not followed.

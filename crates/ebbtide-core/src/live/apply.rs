@@ -186,7 +186,7 @@ fn swap(
     staging.attach(head.relative(), target.as_fd())?;
     // The originals are known by descriptors from before, which lead below the mount.
     let Some(path) = written_to(originals, began)? else { return Ok(None) };
-    match mount::unmount(&live.places.target(head), false) {
+    match unmount(live, &head.path)? {
         Ok(()) => Err(changed(&path)),
         Err(error) if error.errno() == Errno::BUSY => Ok(Some(Problem {
             level: Level::Warning,
@@ -280,8 +280,17 @@ fn options(live: &Live, entry: &Entry) -> Result<()> {
 }
 
 fn detach(live: &Live, change: &Change) -> Result<()> {
-    let relative = change.path.strip_prefix("/").unwrap_or(&change.path);
-    mount::unmount(&live.places.root_path.join(relative), false).context(|| "cannot unmount it")
+    unmount(live, &change.path)?.context(|| "cannot unmount it")
+}
+
+/// Unmounts what is mounted at a declared path. No link on the way is followed, whoever makes one.
+fn unmount(live: &Live, path: &Path) -> Result<ebbtide_sys::Result<()>> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let (parent, name) = resolve::split_parent(relative)
+        .ok_or_else(|| Failure::new(format!("{} has no name", shown(path))))?;
+    let parent = resolve::open_directory(live.places.root.as_fd(), parent)
+        .context(|| format!("cannot open the directory above {}", shown(path)))?;
+    Ok(mount::unmount_entry(parent.as_fd(), name))
 }
 
 /// Takes files that are going to be synced into their stores, or out of them, and then lists them in

@@ -231,3 +231,26 @@ fn an_overlay() {
     assert!(read_limited(overlay.as_fd(), Path::new("lower"), 9).is_ok());
     assert_eq!(std::fs::metadata(data.join("new")).unwrap().permissions().mode() & 0o777, 0o640);
 }
+
+#[test]
+fn an_entry_is_unmounted_and_nothing_behind_a_link() {
+    needs_root!();
+    std::thread::spawn(|| {
+        enter_private_mount_namespace().unwrap();
+        let scratch = Scratch::new();
+        create_directory(scratch.fd.as_fd(), name("mounted"), 0o755).unwrap();
+        let target = open(scratch.path("mounted"));
+        attach(tmpfs().as_fd(), target.as_fd()).unwrap();
+        drop(target);
+        std::os::unix::fs::symlink("mounted", scratch.path("link")).unwrap();
+        let mounted =
+            || read_self().unwrap().iter().any(|it| it.mount_point == scratch.path("mounted"));
+        assert!(unmount_entry(scratch.fd.as_fd(), name("link")).is_err());
+        assert!(unmount_entry(scratch.fd.as_fd(), name("../x")).is_err());
+        assert!(mounted());
+        unmount_entry(scratch.fd.as_fd(), name("mounted")).unwrap();
+        assert!(!mounted());
+    })
+    .join()
+    .unwrap();
+}
