@@ -178,3 +178,60 @@ fn flush_harvests_a_running_root_and_only_once() {
     });
     machine.boot("", |root| assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n")));
 }
+
+const ACCOUNTS: &str = "[keep]\nfiles = [\n{ path = \"/etc/passwd\", method = \"sync\" },\n\
+    { path = \"/etc/group\", method = \"sync\" },\n]\ndirectories = [\"/var/log\",\n\
+    { path = \"/var/lib/app\", user = \"bob\", group = \"bob\", mode = \"0750\" }]\n";
+
+/// Adds bob as useradd(8) does: to a new file, which takes the place of the old one.
+fn add_bob(root: &Path) {
+    for (file, line) in [("passwd", "bob:x:1234:1235::/:/bin/sh\n"), ("group", "bob:x:1235:\n")] {
+        let path = root.join("etc").join(file);
+        let new = root.join("etc").join(format!("{file}+"));
+        fs::write(&new, fs::read_to_string(&path).unwrap() + line).unwrap();
+        fs::rename(new, path).unwrap();
+    }
+}
+
+#[test]
+fn a_user_who_was_added_owns_entries_from_the_next_boot_on() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(ACCOUNTS);
+    let first = machine.boot("", add_bob);
+    assert!(first.errors().iter().any(|it| it.contains("bob")), "{:?}", first.errors());
+    let second = machine.boot("", |root| {
+        let found = fs::metadata(root.join("var/lib/app")).unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (1234, 1235, 0o750));
+        assert!(read(root, "/etc/passwd").unwrap().contains("bob"));
+    });
+    assert_eq!(second.errors(), Vec::<&str>::new());
+}
+
+#[test]
+fn account_files_are_put_on_a_root_all_or_none() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(ACCOUNTS);
+    machine.boot("", |_| ());
+    machine.boot("", add_bob);
+    machine.boot("", |_| ());
+    machine.look(|top| {
+        fs::remove_file(top.join("state/etc/group")).unwrap();
+        std::os::unix::fs::symlink("/etc/shadow", top.join("state/etc/group")).unwrap();
+    });
+    let booted = machine.boot("", |root| {
+        assert!(!read(root, "/etc/passwd").unwrap().contains("bob"));
+        assert!(!read(root, "/etc/group").unwrap().contains("bob"));
+        assert!(!root.join("etc/.ebbtide-new.passwd").exists());
+    });
+    assert!(
+        booted.errors().iter().any(|it| it.contains("the account files are those of the base")),
+        "{:?}",
+        booted.errors()
+    );
+}

@@ -238,12 +238,64 @@ fn remove_leftovers(incoming: BorrowedFd<'_>) -> Result<()> {
 
 /// Copies a file with all its metadata beside its place, and puts it there.
 fn copy_in(store: BorrowedFd<'_>, places: &Places, entry: &Entry) -> Result<Vec<Problem>> {
+    let (parent, name, scratch) = copy_beside(store, places, entry)?;
+    put(places, entry, parent.as_fd(), &scratch, &name)
+}
+
+/// Returns the directory, the name, and the name of the copy.
+fn copy_beside(
+    store: BorrowedFd<'_>,
+    places: &Places,
+    entry: &Entry,
+) -> Result<(OwnedFd, OsString, OsString)> {
     let (parent, name) = parent(places.root.as_fd(), &entry.path)?;
     let scratch = scratch_beside(parent.as_fd(), &name)?;
     let options = CopyOptions { keep_hard_links: false, ..CopyOptions::default() };
     tree::copy_tree(store, entry.relative(), parent.as_fd(), &scratch, options)
         .context(|| "copy")?;
-    put(places, entry, parent.as_fd(), &scratch, &name)
+    Ok((parent, name, scratch))
+}
+
+/// Puts files that belong together on the root: all of them, or none. What can fail for want of
+/// space, or because a disk is broken, is done for all before the first one gets its name.
+pub fn copy_together(plan: &Plan, entries: &[Entry], places: &Places) -> Result<Vec<Problem>> {
+    let mut copies = Vec::new();
+    let mut copy_all = || -> Result<()> {
+        for (index, step) in &plan.steps {
+            let Some(entry) = entries.get(*index) else { continue };
+            let what = || format!("cannot {}", step.describe(entry));
+            match step {
+                Step::MakeParent(Tree::Root, path, attributes) => {
+                    make(places.root.as_fd(), path, Kind::Directory, *attributes).context(what)?;
+                }
+                Step::CopyIn => {
+                    let store = places.store(&entry.store).map_err(Failure::new)?;
+                    let (parent, name, scratch) =
+                        copy_beside(store, places, entry).context(what)?;
+                    copies.push((entry, parent, name, scratch));
+                }
+                _ => {}
+            }
+        }
+        file::sync_filesystem(places.root.as_fd()).context(|| "cannot sync the root")
+    };
+    if let Err(failure) = copy_all() {
+        for (_, parent, _, scratch) in copies {
+            let _ = file::remove_tree(parent.as_fd(), &scratch);
+        }
+        return Err(failure);
+    }
+    let mut told = Vec::new();
+    for (entry, parent, name, scratch) in copies {
+        told.extend(put(places, entry, parent.as_fd(), &scratch, &name)?);
+    }
+    for (index, _) in plan.steps.iter().filter(|(_, step)| *step == Step::Unlink) {
+        let Some(entry) = entries.get(*index) else { continue };
+        let (parent, name) = parent(places.root.as_fd(), &entry.path)?;
+        rustix::fs::unlinkat(&parent, &name, rustix::fs::AtFlags::empty())
+            .context(|| format!("cannot {}", Step::Unlink.describe(entry)))?;
+    }
+    Ok(told)
 }
 
 /// Puts a symbolic link in place: over a file or a link, or over an empty directory by removing it.

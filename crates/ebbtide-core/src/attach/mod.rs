@@ -7,7 +7,7 @@ mod observe;
 mod old_root;
 mod plan;
 
-pub use apply::{apply, machine_id_is_valid};
+pub use apply::{apply, copy_together, machine_id_is_valid};
 pub use observe::{Places, observe};
 pub use old_root::{OldRoot, old_roots};
 pub use plan::{

@@ -1,7 +1,7 @@
 //! The second half of a boot: entries are put in place on the mounted root, and verified.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
@@ -88,15 +88,35 @@ fn attach_in(
         let message = format!("cannot make the root writable: {error}");
         report(record, log, Problem::new(Level::Error, message));
     }
+    if let Err(failure) = boot.write_declaration(&loaded.compiled) {
+        report(record, log, Problem::from_failure(Level::Warning, &failure));
+    }
     let stores = mount_stores(boot, &loaded.compiled)?;
-    let places = places(&sysroot, stores, boot, container, policy, record, log)?;
+    let mut places = places(&sysroot, stores, boot, container, policy, record, log)?;
     // While mounting, stores are told by where they are now; links name where they will be.
     let now = boot.run.join(STORES).canonicalize().context(|| "cannot find the stores")?;
     let later = boot.run_later.join(STORES);
 
     let declared = &loaded.compiled.entries;
     let mut told: BTreeSet<usize> = BTreeSet::new();
+    let mut together: BTreeSet<usize> = BTreeSet::new();
+    if policy == Policy::Full {
+        together = set_of_accounts(declared);
+        let some: Vec<Entry> =
+            together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
+        let observed = observe(&some, &places, &now, &later)?;
+        if let Err(failure) = attach_together(&some, &observed, &places, record, log) {
+            told.extend(&together);
+            let mut problem = Problem::from_failure(Level::Error, &failure);
+            problem.message =
+                format!("the account files are those of the base: {}", problem.message);
+            report(record, log, problem);
+        }
+        // A user who was added in an earlier boot is known from here on.
+        places.accounts = accounts(places.root.as_fd(), record, log);
+    }
     for wave in entries::waves(declared) {
+        let wave: Vec<usize> = wave.into_iter().filter(|it| !together.contains(it)).collect();
         let some: Vec<Entry> = wave.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let observed = observe(&some, &places, &now, &later)?;
         let plan = entries::plan(&some, &observed, policy);
@@ -246,11 +266,7 @@ fn places(
     log: &mut Log<'_>,
 ) -> Result<Places> {
     let root = open_directory(sysroot)?;
-    let accounts = Accounts::read(root.as_fd()).unwrap_or_else(|error| {
-        let message = format!("cannot read the root's accounts, so owners stay: {error}");
-        report(record, log, Problem::new(Level::Warning, message));
-        Accounts::default()
-    });
+    let accounts = accounts(root.as_fd(), record, log);
     let fresh = record.outcome == Outcome::Reset;
     let old_roots = if fresh { entries::old_roots(container, record.number) } else { Vec::new() };
     Ok(Places {
@@ -263,6 +279,53 @@ fn places(
         in_use: policy == Policy::AsItWas,
         fresh,
     })
+}
+
+fn accounts(root: BorrowedFd<'_>, record: &mut Record, log: &mut Log<'_>) -> Accounts {
+    Accounts::read(root).unwrap_or_else(|error| {
+        let message = format!("cannot read the root's accounts, so owners stay: {error}");
+        report(record, log, Problem::new(Level::Warning, message));
+        Accounts::default()
+    })
+}
+
+/// The account files among the entries: the owners of all others are looked up in them.
+fn set_of_accounts(declared: &[Entry]) -> BTreeSet<usize> {
+    let is_account =
+        |entry: &Entry| entry.method == Method::Sync && harvest::set_of(&entry.path).is_some();
+    let found = declared.iter().enumerate().filter(|(_, entry)| is_account(entry));
+    found.map(|(index, _)| index).collect()
+}
+
+/// Attaches files that belong together, all or none.
+fn attach_together(
+    entries: &[Entry],
+    observed: &[entries::Observation],
+    places: &Places,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<()> {
+    let plan = entries::plan(entries, observed, Policy::Full);
+    let (broken, told): (Vec<_>, Vec<_>) =
+        plan.problems.iter().partition(|(_, problem)| problem.level == Level::Error);
+    for (_, problem) in told {
+        report(record, log, problem.clone());
+    }
+    if let Some((_, problem)) = broken.first() {
+        return Err(Failure::new(problem.message.clone()));
+    }
+    let mut filling = plan.clone();
+    filling.steps.retain(|(_, step)| step.fills_store());
+    for (_, problem) in entries::apply(&filling, entries, places, record.number, log) {
+        if problem.level == Level::Error {
+            return Err(Failure::new(problem.message));
+        }
+        report(record, log, problem);
+    }
+    for problem in entries::copy_together(&plan, entries, places)? {
+        report(record, log, problem);
+    }
+    Ok(())
 }
 
 fn observe(

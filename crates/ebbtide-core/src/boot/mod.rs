@@ -23,6 +23,8 @@ use crate::switches::Switches;
 pub const RECORD: &str = "boot.json";
 /// Where the locator that this boot used lies in the run directory.
 pub const LOCATOR: &str = "locator.json";
+/// Where the compiled declaration that is in force lies in the run directory, for root to read.
+pub const DECLARATION: &str = "declaration.json";
 /// Where stores are mounted in the run directory.
 pub const STORES: &str = "stores";
 /// The run directory of a real boot.
@@ -204,6 +206,11 @@ impl Boot {
         (record.version == record::VERSION && record.kernel_boot_id == this).then_some(record)
     }
 
+    /// Leaves the compiled declaration that is in force.
+    fn write_declaration(&self, compiled: &Compiled) -> Result<()> {
+        write_declaration(&self.run, compiled)
+    }
+
     fn write_record(&self, record: &Record) -> Result<()> {
         std::fs::create_dir_all(&self.run)
             .context(|| format!("cannot make {}", self.run.display()))?;
@@ -212,6 +219,11 @@ impl Boot {
         container::write_with_mode(run.as_fd(), LOCATOR, &self.locator, 0o644)?;
         container::write_with_mode(run.as_fd(), RECORD, record, 0o644)
     }
+}
+
+pub(crate) fn write_declaration(run: &Path, compiled: &Compiled) -> Result<()> {
+    let run = open_directory(run)?;
+    container::write_with_mode(run.as_fd(), DECLARATION, compiled, 0o600)
 }
 
 struct Loaded {

@@ -25,7 +25,9 @@ const TICK: Duration = Duration::from_millis(12);
 pub(super) fn apply(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     for group in plan.groups() {
-        let Some(head) = group.first().and_then(|index| live.entries.get(*index)) else { continue };
+        let Some(head) = group.first().and_then(|index| live.compiled.entries.get(*index)) else {
+            continue;
+        };
         let done = attach_group(live, &group, log);
         problems.extend(done.as_ref().ok().cloned().flatten());
         if let Err(failure) = done {
@@ -41,7 +43,7 @@ pub(super) fn apply(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<V
             continue;
         };
         let change = change.clone();
-        let entry = change.entry.and_then(|index| live.entries.get(index));
+        let entry = change.entry.and_then(|index| live.compiled.entries.get(index));
         let done = match (&change.work, entry) {
             (Work::Link, Some(entry)) => link(live, entry, log),
             (Work::Options, Some(entry)) => options(live, entry),
@@ -67,7 +69,7 @@ fn shown(path: &Path) -> String {
 /// Fills the stores, puts the mounts together beside the root, and attaches them in one step.
 fn attach_group(live: &Live, group: &[usize], log: &mut Log<'_>) -> Result<Option<Problem>> {
     let entries: Vec<Entry> =
-        group.iter().filter_map(|index| live.entries.get(*index)).cloned().collect();
+        group.iter().filter_map(|index| live.compiled.entries.get(*index)).cloned().collect();
     let Some(head) = entries.first() else { return Ok(None) };
     let began = now();
     let mut originals = Vec::new();
@@ -264,7 +266,7 @@ fn set_attributes(live: &Live, entry: &Entry, log: &mut Log<'_>) -> Result<()> {
 /// Gives a mount the options of its store and of its entry, and no others.
 fn options(live: &Live, entry: &Entry) -> Result<()> {
     let all = [MountOption::Ro, MountOption::Nosuid, MountOption::Nodev, MountOption::Noexec];
-    let of_store = live.stores.get(&entry.store).map(|store| store.options.as_slice());
+    let of_store = live.compiled.stores.get(&entry.store).map(|store| store.options.as_slice());
     let wanted: Vec<MountOption> =
         of_store.unwrap_or_default().iter().chain(&entry.options).copied().collect();
     let unwanted: Vec<MountOption> =
@@ -302,7 +304,7 @@ fn sync(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<Vec<Problem>>
     // Files that belong together are listed all or none: so they are harvested.
     let mut sets: BTreeMap<Option<String>, Vec<usize>> = BTreeMap::new();
     for index in plan.now(&Work::Sync) {
-        let set = live.entries.get(index).and_then(|entry| harvest::set_of(&entry.path));
+        let set = live.compiled.entries.get(index).and_then(|entry| harvest::set_of(&entry.path));
         let alone = set.is_none().then(|| index.to_string());
         sets.entry(set.or(alone)).or_default().push(index);
     }
@@ -310,10 +312,11 @@ fn sync(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<Vec<Problem>>
         return Ok(problems);
     }
     for set in sets.values() {
-        let entries: Vec<&Entry> = set.iter().filter_map(|it| live.entries.get(*it)).collect();
+        let entries: Vec<&Entry> =
+            set.iter().filter_map(|it| live.compiled.entries.get(*it)).collect();
         let mut listed = Vec::new();
         let done = entries.iter().try_for_each(|entry| -> Result<()> {
-            let Some(store) = live.stores.get(&entry.store) else { return Ok(()) };
+            let Some(store) = live.compiled.stores.get(&entry.store) else { return Ok(()) };
             sync_one(live, entry, log)
                 .context(|| format!("cannot take {} over", shown(&entry.path)))?;
             listed.push(harvest::item(entry, store.uuid, root)?);

@@ -39,8 +39,7 @@ pub struct Live {
     run: PathBuf,
     container: Container,
     record: Record,
-    entries: Vec<Entry>,
-    stores: BTreeMap<StoreName, Store>,
+    compiled: Compiled,
     manifest: Manifest,
     places: Places,
     /// Stores that no entry of this boot needed so far.
@@ -123,8 +122,7 @@ impl Live {
             run: boot.run.clone(),
             container,
             record,
-            entries: compiled.entries.clone(),
-            stores: compiled.stores.clone(),
+            compiled: compiled.clone(),
             manifest,
             places,
             unmounted,
@@ -136,13 +134,13 @@ impl Live {
     pub fn plan(&self) -> Result<Plan> {
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
         let (seen, leftovers) =
-            observe::observe(&self.entries, &self.places, &mounts, &self.manifest)?;
-        let mut plan = plan::plan(&self.entries, &seen, &leftovers);
+            observe::observe(&self.compiled.entries, &self.places, &mounts, &self.manifest)?;
+        let mut plan = plan::plan(&self.compiled.entries, &seen, &leftovers);
         if let Some(uid) = self.only {
             // What is theirs waits no longer, unless somebody else uses it too.
             plan.changes.retain(|change| {
                 change.entry.is_some_and(|index| {
-                    let entry = self.entries.get(index);
+                    let entry = self.compiled.entries.get(index);
                     entry.is_some_and(|it| it.home.is_some() && self.owner(it) == Some(uid))
                 })
             });
@@ -172,7 +170,7 @@ impl Live {
     /// Mounts the stores that are new since the boot.
     fn mount_stores(&mut self) -> Result<()> {
         for name in std::mem::take(&mut self.unmounted) {
-            let needed = self.entries.iter().any(|entry| entry.store == name);
+            let needed = self.compiled.entries.iter().any(|entry| entry.store == name);
             let Some(Ok(mounted)) = self.places.stores.get(&name).filter(|_| needed) else {
                 continue;
             };
@@ -193,7 +191,7 @@ impl Live {
     /// is there that was missing.
     fn note(mut self, plan: &Plan, hash: &DeclarationHash) -> Result<bool> {
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
-        let observed = attach::observe(&self.entries, &self.places, &mounts)?;
+        let observed = attach::observe(&self.compiled.entries, &self.places, &mounts)?;
         let later = |change: &&Change| change.when != When::Now;
         let pending: BTreeSet<PathBuf> =
             plan.changes.iter().filter(later).map(|change| change.path.clone()).collect();
@@ -209,11 +207,11 @@ impl Live {
             attached.pending =
                 self.record.attached.iter().flat_map(|it| &it.pending).cloned().collect();
             attached.pending.retain(|path| {
-                let index = self.entries.iter().position(|entry| entry.path == *path);
+                let index = self.compiled.entries.iter().position(|entry| entry.path == *path);
                 index.and_then(|index| observed.get(index)).is_none_or(|seen| !seen.in_place)
             });
         }
-        for (index, (entry, seen)) in self.entries.iter().zip(&observed).enumerate() {
+        for (index, (entry, seen)) in self.compiled.entries.iter().zip(&observed).enumerate() {
             if seen.in_place {
                 attached.entries += 1;
                 if entry.method == Method::Bind {
@@ -245,6 +243,7 @@ impl Live {
             .context(|| "cannot write the record of this boot")?;
         let run = open_directory(&self.run)?;
         container::write_with_mode(run.as_fd(), crate::boot::RECORD, &self.record, 0o644)?;
+        crate::boot::write_declaration(&self.run, &self.compiled)?;
         self.note_logins(plan)?;
         Ok(found)
     }
@@ -255,8 +254,9 @@ impl Live {
         let what = || format!("cannot note in {} who waits for a login", directory.display());
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory).context(what)?;
         let waits = plan.changes.iter().filter(|change| change.when == When::NextLogin);
-        let users: BTreeSet<u32> =
-            waits.filter_map(|change| self.owner(self.entries.get(change.entry?)?)).collect();
+        let users: BTreeSet<u32> = waits
+            .filter_map(|change| self.owner(self.compiled.entries.get(change.entry?)?))
+            .collect();
         for entry in std::fs::read_dir(&directory).context(what)?.flatten() {
             let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
             let theirs = name.is_some_and(|uid: u32| self.only.is_none_or(|only| only == uid));

@@ -1,5 +1,6 @@
 //! The scenarios, each in a file of its own.
 
+mod apply_while_running;
 mod base_without_modules;
 mod broken_declaration;
 mod forgets_and_remembers;
@@ -20,6 +21,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "without-the-hook", slow: false, run: without_the_hook::run },
     Scenario { name: "through-grub", slow: false, run: through_grub::run },
     Scenario { name: "off-and-keep", slow: false, run: off_and_keep::run },
+    Scenario { name: "apply-while-running", slow: false, run: apply_while_running::run },
     Scenario { name: "power-cut-during-reset", slow: false, run: power_cut_during_reset::run },
     Scenario { name: "broken-declaration", slow: false, run: broken_declaration::run },
     Scenario { name: "missing-store", slow: false, run: missing_store::run },
