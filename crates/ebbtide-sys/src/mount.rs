@@ -180,13 +180,6 @@ pub fn replace_attributes(
     change_attributes(mount, set, clear, false)
 }
 
-/// Makes the mount at a path private: what is mounted below it is mounted nowhere else, and a
-/// recursive clone of it can be unmounted without taking the original's children along.
-pub fn make_private(path: &Path) -> Result<()> {
-    rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE)
-        .map_err(|e| Error::new("mount", e).path(path).arg("MS_PRIVATE"))
-}
-
 fn change_attributes(
     mount: BorrowedFd<'_>,
     set: MountAttributes,

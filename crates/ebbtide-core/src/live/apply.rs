@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use super::Live;
 use super::plan::{Change, Plan, When, Work, attributes};
-use super::staging::Staging;
+use super::staging::{self, Staging};
 use crate::attach::{self, Places, Policy, Step};
-use crate::compiled::{Entry, Kind, MountOption};
+use crate::compiled::{Entry, Kind, MountOption, StoreName};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
 use crate::store;
@@ -75,7 +75,7 @@ fn attach_group(live: &Live, group: &[usize], log: &mut Log<'_>) -> Result<Optio
     let mut originals = Vec::new();
     let done = fill(live, &entries, &mut originals, log)
         .and_then(|()| staged(live, &entries, log))
-        .and_then(|staging| swap(live, head, &staging, &originals, began));
+        .and_then(|staged| swap(live, head, &staged, &originals, began));
     if done.is_err() {
         for (entry, _) in originals.iter().rev() {
             take_back_import(live, entry)?;
@@ -129,20 +129,29 @@ fn run(
 }
 
 /// Puts the mounts of a group together where nobody sees them, and verifies them there.
-fn staged(live: &Live, entries: &[Entry], log: &mut Log<'_>) -> Result<Staging> {
-    let staging = Staging::make(&live.run)?;
-    let mut stores = std::collections::BTreeMap::new();
-    for (name, opened) in &live.places.stores {
-        let again = match opened {
-            Ok(opened) => again(opened).map_err(|failure| failure.chain()),
-            Err(why) => Err(why.clone()),
-        };
-        stores.insert(name.clone(), again);
+fn staged(live: &Live, entries: &[Entry], log: &mut Log<'_>) -> Result<OwnedFd> {
+    let head = entries.first().ok_or_else(|| Failure::new("there is nothing to attach"))?;
+    let mut messages: Vec<(Level, String)> = Vec::new();
+    let clone = staging::assemble(&live.run, head.relative(), |staging| {
+        let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
+        build(live, entries, staging, &mut log)
+    });
+    for (level, text) in messages {
+        log(level, &text);
     }
+    clone
+}
+
+fn build(live: &Live, entries: &[Entry], staging: &Staging, log: &mut Log<'_>) -> Result<()> {
+    // A mount can only be cloned in the namespace that it is in.
+    let open = |name: &StoreName| {
+        let path = live.places.stores_path.join(&name.0);
+        super::open_directory(&path).map_err(|failure| failure.chain())
+    };
     let places = Places {
         root: staging.root()?,
         root_path: staging.path().to_owned(),
-        stores,
+        stores: live.places.stores.keys().map(|name| (name.clone(), open(name))).collect(),
         stores_path: live.places.stores_path.clone(),
         old_roots: Vec::new(),
         accounts: live.accounts()?,
@@ -157,17 +166,13 @@ fn staged(live: &Live, entries: &[Entry], log: &mut Log<'_>) -> Result<Staging> 
         let some: Vec<Entry> = wave.iter().filter_map(|it| entries.get(*it)).cloned().collect();
         run(&attach::plan(&some, &look(&some)?, Policy::Full), &some, &places, live, log)?;
     }
-    if let Some((entry, _)) = entries.iter().zip(look(entries)?).find(|(_, seen)| !seen.in_place) {
-        return Err(Failure::new(format!(
+    match entries.iter().zip(look(entries)?).find(|(_, seen)| !seen.in_place) {
+        Some((entry, _)) => Err(Failure::new(format!(
             "{} was mounted, and is not in place when looked at again",
             shown(&entry.path)
-        )));
+        ))),
+        None => Ok(()),
     }
-    Ok(staging)
-}
-
-fn again(fd: &OwnedFd) -> Result<OwnedFd> {
-    resolve::open_directory(fd.as_fd(), Path::new("")).context(|| "cannot open the store")
 }
 
 /// Attaches what is staged. If somebody wrote to what was copied since that began, the old state
@@ -176,7 +181,7 @@ fn again(fd: &OwnedFd) -> Result<OwnedFd> {
 fn swap(
     live: &Live,
     head: &Entry,
-    staging: &Staging,
+    staged: &OwnedFd,
     originals: &[(Entry, OwnedFd)],
     began: Time,
 ) -> Result<Option<Problem>> {
@@ -185,7 +190,7 @@ fn swap(
     if let Some(path) = written_to(originals, began)? {
         return Err(changed(&path));
     }
-    staging.attach(head.relative(), target.as_fd())?;
+    mount::attach(staged.as_fd(), target.as_fd()).context(|| "cannot attach it")?;
     // The originals are known by descriptors from before, which lead below the mount.
     let Some(path) = written_to(originals, began)? else { return Ok(None) };
     match unmount(live, &head.path)? {

@@ -31,7 +31,8 @@ pub fn run(directory: &Path) -> Result<()> {
     ensure!(said.contains("+ /opt/app (now)"), "{said}");
     ensure!(said.contains("+ /var/lib/busy (next boot: sleep ("), "{said}");
     vm.check("findmnt --mountpoint /opt/app && ! findmnt --mountpoint /var/lib/busy")?;
-    vm.check("echo two >/opt/app/data && sleep 1 && grep -q two /run/reader")?;
+    vm.check("echo two >/opt/app/data")?;
+    vm.check("for i in $(seq 50); do grep -q two /run/reader && exit; sleep 0.2; done; exit 1")?;
     // Replaced by renaming, after it was taken over.
     vm.check("sed -i s/1/2/ /etc/app.conf && echo late >/var/lib/busy/data")?;
     let (code, status) = checks::status(&mut vm)?;
