@@ -131,6 +131,16 @@ pub enum Class {
 }
 
 impl Class {
+    /// Its name in the declaration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Cache => "cache",
+            Self::Secret => "secret",
+            Self::Log => "log",
+        }
+    }
+
     /// The mount options of a store of this class.
     pub fn mount_options(self) -> &'static [MountOption] {
         match self {
@@ -170,6 +180,10 @@ pub struct Entry {
     /// An optional entry whose data is absent is passed over in silence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// A directory that is not made while nothing else has made it. Unlike an optional entry, it needs
+    /// its store.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lazy: bool,
     /// For an entry of a user: their home, which it lies below. It and what has to be made below it
     /// belong to `user` and nobody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,16 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::{btrfs, resolve};
 use uuid::Uuid;
 
 use crate::attach::{self, OldRoot, Places, Policy};
 use crate::backend::btrfs as btrfs_backend;
 use crate::boot::{LOCATOR, RUN, STORES};
-use crate::compiled::{Compiled, ContainerRef, DeclarationHash, StoreName};
+use crate::compiled::{Compiled, ContainerRef, DeclarationHash, Entry, Method, StoreName};
 use crate::container::{self, Container, name};
 use crate::declaration::{Declaration, RootDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
+use crate::harvest;
 use crate::locator::Locator;
 use crate::record::BootNumber;
 use crate::store;
@@ -57,9 +59,10 @@ pub struct Published {
 
 /// A declaration on its way into a container.
 #[derive(Debug)]
-pub struct Publication<'a> {
-    declaration: &'a Declaration,
-    root: &'a RootDeclaration,
+pub struct Publication {
+    /// With the methods that were decided by what was seen.
+    declaration: Declaration,
+    root: RootDeclaration,
     container: Container,
     /// Stores that are there, and their markers.
     stores: BTreeMap<StoreName, (OwnedFd, Option<Uuid>)>,
@@ -70,9 +73,9 @@ pub struct Publication<'a> {
     booted_with: Option<Locator>,
 }
 
-impl<'a> Publication<'a> {
+impl Publication {
     /// Opens the container and the stores that a declaration names; changes nothing.
-    pub fn open(declaration: &'a Declaration) -> Result<Self> {
+    pub fn open(declaration: &Declaration) -> Result<Self> {
         let root = declaration
             .root
             .as_ref()
@@ -104,7 +107,45 @@ impl<'a> Publication<'a> {
         };
         let booted_with = booted_with().filter(|locator| locator.container.uuid == uuid);
         let recorded = recorded(declaration, previous.as_ref(), booted_with.as_ref());
-        Ok(Self { declaration, root, container, stores, previous, recorded, booted_with })
+        let mut publication = Self {
+            declaration: declaration.clone(),
+            root: root.clone(),
+            container,
+            stores,
+            previous,
+            recorded,
+            booted_with,
+        };
+        publication.decide()?;
+        Ok(publication)
+    }
+
+    /// Turns files that are mounted only because nothing spoke for another method into synced ones, if
+    /// a program was seen to replace them: once seen, always.
+    fn decide(&mut self) -> Result<()> {
+        if self.declaration.auto.is_empty() {
+            return Ok(());
+        }
+        let base = Path::new(name::BASES).join(self.container.base()?.to_string());
+        let base = self.container.open_directory(&base)?;
+        let roots = self.roots_of_today();
+        let auto = std::mem::take(&mut self.declaration.auto);
+        let is_open = |entry: &&mut Entry| auto.contains(&entry.path);
+        for entry in self.declaration.entries.iter_mut().filter(is_open) {
+            let before = self.previous.iter().flat_map(|it| &it.entries);
+            let decided = before
+                .filter(|was| was.path == entry.path && was.kind == entry.kind)
+                .any(|was| was.method == Method::Sync);
+            let seen = || {
+                let mut roots = roots.iter().filter(|root| root.store_of(&entry.path).is_none());
+                roots.any(|root| was_replaced(base.as_fd(), root.tree.as_fd(), entry.relative()))
+            };
+            if decided || seen() {
+                entry.method = Method::Sync;
+            }
+        }
+        self.declaration.auto = auto;
+        Ok(())
     }
 
     /// Says what publishing will do.
@@ -154,7 +195,7 @@ impl<'a> Publication<'a> {
     pub fn publish(self) -> Result<Published> {
         let mut stores = self.stores;
         for name in self.declaration.stores.keys() {
-            if let Some(subvolume) = missing_subvolume(self.declaration, name, &self.container)? {
+            if let Some(subvolume) = missing_subvolume(&self.declaration, name, &self.container)? {
                 make_subvolume(self.container.top(), &subvolume)
                     .context(|| format!("cannot make store {name}"))?;
             }
@@ -273,6 +314,17 @@ impl<'a> Publication<'a> {
         let problems = problems.map(|(_, problem)| problem.clone()).collect();
         Ok((steps.collect(), problems))
     }
+}
+
+/// Whether a file of a root is another than the base's under the same name. A root is a snapshot, in
+/// which every file keeps the inode number that it has in the base, until another one takes its place.
+fn was_replaced(base: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {
+    let inode = |tree| {
+        let found = metadata::metadata_beneath(tree, path).ok().flatten()?;
+        (found.kind == FileKind::Regular).then_some(found.inode)
+    };
+    let replaced = matches!((inode(base), inode(root)), (Some(was), Some(is)) if was != is);
+    replaced && matches!(harvest::look(root, path), Ok(harvest::Found::File(_)))
 }
 
 /// What the initramfs of this boot carried.

@@ -25,6 +25,7 @@ fn entry(path: &str, kind: Kind, method: Method) -> Entry {
         parent: None,
         options: Vec::new(),
         optional: false,
+        lazy: false,
         home: None,
         units: Vec::new(),
         origin: Origin { file: "test".to_owned(), line: 1 },

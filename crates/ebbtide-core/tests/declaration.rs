@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ebbtide_core::compiled::{
-    Class, Compiled, DeclarationHash, Kind, Method, Mode, StoreName, is_normalised,
+    Class, Compiled, DeclarationHash, Entry, Kind, Method, Mode, Principal, StoreName,
+    is_normalised,
 };
 use ebbtide_core::declaration::{
-    CompileError, Declaration, Problem, ReadError, SourceFile, check, read_file, read_layers,
-    report,
+    CompileError, Declaration, Problem, ReadError, SourceFile, Surroundings, check, check_in,
+    read_file, read_layers, report,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -44,6 +45,114 @@ ephemeral = ["/home", "/root", "/srv"]
 [store.state]
 subvolume = "state"
 "#;
+
+fn entry<'d>(declaration: &'d Declaration, path: &str) -> &'d Entry {
+    let found = declaration.entries.iter().find(|entry| entry.path == Path::new(path));
+    found.unwrap_or_else(|| panic!("{path} is not kept"))
+}
+
+#[test]
+fn presets_go_to_the_store_of_their_class_and_give_way_to_entries() {
+    let text = format!(
+        "{ROOT}[store.keys]\nsubvolume = \"keys\"\nclass = \"secret\"\n[keep]\n\
+         presets = [\"ssh-host-keys\", \"accounts\", \"machine-id\", \"logs\"]\n\
+         directories = [{{ path = \"/var/log\", options = [\"noexec\"] }}]\n\
+         files = [{{ path = \"/etc/ssh/ssh_host_rsa_key\", store = \"state\" }}]\n"
+    );
+    let declaration = declaration(&text);
+    let key = entry(&declaration, "/etc/ssh/ssh_host_ed25519_key");
+    assert_eq!(
+        (key.store.0.as_str(), key.mode, key.method),
+        ("keys", Some(Mode(0o600)), Method::Bind)
+    );
+    assert_eq!(key.origin.file, "preset ssh-host-keys");
+    assert!(key.origin.line > 1 && key.lazy && !key.optional);
+    assert_eq!(key.units, ["ssh.service", "sshd.service"]);
+    let own = entry(&declaration, "/etc/ssh/ssh_host_rsa_key");
+    assert_eq!(
+        (own.store.0.as_str(), own.mode),
+        ("state", Some(Mode(0o600))),
+        "filled from the preset"
+    );
+    assert!(!own.lazy && own.origin.file == "test.toml");
+    let log = entry(&declaration, "/var/log");
+    assert_eq!((log.store.0.as_str(), log.mode), ("state", Some(Mode(0o755))));
+    assert_eq!(entry(&declaration, "/etc/shadow").method, Method::Sync);
+    assert_eq!(entry(&declaration, "/etc/machine-id").method, Method::Copy);
+}
+
+#[test]
+fn a_preset_within_what_is_kept_adds_nothing() {
+    let text = format!(
+        "{ROOT}[keep]\npresets = [\"ssh-host-keys\", \"accounts\"]\ndirectories = [\"/etc\"]\n"
+    );
+    let declaration = declaration(&text);
+    let paths: Vec<_> = declaration.entries.iter().map(|entry| entry.path.as_path()).collect();
+    assert_eq!(paths, [Path::new("/etc")]);
+}
+
+#[test]
+fn users_keep_the_same_names_in_their_own_homes() {
+    let text = format!(
+        "{ROOT}[users.alice]\ndirectories = [\"Documents\", {{ path = \".ssh\", mode = \"0700\" }}]\n\
+         [users.bob]\nhome = \"/srv/bob\"\ndirectories = [\"Documents\"]\nfiles = [\".x/y\"]\n"
+    );
+    let declaration = declaration(&text);
+    for (path, user, home) in [
+        ("/home/alice/Documents", "alice", "/home/alice"),
+        ("/home/alice/.ssh", "alice", "/home/alice"),
+        ("/srv/bob/Documents", "bob", "/srv/bob"),
+        ("/srv/bob/.x/y", "bob", "/srv/bob"),
+    ] {
+        let entry = entry(&declaration, path);
+        assert_eq!(entry.user, Some(Principal::Name(user.to_owned())));
+        assert_eq!(entry.home.as_deref(), Some(Path::new(home)));
+        assert!(entry.group.is_none() && entry.path.starts_with(home));
+    }
+}
+
+#[test]
+fn files_that_are_known_to_be_replaced_are_synced_unless_something_else_is_declared() {
+    let text = format!(
+        "{ROOT}[keep]\nfiles = [\"/etc/passwd\", {{ path = \"/etc/group\", method = \"bind\" }}, \
+         {{ path = \"/etc/subuid\", method = \"auto\" }}, \"/etc/other\", \"/etc/machine-id\"]\n"
+    );
+    let declaration = declaration(&text);
+    assert_eq!(entry(&declaration, "/etc/passwd").method, Method::Sync);
+    assert_eq!(entry(&declaration, "/etc/group").method, Method::Bind);
+    assert_eq!(entry(&declaration, "/etc/subuid").method, Method::Sync);
+    assert_eq!(entry(&declaration, "/etc/other").method, Method::Bind);
+    assert_eq!(declaration.auto.iter().collect::<Vec<_>>(), [Path::new("/etc/other")]);
+}
+
+#[test]
+fn a_system_brings_presets_and_homes() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let preset = |path: &str| {
+        format!("version = 1\n[[directories]]\npath = \"{path}\"\nreason = \"a test\"\n")
+    };
+    write("etc/passwd", "alice:x:1000:1000::/srv/people/alice:/bin/sh\n");
+    write("usr/lib/ebbtide/presets.d/app.toml", &preset("/var/lib/app"));
+    write("usr/lib/ebbtide/presets.d/both.toml", &preset("/var/lib/of-the-package"));
+    write("etc/ebbtide/presets.d/both.toml", &preset("/var/lib/of-the-administrator"));
+    write("etc/ebbtide/presets.d/logs.toml", &preset("/var/log/mine"));
+    let surroundings = Surroundings::read(directory.path()).unwrap();
+    let text = format!(
+        "{ROOT}[keep]\npresets = [\"app\", \"both\", \"logs\"]\n[users.alice]\nfiles = [\"a\"]\n"
+    );
+    let declaration = check_in(&[source(&text)], &surroundings).declaration.unwrap();
+    for path in
+        ["/var/lib/app", "/var/lib/of-the-administrator", "/var/log/mine", "/srv/people/alice/a"]
+    {
+        entry(&declaration, path);
+    }
+    assert!(!declaration.entries.iter().any(|it| it.path.ends_with("of-the-package")));
+}
 
 #[test]
 fn compiles_to_what_a_boot_reads() {
@@ -236,6 +345,7 @@ proptest! {
     fn any_text_is_checked_without_panic(text in any::<String>(), more in plausible()) {
         let sources = [source(&text), source(&more), source(&format!("version = 1\n{more}"))];
         let outcome = check(&sources);
+        let sources = outcome.sources.clone();
         let errors = outcome.problems.iter().any(Problem::is_error);
         prop_assert_eq!(outcome.declaration.is_some(), !errors);
         for problem in &outcome.problems {

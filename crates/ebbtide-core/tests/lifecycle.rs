@@ -460,3 +460,86 @@ fn a_subvolume_inside_the_source_is_copied_into_the_base() {
         assert_eq!(read(root, "etc/issue").as_deref(), Some("old\n"));
     });
 }
+
+/// Two users with the same relative paths, in homes that are not kept.
+const USERS: &str = "[users.alice]\ndirectories = [\"Documents\", \".config/app\"]\nfiles = [\".gitconfig\"]\n\
+    [users.bob]\ndirectories = [\"Documents\", \".config/app\"]\n\
+    [keep]\nfiles = [{ path = \"/etc/passwd\", method = \"sync\" }, { path = \"/etc/group\", method = \"sync\" }]\n";
+
+fn owner_and_mode(root: &Path, path: &str) -> (u32, u32, u32) {
+    let found = fs::symlink_metadata(root.join(path)).unwrap();
+    (found.uid(), found.gid(), found.mode() & 0o7777)
+}
+
+#[test]
+fn users_have_their_own_in_ephemeral_homes() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let source = machine.source();
+    // The base has a home that is open to others; it is not alice's business how open.
+    fs::remove_dir_all(source.join("home/alice")).unwrap();
+    machine.set_up_from(BaseSource::Directory(source), USERS);
+    let booted = machine.boot("", |root| {
+        for (file, line) in
+            [("passwd", "bob:x:1001:1007::/home/bob:/bin/sh\n"), ("group", "bob:x:1007:\n")]
+        {
+            let path = root.join("etc").join(file);
+            fs::write(&path, fs::read_to_string(&path).unwrap() + line).unwrap();
+        }
+        assert_eq!(owner_and_mode(root, "home/alice"), (1000, 1000, 0o700));
+        assert_eq!(owner_and_mode(root, "home/alice/.config"), (1000, 1000, 0o700));
+        assert_eq!(owner_and_mode(root, "home/alice/.config/app"), (1000, 1000, 0o700));
+        assert!(!root.join("home/bob").exists(), "nobody's home is made for root");
+        write(root, "home/alice/Documents/letter", "of alice");
+        write(root, "home/alice/.gitconfig", "name = alice");
+        write(root, "home/alice/stray", "x");
+    });
+    let about_bob: Vec<_> =
+        booted.errors().into_iter().filter(|it| it.contains("bob")).map(str::to_owned).collect();
+    assert_eq!(about_bob.len(), 2, "{:?}", booted.errors());
+    let booted = machine.boot("", |root| {
+        assert_eq!(owner_and_mode(root, "home"), (0, 0, 0o755));
+        assert_eq!(owner_and_mode(root, "home/bob"), (1001, 1007, 0o700));
+        assert_eq!(owner_and_mode(root, "home/bob/Documents"), (1001, 1007, 0o700));
+        assert_eq!(read(root, "home/alice/Documents/letter").as_deref(), Some("of alice"));
+        assert_eq!(read(root, "home/alice/.gitconfig").as_deref(), Some("name = alice"));
+        assert!(!root.join("home/alice/stray").exists());
+        write(root, "home/bob/Documents/letter", "of bob");
+    });
+    assert_eq!(booted.errors(), Vec::<&str>::new());
+    machine.boot("", |root| {
+        assert_eq!(read(root, "home/alice/Documents/letter").as_deref(), Some("of alice"));
+        assert_eq!(read(root, "home/bob/Documents/letter").as_deref(), Some("of bob"));
+    });
+    machine.look(|top| {
+        assert_eq!(owner_and_mode(top, "state/home/bob"), (1001, 1007, 0o700));
+        assert_eq!(owner_and_mode(top, "state/home/alice"), (1000, 1000, 0o700));
+    });
+}
+
+#[test]
+fn links_in_a_home_lead_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [\"/home\"]\n[store.cache]\nsubvolume = \"cache\"\nclass = \"cache\"\n");
+    machine.boot("", |root| {
+        let _ = fs::remove_dir_all(root.join("home/alice/.cache"));
+        symlink("/etc", root.join("home/alice/.cache")).unwrap();
+        symlink("/etc/shadow", root.join("home/alice/.history")).unwrap();
+    });
+    machine.publish(
+        "[keep]\ndirectories = [\"/home\"]\n[store.cache]\nsubvolume = \"cache\"\nclass = \"cache\"\n\
+         [users.alice]\ndirectories = [{ path = \".cache/app\", store = \"cache\" }]\n\
+         files = [{ path = \".history\", method = \"bind\", store = \"cache\" }]\n",
+    );
+    let booted = machine.boot("", |root| {
+        assert!(!root.join("etc/app").exists(), "nothing is made where a link of a user leads");
+        assert_eq!(fs::read_link(root.join("home/alice/.cache")).unwrap(), Path::new("/etc"));
+    });
+    assert!(booted.errors().iter().any(|it| it.contains(".cache/app")), "{:?}", booted.errors());
+    machine.look(|top| assert!(!top.join("cache/home/alice/.history").exists()));
+}

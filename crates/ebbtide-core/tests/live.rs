@@ -426,3 +426,42 @@ fn what_only_its_user_uses_comes_with_their_next_login() {
         shutdown::mark_clean(boot, root).unwrap();
     });
 }
+
+#[test]
+fn a_file_that_was_seen_to_be_replaced_is_synced_from_then_on() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let source = machine.source();
+    write(&source, "etc/still.conf", "still\n");
+    machine.set_up_from(ebbtide_core::setup::BaseSource::Directory(source), KEPT);
+    let rest =
+        "[keep]\ndirectories = [\"/var/log\"]\nfiles = [\"/etc/issue\", \"/etc/still.conf\"]\n";
+    let methods = |boot: &Boot| {
+        let (_, compiled) = status::declaration(boot, &machine.open()).unwrap();
+        let files = compiled.entries.into_iter().filter(|it| it.path.starts_with("/etc"));
+        let files = files.filter(|it| it.origin.line > 0);
+        files.map(|it| it.method.to_string()).collect::<Vec<_>>()
+    };
+    machine.live("", |root, boot| {
+        write(root, "/etc/issue.new", "second\n");
+        fs::rename(root.join("etc/issue.new"), root.join("etc/issue")).unwrap();
+        let mut file =
+            fs::OpenOptions::new().append(true).open(root.join("etc/still.conf")).unwrap();
+        std::io::Write::write_all(&mut file, b"more\n").unwrap();
+        drop(file);
+        apply(&machine, root, boot, rest);
+        assert_eq!(methods(boot), ["sync", "bind"]);
+        shutdown::detach(&boot.run, &mut |_, _| ()).unwrap();
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+    machine.live("", |root, boot| {
+        assert_eq!(read(root, "/etc/issue").as_deref(), Some("second\n"));
+        assert_eq!(read(root, "/etc/still.conf").as_deref(), Some("still\nmore\n"));
+        // On this root nothing was replaced, and it stays decided.
+        apply(&machine, root, boot, &format!("{rest}# again\n"));
+        assert_eq!(methods(boot), ["sync", "bind"]);
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+}

@@ -1,7 +1,9 @@
 //! Every message about a declaration, as a person sees it.
 #![cfg(feature = "declaration")]
 
-use ebbtide_core::declaration::{Problem, SourceFile, check};
+use std::path::PathBuf;
+
+use ebbtide_core::declaration::{PresetFile, Problem, SourceFile, Surroundings, check, check_in};
 
 /// Layers for one case: the administrator's file, then fragments of it.
 fn sources(texts: &[&str]) -> Vec<SourceFile> {
@@ -13,9 +15,32 @@ fn sources(texts: &[&str]) -> Vec<SourceFile> {
     names.into_iter().zip(texts).map(source).collect()
 }
 
+/// A preset of a package that has mistakes in it, and users with homes of all kinds.
+fn surroundings() -> Surroundings {
+    let mut surroundings = Surroundings::default();
+    surroundings.presets.push(PresetFile {
+        name: "broken".to_owned(),
+        source: SourceFile {
+            name: "/usr/lib/ebbtide/presets.d/broken.toml".to_owned(),
+            text: "version = 1\n[[directories]]\npath = \"var/lib/a\"\nclas = \"state\"\n"
+                .to_owned(),
+        },
+    });
+    let homes = [
+        ("alice", "/home/alice"),
+        ("git", "/srv/git"),
+        ("nobody", "/nonexistent"),
+        ("bin", "/bin"),
+    ];
+    surroundings.homes =
+        homes.map(|(name, home)| (name.to_owned(), PathBuf::from(home))).into_iter().collect();
+    surroundings
+}
+
 fn rendered(texts: &[&str]) -> String {
     let sources = sources(texts);
-    let outcome = check(&sources);
+    let outcome = check_in(&sources, &surroundings());
+    let sources = outcome.sources.clone();
     let errors = outcome.problems.iter().any(Problem::is_error);
     assert_eq!(outcome.declaration.is_none(), errors, "a declaration is there iff no error is");
     let problems: Vec<_> =
@@ -207,6 +232,31 @@ keep! { entries {
     shadow_of_link = "directories = [\"/a/b\", { path = \"/a\", method = \"symlink\" }]";
     shadow_by_link = "directories = [{ path = \"/a/b\", method = \"symlink\" }, \"/a\", { path = \"/a/c\", method = \"symlink\", store = \"cache\" }]";
     shadow_of_another_store = "directories = [\"/a\", { path = \"/a/b\", store = \"cache\" }, \"/a/b/c\"]";
+} }
+
+// Presets.
+keep! { presets {
+    preset_unknown = "presets = [\"ssh-host-key\", \"nothing-like-it\"]";
+    preset_wrong_type = "presets = [1]";
+    preset_alone = "presets = \"logs\"";
+    preset_with_mistakes = "presets = [\"broken\"]";
+    preset_and_entries = "presets = [\"accounts\", \"logs\", \"machine-id\"]\ndirectories = [\"/var/log\"]\nfiles = [{ path = \"/etc/passwd\", mode = \"0600\" }]";
+    preset_for_the_machine_only = "[users.alice]\npresets = [\"logs\"]";
+} }
+
+// Users.
+cases! { users {
+    user_name_wrong = ["version = 1\n[users.1st]\nfiles = [\"a\"]\n[users.\"x$\"]\nfiles = []\n"];
+    user_table_missing = ["version = 1\n[users]\nfiles = [\"a\"]\n"];
+    user_key_unknown = ["version = 1\n[users.alice]\nfile = [\"a\"]\n"];
+    user_entry_with_owner = ["version = 1\n[users.alice]\nfiles = [{ path = \"a\", user = \"root\" }]\n"];
+    user_paths_outside = ["version = 1\n[users.alice]\nfiles = [\"/etc/passwd\", \"../bob/a\", \"a/../../b\", \"~/c\", \"~\", \"\", \"./d\"]\n"];
+    user_home_itself = ["version = 1\n[users.alice]\ndirectories = [\".\"]\n"];
+    user_unknown_here = ["version = 1\n[users.carol]\nfiles = [\".profile\"]\n"];
+    user_without_a_home = ["version = 1\n[users.nobody]\nfiles = [\"a\"]\n[users.bin]\nfiles = [\"a\"]\n"];
+    user_home_declared_badly = ["version = 1\n[users.alice]\nhome = \"/home\"\nfiles = [\"a\"]\n[users.root]\nhome = \"root\"\n"];
+    users_with_one_home = ["version = 1\n[users.alice]\nfiles = [\"a\"]\n[users.carol]\nhome = \"/home/alice/sub\"\nfiles = [\"a\"]\n"];
+    user_entry_declared_elsewhere = ["version = 1\n[keep]\nfiles = [\"/home/alice/a\"]\n[users.alice]\nfiles = [\"a\"]\n"];
 } }
 
 // Layers.

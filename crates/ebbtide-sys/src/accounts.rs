@@ -24,6 +24,7 @@ struct User {
     name: String,
     uid: u32,
     gid: u32,
+    home: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,12 @@ impl Accounts {
         self.users.iter().find(|user| user.uid == uid).map(|user| user.gid)
     }
 
+    /// Returns the users that have a home, each with its path.
+    pub fn homes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let has_home = self.users.iter().filter(|user| !user.home.is_empty());
+        has_home.map(|user| (user.name.as_str(), user.home.as_str()))
+    }
+
     /// Returns the name of a user.
     pub fn user_name(&self, uid: u32) -> Option<&str> {
         self.users.iter().find(|user| user.uid == uid).map(|user| user.name.as_str())
@@ -90,7 +97,9 @@ fn parse_user(line: &[u8]) -> Option<User> {
     let name = parse_name(fields.next()?)?;
     let uid = parse_id(fields.nth(1)?)?;
     let gid = parse_id(fields.next()?)?;
-    Some(User { name, uid, gid })
+    // A home that is no text is none.
+    let home = fields.nth(1).and_then(|home| std::str::from_utf8(home).ok()).unwrap_or_default();
+    Some(User { name, uid, gid, home: home.to_owned() })
 }
 
 /// `name:password:gid:…`

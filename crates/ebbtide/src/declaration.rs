@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use ebbtide_core::declaration::{
-    self, Declaration, Outcome, Problem, ReadError, Severity, SourceFile,
+    self, Declaration, Outcome, Problem, ReadError, Severity, SourceFile, Surroundings,
 };
 
 use crate::context::Context;
@@ -42,12 +42,12 @@ pub fn load(context: &Context, config: Option<&Path>) -> Result<Declaration, Com
 
 /// Checks files that were read, as [`load`] does.
 pub fn accept(context: &Context, sources: &[SourceFile]) -> Result<Declaration, CommandError> {
-    let Outcome { declaration, problems } = declaration::check(sources);
+    let Outcome { declaration, problems, sources } = check(context, sources)?;
     let mut worth_telling = problems;
     worth_telling.retain(|problem| problem.severity != Severity::Note);
     let errors = worth_telling.iter().filter(|problem| problem.is_error()).count();
     if !worth_telling.is_empty() {
-        context.tell_styled(render(&worth_telling, sources, context.color_err()).trim_end());
+        context.tell_styled(render(&worth_telling, &sources, context.color_err()).trim_end());
     }
     declaration.ok_or_else(|| {
         CommandError::new(
@@ -55,6 +55,17 @@ pub fn accept(context: &Context, sources: &[SourceFile]) -> Result<Declaration, 
             format!("cannot use the declaration: {}", count(errors, "error")),
         )
     })
+}
+
+/// Checks files with what this system has of presets and users.
+pub fn check(context: &Context, sources: &[SourceFile]) -> Result<Outcome, CommandError> {
+    Ok(declaration::check_in(sources, &surroundings(context)?))
+}
+
+/// The presets and users of this system.
+pub fn surroundings(context: &Context) -> Result<Surroundings, CommandError> {
+    Surroundings::read(&context.sysroot)
+        .map_err(|error| CommandError::from_error(Kind::Usage, &error))
 }
 
 /// Draws problems one after the other.

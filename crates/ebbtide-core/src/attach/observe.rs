@@ -92,7 +92,7 @@ fn observe_entry(
         Err(why) => Err(why.clone()),
     };
     let absent = source == Ok(Node::Absent);
-    let owner = resolve_owner(entry.user.as_ref(), entry.group.as_ref(), &places.accounts);
+    let owner = owner_of(entry, &places.accounts);
     let attributes_above = |parent: &Path| parent_attributes(parent, entry, &store, places);
     let deleted = match &store {
         Ok(store) => absent && store::was_seeded(*store, &entry.path)?,
@@ -257,6 +257,11 @@ fn parent_attributes(
     store: &std::result::Result<BorrowedFd<'_>, String>,
     places: &Places,
 ) -> Attributes {
+    // The home itself is never open for others, whatever another tree says.
+    if entry.home.as_deref().is_some_and(|home| home.strip_prefix("/").is_ok_and(|it| it == parent))
+    {
+        return private(entry, &places.accounts);
+    }
     let in_tree = |tree: BorrowedFd<'_>| match look(tree, parent) {
         Ok(Node::Directory(attributes)) => Some(attributes),
         _ => None,
@@ -264,7 +269,29 @@ fn parent_attributes(
     in_tree(places.root.as_fd())
         .or_else(|| store.as_ref().ok().and_then(|store| in_tree(*store)))
         .or_else(|| entry.parent.as_ref().map(|parent| declared_parent(parent, &places.accounts)))
-        .unwrap_or_else(|| usual(parent))
+        .unwrap_or_else(|| match &entry.home {
+            Some(home) if home.strip_prefix("/").is_ok_and(|home| parent.starts_with(home)) => {
+                private(entry, &places.accounts)
+            }
+            _ => usual(parent),
+        })
+}
+
+/// What belongs to the user of an entry and to nobody else, as the XDG Base Directory Specification
+/// has it for directories that have to be made in a home. A user who is not known gets nothing made.
+fn private(entry: &Entry, accounts: &Accounts) -> Attributes {
+    let (uid, gid) = owner_of(entry, accounts).unwrap_or((None, None));
+    Attributes { uid: uid.unwrap_or(0), gid: gid.unwrap_or(0), mode: 0o700 }
+}
+
+/// The declared owner; in a home, the group is the user's own.
+fn owner_of(
+    entry: &Entry,
+    accounts: &Accounts,
+) -> std::result::Result<(Option<u32>, Option<u32>), String> {
+    let (uid, gid) = resolve_owner(entry.user.as_ref(), entry.group.as_ref(), accounts)?;
+    let own = uid.filter(|_| entry.home.is_some()).and_then(|uid| accounts.primary_gid(uid));
+    Ok((uid, gid.or(own)))
 }
 
 fn declared_parent(parent: &Parent, accounts: &Accounts) -> Attributes {

@@ -207,6 +207,12 @@ fn plan_entry(entry: &Entry, seen: &Observation, policy: Policy) -> Verdict {
         Ok(source) => source,
         Err(verdict) => return verdict,
     };
+    if let (Some(home), Err(who)) = (&entry.home, &seen.owner) {
+        // Nothing in a home is made for somebody else.
+        let home = ebbtide_sys::text::escape(bytes(home));
+        let hint = "make the user first, or keep the account files, so that it is known at boot";
+        return refuse(entry, &format!("it lies in the home {home}, and {who}"), hint);
+    }
     if policy == Policy::AsItWas {
         return as_it_was(entry, seen, source);
     }
@@ -322,22 +328,24 @@ fn fill_store(
             Err(refuse(entry, &why, "declare it as what it is"))
         }
         // An empty file would not be nothing: ssh-keygen -A, for one, makes no key then.
-        (None, _) if entry.kind == Kind::File || entry.optional => {
+        (None, _) if entry.kind == Kind::File || entry.optional || entry.lazy => {
             let message = format!(
                 "{} is not there yet: neither in store {}, nor in the old root, nor in the base",
                 entry.path.display(),
                 entry.store
             );
             let hint = "once something has made it, the next boot takes it into the store";
-            Err(Verdict::Wait((!entry.optional).then(|| Problem {
+            let silent = entry.optional || entry.lazy;
+            Err(Verdict::Wait((!silent).then(|| Problem {
                 level: Level::Notice,
                 message,
                 hint: Some(hint.to_owned()),
             })))
         }
         (None, _) => {
+            let usual = if entry.home.is_some() { 0o700 } else { 0o755 };
             let fresh = Attributes {
-                mode: entry.mode.map_or(0o755, |mode| mode.0),
+                mode: entry.mode.map_or(usual, |mode| mode.0),
                 ..declared(entry, seen, DEFAULT_FILE)
             };
             steps.push(Step::Make(Tree::Store, entry.kind, fresh));

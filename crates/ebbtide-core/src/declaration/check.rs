@@ -1,15 +1,22 @@
 //! From sources to a declaration, with every problem of every file.
 
 use super::merge::{Merged, merge};
+use super::preset::Library;
 use super::problem::{Lines, Problem, Severity};
 use super::{
     DEFAULT_CONTAINER, Declaration, Outcome, RootDeclaration, SourceFile, StoreDeclaration,
-    entries, read, stores,
+    Surroundings, entries, read, stores,
 };
 use crate::compiled::Origin;
 
-/// Checks the layers of a declaration, given in their order: later ones win.
+/// Checks the layers of a declaration, given in their order: later ones win. Only the presets that
+/// come with Ebbtide are known, and no users.
 pub fn check(sources: &[SourceFile]) -> Outcome {
+    check_in(sources, &Surroundings::default())
+}
+
+/// As [`check`], for a system with presets and users of its own.
+pub fn check_in(sources: &[SourceFile], surroundings: &Surroundings) -> Outcome {
     let mut problems = Vec::new();
     let files: Vec<_> = sources
         .iter()
@@ -17,14 +24,16 @@ pub fn check(sources: &[SourceFile]) -> Outcome {
         .map(|(index, source)| read::read(index, source, &mut problems))
         .collect();
     let whole = files.iter().all(Option::is_some);
-    let merged = merge(files.into_iter().flatten(), &mut problems);
+    let library = Library::read(&surroundings.presets, sources.len());
+    let merged = merge(files.into_iter().flatten(), &library, &surroundings.homes, &mut problems);
+    let sources: Vec<SourceFile> = sources.iter().chain(&library.sources).cloned().collect();
     stores::check(&merged, whole, &mut problems);
     entries::check(&merged, whole, &mut problems);
     problems.extend(unpinned(&merged));
     problems.sort_by_key(|problem| (problem.mark.file, problem.mark.span.start));
     let usable = !problems.iter().any(Problem::is_error);
-    let declaration = if usable { declaration(&merged, sources) } else { None };
-    Outcome { declaration, problems }
+    let declaration = if usable { declaration(&merged, &sources) } else { None };
+    Outcome { declaration, problems, sources }
 }
 
 /// The note that no container has been made yet.
@@ -77,5 +86,6 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             line: u32::try_from(line).unwrap_or(u32::MAX),
         }
     });
-    Some(Declaration { root, stores, entries })
+    let auto = entries::undecided(&merged.entries);
+    Some(Declaration { root, stores, entries, auto })
 }

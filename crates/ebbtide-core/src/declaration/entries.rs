@@ -1,6 +1,6 @@
 //! What entries must be by themselves, to each other and to the root.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::DECISIONS;
@@ -41,8 +41,9 @@ pub(super) fn resolve(
         parent: entry.parent.clone(),
         options: entry.options.iter().map(|option| option.value).collect(),
         optional: entry.optional,
-        home: None,
-        units: Vec::new(),
+        lazy: entry.lazy,
+        home: entry.home.clone(),
+        units: entry.units.clone(),
         origin: origin(entry),
     });
     let missing = built_ins().into_iter().filter(|built_in| {
@@ -51,6 +52,19 @@ pub(super) fn resolve(
     let mut resolved: Vec<_> = declared.chain(missing).collect();
     resolved.sort_by(|a, b| a.path.cmp(&b.path));
     resolved
+}
+
+/// Files whose method nothing decided: mounted, unless one is seen to be replaced by rename.
+pub(super) fn undecided(entries: &BTreeMap<PathBuf, Entry>) -> BTreeSet<PathBuf> {
+    let is_open = |entry: &&Entry| {
+        let declared = entry.method.as_ref().map(|method| method.value);
+        entry.kind == Kind::File
+            && declared.is_none_or(|method| method == Attachment::Auto)
+            && entry.chosen.is_none()
+            && !is_machine_id(entry)
+            && entry.options.is_empty()
+    };
+    entries.values().filter(is_open).map(|entry| entry.path.value.clone()).collect()
 }
 
 /// Mode of machine-id(5).
@@ -69,6 +83,7 @@ fn built_ins() -> [compiled::Entry; 2] {
         parent: None,
         options: Vec::new(),
         optional: false,
+        lazy: false,
         home: None,
         units: Vec::new(),
         origin: Origin { file: "built-in".to_owned(), line: 0 },
@@ -96,9 +111,10 @@ fn store(entry: &Entry) -> StoreName {
 }
 
 fn method(entry: &Entry) -> Method {
-    match entry.method.as_ref().map(|method| method.value) {
+    let declared = entry.method.as_ref().map(|method| method.value);
+    match declared.filter(|method| *method != Attachment::Auto).or(entry.chosen) {
         None if is_machine_id(entry) => Method::Copy,
-        None | Some(Attachment::Bind) => Method::Bind,
+        None | Some(Attachment::Auto | Attachment::Bind) => Method::Bind,
         Some(Attachment::Symlink) => Method::Symlink,
         Some(Attachment::Sync) => Method::Sync,
     }

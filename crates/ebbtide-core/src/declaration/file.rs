@@ -78,6 +78,9 @@ pub(super) struct File {
     /// The paths that are kept.
     #[schemars(with = "Option<Keep>")]
     pub keep: Keep,
+    /// What users keep below their homes, by the user's name.
+    #[schemars(with = "Option<shape::Users>")]
+    pub users: BTreeMap<String, User>,
 }
 
 /// How the root is made at every boot.
@@ -133,12 +136,45 @@ pub(super) struct Store {
 #[derive(Debug, Default, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Keep {
+    /// Lists of entries by name, one for each application.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub presets: Vec<At<String>>,
     /// Directories, each with all that lies below it.
     #[schemars(with = "Option<Vec<shape::EntryForm>>")]
     pub directories: Vec<Entry>,
     /// Single regular files.
     #[schemars(with = "Option<Vec<shape::EntryForm>>")]
     pub files: Vec<Entry>,
+}
+
+/// What a user keeps. All of it lies below their home, and belongs to them.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct User {
+    #[schemars(skip)]
+    pub place: Place,
+    /// Their home, where it is not what the accounts of the system say.
+    #[schemars(with = "Option<shape::AbsolutePath>")]
+    pub home: Option<At<PathBuf>>,
+    /// Lists of entries by name, one for each application.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub presets: Vec<At<String>>,
+    /// Directories, relative to the home, each with all that lies below it.
+    #[schemars(with = "Option<Vec<shape::UserEntryForm>>")]
+    pub directories: Vec<Entry>,
+    /// Single regular files, relative to the home.
+    #[schemars(with = "Option<Vec<shape::UserEntryForm>>")]
+    pub files: Vec<Entry>,
+}
+
+impl User {
+    /// Adds what a later layer says.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.home = later.home.or(self.home.take());
+        self.presets.extend(later.presets);
+        self.directories.extend(later.directories);
+        self.files.extend(later.files);
+    }
 }
 
 /// A path that is kept, with how and as whose.
@@ -154,7 +190,7 @@ pub(super) struct Entry {
     #[schemars(with = "Option<shape::StoreNameText>", extend("default" = "state"))]
     pub store: Option<At<StoreName>>,
     /// How it is put in place.
-    #[schemars(extend("default" = "bind"))]
+    #[schemars(extend("default" = "auto"))]
     pub method: Option<At<Attachment>>,
     /// Its owner, by name or by number.
     #[schemars(with = "Option<shape::Owner>")]
@@ -174,6 +210,18 @@ pub(super) struct Entry {
     /// Whether it is passed over in silence while it has no data.
     #[schemars(with = "Option<bool>", extend("default" = false))]
     pub optional: bool,
+    /// Of a preset: not made while nothing else has made it.
+    #[schemars(skip)]
+    pub lazy: bool,
+    /// Of a user: their home.
+    #[schemars(skip)]
+    pub home: Option<PathBuf>,
+    /// Of a preset: units that need it.
+    #[schemars(skip)]
+    pub units: Vec<String>,
+    /// The method where none is declared, as far as anything speaks for one.
+    #[schemars(skip)]
+    pub chosen: Option<Attachment>,
 }
 
 impl Entry {
@@ -190,7 +238,24 @@ impl Entry {
             parent: None,
             options: Vec::new(),
             optional: false,
+            lazy: false,
+            home: None,
+            units: Vec::new(),
+            chosen: None,
         }
+    }
+
+    /// Takes from a preset what the entry does not say itself.
+    pub(super) fn fill_from(&mut self, preset: Self) {
+        let same_kind = self.kind == preset.kind;
+        self.store = self.store.take().or(preset.store);
+        self.user = self.user.take().or(preset.user);
+        self.group = self.group.take().or(preset.group);
+        self.mode = self.mode.or(preset.mode.filter(|_| same_kind));
+        if self.method.is_none() && same_kind {
+            self.chosen = preset.method.map(|method| method.value);
+        }
+        self.units.extend(preset.units);
     }
 }
 
@@ -198,6 +263,9 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(rename = "Method", rename_all = "lowercase")]
 pub(super) enum Attachment {
+    /// A directory by a bind mount; a file that programs replace by renaming is copied in and taken
+    /// back, any other is mounted.
+    Auto,
     /// A bind mount from the store.
     Bind,
     /// A symbolic link into the store.

@@ -63,11 +63,7 @@ pub fn read_layers(sysroot: &Path) -> Result<Vec<SourceFile>, ReadError> {
     files.extend(root.list(Path::new(FRAGMENTS))?);
     let mut sources = Vec::with_capacity(files.len());
     for file in files {
-        let path = sysroot.join(&file);
-        if let Some(descriptor) = root.open_below(&file, OFlags::NONBLOCK)? {
-            let text = read(&path, descriptor.into())?;
-            sources.push(SourceFile { name: shown(&Path::new("/").join(file)), text });
-        }
+        sources.extend(root.read(&file)?);
     }
     Ok(sources)
 }
@@ -81,13 +77,13 @@ pub fn read_file(path: &Path) -> Result<SourceFile, ReadError> {
 }
 
 /// The root of a system, perhaps not of the running one.
-struct System<'p> {
+pub(super) struct System<'p> {
     path: &'p Path,
     descriptor: OwnedFd,
 }
 
 impl<'p> System<'p> {
-    fn open(path: &'p Path) -> Result<Self, ReadError> {
+    pub(super) fn open(path: &'p Path) -> Result<Self, ReadError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = openat(CWD, path, flags, Mode::empty()).map_err(|e| failed(path, e))?;
         Ok(Self { path, descriptor })
@@ -112,8 +108,15 @@ impl<'p> System<'p> {
         )
     }
 
+    /// Reads a file, if it is there; its name is the one that the system itself uses.
+    pub(super) fn read(&self, file: &Path) -> Result<Option<SourceFile>, ReadError> {
+        let Some(descriptor) = self.open_below(file, OFlags::NONBLOCK)? else { return Ok(None) };
+        let text = read(&self.path.join(file), descriptor.into())?;
+        Ok(Some(SourceFile { name: shown(&Path::new("/").join(file)), text }))
+    }
+
     /// The `*.toml` files of a directory, sorted by the bytes of their names.
-    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    pub(super) fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
         let Some(descriptor) = self.open_below(directory, OFlags::DIRECTORY)? else {
             return Ok(Vec::new());
         };

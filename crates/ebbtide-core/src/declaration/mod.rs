@@ -11,25 +11,32 @@ mod layers;
 mod locate;
 mod merge;
 mod path;
+mod preset;
 mod problem;
 mod read;
 mod schema;
 mod stores;
+mod surroundings;
+mod users;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use uuid::Uuid;
 
 use crate::compiled::{Backend, Class, DeviceSpec, Entry, MountOption, StoreName};
 
-pub use check::check;
+pub use check::{check, check_in};
 pub use compile::CompileError;
 pub use layers::{ReadError, read_file, read_layers};
 pub use locate::{devices, locate, modules};
+pub use preset::{
+    Need, Preset, PresetEntry, PresetFile, built_in as built_in_presets, read as read_preset,
+};
 pub use problem::{Mark, Problem, Report, Severity, report};
 pub use schema::schema;
+pub use surroundings::Surroundings;
 
 /// The version of the file format that this program reads.
 pub const VERSION: u32 = 1;
@@ -56,6 +63,8 @@ pub struct Outcome {
     pub declaration: Option<Declaration>,
     /// All problems of all files, in the order of files and lines.
     pub problems: Vec<Problem>,
+    /// The files that the problems point into: those that were checked, then those of presets.
+    pub sources: Vec<SourceFile>,
 }
 
 /// All layers, checked and merged.
@@ -67,6 +76,9 @@ pub struct Declaration {
     pub stores: BTreeMap<StoreName, StoreDeclaration>,
     /// The entries, built-in ones included, sorted by path so that parents precede children.
     pub entries: Vec<Entry>,
+    /// Files among them that are mounted because nothing spoke for another method: one that is seen
+    /// to be replaced by rename is better synced.
+    pub auto: BTreeSet<PathBuf>,
 }
 
 /// The table `[root]`.

@@ -51,6 +51,36 @@ pub(super) fn absolute(text: &str) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(text))
 }
 
+/// Checks the spelling of a path below a home.
+pub(super) fn in_home(text: &str) -> Result<PathBuf, Fault> {
+    limits(text)?;
+    if let Some(rest) = text.strip_prefix('~') {
+        let normal = normalise(rest.split_once('/').map_or("", |(_, rest)| rest));
+        let fault = Fault::new("a path of a user is taken below their home, without `~`");
+        return Err(if normal.is_empty() || normal.starts_with('~') {
+            fault
+        } else {
+            fault.hint(format!("write {}", toml_string(&normal)))
+        });
+    }
+    if text.starts_with('/') {
+        return Err(Fault::new("a path of a user is taken below their home")
+            .hint("write it relative to the home; what lies elsewhere belongs in `[keep]`"));
+    }
+    let normal = normalise(text);
+    if text.split('/').any(|part| part == "..") {
+        return Err(Fault::new("the path contains `..`, and could lead out of the home"));
+    }
+    if normal.is_empty() {
+        return Err(Fault::new("the path names the home itself")
+            .hint("keep the whole home in `[keep]`, or name what lies in it"));
+    }
+    if normal != text {
+        return Err(Fault::new(untidy(text)).hint(format!("write {}", toml_string(&normal))));
+    }
+    Ok(PathBuf::from(text))
+}
+
 /// Checks the spelling of a path below a volume's top level.
 pub(super) fn relative(text: &str) -> Result<PathBuf, Fault> {
     limits(text)?;

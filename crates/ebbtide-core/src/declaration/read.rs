@@ -4,31 +4,38 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store};
+use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store, User};
 use super::path;
 use super::problem::{Lines, Mark, Problem, Severity, quote};
-use super::value::{Reader, Table, Value};
+use super::value::{Reader, Table, Value, is_account_name};
 use super::{DECISIONS, SourceFile, VERSION};
 use crate::compiled::{Backend, Class, Kind, MountOption, Parent};
 
-pub(super) const FILE_KEYS: [&str; 4] = ["version", "root", "store", "keep"];
+pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
 pub(super) const ROOT_KEYS: [&str; 6] =
     ["backend", "device", "container", "uuid", "options", "ephemeral"];
 pub(super) const STORE_KEYS: [&str; 3] = ["device", "subvolume", "class"];
-pub(super) const KEEP_KEYS: [&str; 2] = ["directories", "files"];
+pub(super) const KEEP_KEYS: [&str; 3] = ["presets", "directories", "files"];
+pub(super) const USER_KEYS: [&str; 4] = ["home", "presets", "directories", "files"];
+pub(super) const USER_ENTRY_KEYS: [&str; 6] =
+    ["path", "store", "method", "mode", "options", "optional"];
 pub(super) const ENTRY_KEYS: [&str; 9] =
     ["path", "store", "method", "user", "group", "mode", "parent", "options", "optional"];
 pub(super) const PARENT_KEYS: [&str; 3] = ["user", "group", "mode"];
 
 const BACKENDS: [(&str, Backend); 1] = [("btrfs", Backend::Btrfs)];
-const CLASSES: [(&str, Class); 4] = [
+pub(super) const CLASSES: [(&str, Class); 4] = [
     ("state", Class::State),
     ("cache", Class::Cache),
     ("secret", Class::Secret),
     ("log", Class::Log),
 ];
-const METHODS: [(&str, Attachment); 3] =
-    [("bind", Attachment::Bind), ("symlink", Attachment::Symlink), ("sync", Attachment::Sync)];
+pub(super) const METHODS: [(&str, Attachment); 4] = [
+    ("auto", Attachment::Auto),
+    ("bind", Attachment::Bind),
+    ("symlink", Attachment::Symlink),
+    ("sync", Attachment::Sync),
+];
 const MOUNT_OPTIONS: [(&str, MountOption); 5] = [
     ("ro", MountOption::Ro),
     ("nosuid", MountOption::Nosuid),
@@ -52,7 +59,12 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
         return None;
     }
     let table = reader.document(table, &FILE_KEYS, |key| {
-        let tables = [("root", &ROOT_KEYS[..]), ("keep", &KEEP_KEYS), ("store.NAME", &STORE_KEYS)];
+        let tables = [
+            ("root", &ROOT_KEYS[..]),
+            ("keep", &KEEP_KEYS),
+            ("store.NAME", &STORE_KEYS),
+            ("users.NAME", &USER_KEYS),
+        ];
         tables.into_iter().find(|(_, keys)| keys.contains(&key)).map(|(table, _)| table)
     });
     if table.get("version").is_none() {
@@ -64,11 +76,17 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
         root: table.get("root").and_then(|value| reader.root(table, value)),
         store: table.get("store").map(|value| reader.stores(value)).unwrap_or_default(),
         keep: table.get("keep").map(|value| reader.keep(value)).unwrap_or_default(),
+        users: table.get("users").map(|value| reader.users(value)).unwrap_or_default(),
     })
 }
 
 /// Notes syntax errors, one per line: what follows on the same line is rarely another mistake.
-fn syntax(file: usize, text: &str, errors: &[toml::de::Error], problems: &mut Vec<Problem>) {
+pub(super) fn syntax(
+    file: usize,
+    text: &str,
+    errors: &[toml::de::Error],
+    problems: &mut Vec<Problem>,
+) {
     let lines = Lines::of(text);
     let mut seen = BTreeSet::new();
     for error in errors {
@@ -91,7 +109,7 @@ fn syntax(file: usize, text: &str, errors: &[toml::de::Error], problems: &mut Ve
 
 impl Reader<'_> {
     /// Whether the rest of the file can be understood.
-    fn version(&mut self, value: &Value<'_>) -> bool {
+    pub(super) fn version(&mut self, value: &Value<'_>) -> bool {
         let Some(version) = value.get_ref().as_integer() else {
             let hint = Some(format!("write `version = {VERSION}`"));
             self.error(value.span(), "`version` must be an integer", "", hint);
@@ -127,7 +145,13 @@ impl Reader<'_> {
     }
 
     /// Notes keys that a table must have.
-    fn required(&mut self, table: Table<'_, '_>, place: &Place, name: &str, keys: &[(&str, &str)]) {
+    pub(super) fn required(
+        &mut self,
+        table: Table<'_, '_>,
+        place: &Place,
+        name: &str,
+        keys: &[(&str, &str)],
+    ) {
         for (key, example) in keys {
             if table.get(key).is_none() {
                 let message = format!("`{name}` has no `{key}`");
@@ -138,7 +162,7 @@ impl Reader<'_> {
     }
 
     /// Reads each element of an array, if there is one.
-    fn each<T>(
+    pub(super) fn each<T>(
         &mut self,
         table: Table<'_, '_>,
         key: &str,
@@ -239,31 +263,96 @@ impl Reader<'_> {
     fn keep(&mut self, value: &Value<'_>) -> Keep {
         let Some(table) = self.table(value, "[keep]", &KEEP_KEYS) else { return Keep::default() };
         Keep {
+            presets: self.presets(table),
             directories: self
                 .each(table, "directories", |reader, value| reader.entry(value, Kind::Directory)),
             files: self.each(table, "files", |reader, value| reader.entry(value, Kind::File)),
         }
     }
 
+    fn presets(&mut self, table: Table<'_, '_>) -> Vec<At<String>> {
+        self.each(table, "presets", |reader, value| {
+            let name = reader.text(value, "preset")?;
+            Some(reader.at(value, name.to_owned()))
+        })
+    }
+
+    fn users(&mut self, value: &Value<'_>) -> BTreeMap<String, User> {
+        let mut users = BTreeMap::new();
+        let Some(table) = self.open_table(value, "[users]") else { return users };
+        for (key, value) in table.iter() {
+            let name = key.get_ref().as_ref();
+            if USER_KEYS.contains(&name) && !value.get_ref().is_table() {
+                let hint = Some(format!("a user has a name: `[users.alice]`, then `{name} = …`"));
+                self.error(key.span(), "`users` is a table of tables", "", hint);
+                continue;
+            }
+            if !is_account_name(name) || name.ends_with('$') {
+                let hint =
+                    "at most 32 letters, digits, `_`, `.` and `-`, not starting with a digit";
+                let message = format!("{} is not the name of a user", quote(name));
+                self.error(key.span(), message, "", Some(hint.to_owned()));
+                continue;
+            }
+            let place = self.place(key.span());
+            users.extend(self.user(value, name, place).map(|user| (name.to_owned(), user)));
+        }
+        users
+    }
+
+    fn user(&mut self, value: &Value<'_>, name: &str, place: Place) -> Option<User> {
+        let table = self.table(value, &format!("[users.{name}]"), &USER_KEYS)?;
+        Some(User {
+            place,
+            home: table.get("home").and_then(|value| self.path(value, "home", path::absolute)),
+            presets: self.presets(table),
+            directories: self.each(table, "directories", |reader, value| {
+                reader.user_entry(value, Kind::Directory)
+            }),
+            files: self.each(table, "files", |reader, value| reader.user_entry(value, Kind::File)),
+        })
+    }
+
+    /// An entry of a user: its owner is the user, so none is declared.
+    fn user_entry(&mut self, value: &Value<'_>, kind: Kind) -> Option<Entry> {
+        self.entry_of(value, kind, path::in_home, &USER_ENTRY_KEYS)
+    }
+
     /// An entry, in its short form or its long one.
     fn entry(&mut self, value: &Value<'_>, kind: Kind) -> Option<Entry> {
+        self.entry_of(value, kind, path::absolute, &ENTRY_KEYS)
+    }
+
+    fn entry_of(
+        &mut self,
+        value: &Value<'_>,
+        kind: Kind,
+        check: fn(&str) -> Result<std::path::PathBuf, path::Fault>,
+        keys: &[&str],
+    ) -> Option<Entry> {
         if value.get_ref().is_table() {
-            return self.long_entry(value, kind);
+            return self.long_entry(value, kind, check, keys);
         }
         if !value.get_ref().is_str() {
             let message = "an entry must be a path or a table with a `path`";
             self.error(value.span(), message, "expected a string or a table", None);
             return None;
         }
-        let path = self.path(value, "path", path::absolute)?;
+        let path = self.path(value, "path", check)?;
         Some(Entry::new(kind, path))
     }
 
-    fn long_entry(&mut self, value: &Value<'_>, kind: Kind) -> Option<Entry> {
-        let table = self.table(value, "entry", &ENTRY_KEYS)?;
+    fn long_entry(
+        &mut self,
+        value: &Value<'_>,
+        kind: Kind,
+        check: fn(&str) -> Result<std::path::PathBuf, path::Fault>,
+        keys: &[&str],
+    ) -> Option<Entry> {
+        let table = self.table(value, "entry", keys)?;
         let place = self.place(value.span());
         self.required(table, &place, "entry", &[("path", "/…")]);
-        let path = table.get("path").and_then(|value| self.path(value, "path", path::absolute));
+        let path = table.get("path").and_then(|value| self.path(value, "path", check));
         // All keys are read before a bad path ends it, so that all their problems are noted.
         let store = table.get("store").and_then(|value| {
             let name = self.text(value, "store")?;
@@ -272,7 +361,7 @@ impl Reader<'_> {
         });
         let method = table.get("method").and_then(|value| {
             self.choice(value, "method", &METHODS, |text| match text {
-                "auto" | "copy" => Some("only `bind`, `symlink` and `sync` can be declared"),
+                "copy" => Some("only `auto`, `bind`, `symlink` and `sync` can be declared"),
                 _ => None,
             })
         });

@@ -9,7 +9,8 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::file::{Entry, File, Store};
+use super::file::{Attachment, Entry, File, Store, User};
+use crate::compiled::MountOption;
 
 /// The JSON schema of a file of the declaration.
 pub fn schema() -> Value {
@@ -146,6 +147,31 @@ shapes! {
             generator.subschema_for::<Entry>(),
         ],
     });
+    /// An entry of a user, in its short form or its long one.
+    UserEntryForm = |generator| json_schema!({
+        "anyOf": [
+            generator.subschema_for::<RelativePath>(),
+            {
+                "type": "object",
+                "properties": {
+                    "path": generator.subschema_for::<RelativePath>(),
+                    "store": generator.subschema_for::<StoreNameText>(),
+                    "method": generator.subschema_for::<Attachment>(),
+                    "mode": generator.subschema_for::<ModeText>(),
+                    "options": { "type": "array", "items": generator.subschema_for::<MountOption>() },
+                    "optional": { "type": "boolean" },
+                },
+                "required": ["path"],
+                "additionalProperties": false,
+            },
+        ],
+    });
+    /// Users by name.
+    Users = |generator| json_schema!({
+        "type": "object",
+        "patternProperties": { USER_NAME: generator.subschema_for::<User>() },
+        "additionalProperties": false,
+    });
     /// Stores by name.
     Stores = |generator| json_schema!({
         "type": "object",
@@ -154,6 +180,7 @@ shapes! {
     });
 }
 
+const USER_NAME: &str = "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$";
 const STORE_NAME: &str = "^[a-z0-9][a-z0-9-]{0,31}$";
 
 #[cfg(test)]
@@ -178,6 +205,7 @@ mod tests {
             ("/definitions/Root/properties", &read::ROOT_KEYS),
             ("/definitions/Store/properties", &read::STORE_KEYS),
             ("/definitions/Keep/properties", &read::KEEP_KEYS),
+            ("/definitions/User/properties", &read::USER_KEYS),
             ("/definitions/Entry/properties", &read::ENTRY_KEYS),
             ("/definitions/Entry/properties/parent/properties", &read::PARENT_KEYS),
         ] {

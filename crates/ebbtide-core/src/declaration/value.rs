@@ -321,7 +321,7 @@ fn device_fault(text: &str) -> Option<String> {
         .then(|| format!("only hexadecimal digits and `-` follow `{tag}=`"))
 }
 
-fn is_account_name(name: &str) -> bool {
+pub(super) fn is_account_name(name: &str) -> bool {
     // As shadow-utils takes them, with the capitals and dots that directory services use, and the
     // `$` at the end of a machine account.
     let stem = name.strip_suffix('$').unwrap_or(name);

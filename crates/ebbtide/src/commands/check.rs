@@ -1,15 +1,17 @@
 //! `ebbtide check`: finds mistakes in the declaration before the next boot does.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use ebbtide_core::declaration::{self, Outcome, Problem, Report, Severity, SourceFile};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::declaration::{read, render};
+use crate::declaration::{check, read, render};
 use crate::error::CommandError;
 use crate::status::Status;
-use crate::text::count;
+use crate::text::{count, printable};
 
 /// Finds mistakes in the declaration before the next boot does
 ///
@@ -21,6 +23,7 @@ use crate::text::count;
 Examples:
   ebbtide check
   ebbtide check --config new.toml
+  ebbtide check --presets
   ebbtide check --json | jq '.problems[].message'
 
 Exit status: 0 if there are no errors, 2 if there are.")]
@@ -29,9 +32,63 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Print the problems as JSON
+    /// List the presets that can be named, instead
+    #[arg(long, conflicts_with = "config")]
+    presets: bool,
+
+    /// Print the problems, or the presets, as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The shape of `check --presets --json`.
+#[derive(Debug, Serialize)]
+struct Presets {
+    version: u32,
+    presets: Vec<Listed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    description: String,
+    packages: Vec<String>,
+    /// Whether the machine can name it.
+    machine: bool,
+    /// Whether a user can name it.
+    user: bool,
+}
+
+fn list(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let mut presets: BTreeMap<String, Listed> = BTreeMap::new();
+    for file in crate::declaration::surroundings(context)?.presets {
+        let Some(preset) = declaration::read_preset(0, &file.source, &mut Vec::new()) else {
+            continue;
+        };
+        let name = file.name;
+        let listed = Listed {
+            name: name.clone(),
+            description: preset.description,
+            packages: preset.packages,
+            machine: !preset.entries.is_empty(),
+            user: !preset.user_entries.is_empty(),
+        };
+        presets.insert(name, listed);
+    }
+    let presets: Vec<Listed> = presets.into_values().collect();
+    if args.json {
+        context.print_json(&Presets { version: 1, presets })?;
+        return Ok(Status::DONE);
+    }
+    let width = presets.iter().map(|preset| preset.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for preset in &presets {
+        let whose = if preset.machine { "" } else { " (for users)" };
+        let name = printable(&preset.name);
+        let _ = writeln!(text, "{name:width$}  {}{whose}", printable(&preset.description));
+    }
+    context.print(&text)?;
+    Ok(Status::DONE)
 }
 
 /// The shape of `check --json`; see docs/reference/json.md.
@@ -43,15 +100,18 @@ struct Document {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    if args.presets {
+        return list(args, context);
+    }
     let sources = read(context, args.config.as_deref())?;
-    let outcome = declaration::check(&sources);
+    let outcome = check(context, &sources)?;
     let ok = outcome.declaration.is_some();
     if args.json {
-        let problems = declaration::report(&outcome.problems, &sources);
+        let problems = declaration::report(&outcome.problems, &outcome.sources);
         let document = Document { version: 1, ok, problems };
         context.print_json(&document)?;
     } else {
-        let problems = render(&outcome.problems, &sources, context.color_out());
+        let problems = render(&outcome.problems, &outcome.sources, context.color_out());
         context.print(&format!("{problems}{}\n", summary(&sources, &outcome)))?;
     }
     Ok(if ok { Status::DONE } else { Status::USAGE })
