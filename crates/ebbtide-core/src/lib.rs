@@ -14,6 +14,7 @@ pub mod declaration;
 pub mod failure;
 pub mod flush;
 pub mod harvest;
+pub mod held;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;

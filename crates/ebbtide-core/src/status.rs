@@ -12,6 +12,7 @@ use crate::boot::{self, Boot};
 use crate::compiled::{Class, Compiled, DeclarationHash};
 use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::held;
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
 use crate::store;
 
@@ -286,6 +287,12 @@ fn look_at_entries(
         }
     }
     report_absent(absent, status);
+    for (unit, paths) in held::held(sysroot, &boot.run)? {
+        let unit = ebbtide_sys::text::escape(unit.as_bytes());
+        let paths: Vec<_> = paths.iter().map(|it| it.display().to_string()).collect();
+        let message = format!("{unit} does not start, because it needs {}", paths.join(", "));
+        status.problem(Level::Warning, message, "mend what is missing, then run `ebbtide apply`");
+    }
     Ok(())
 }
 

@@ -465,3 +465,21 @@ fn a_file_that_was_seen_to_be_replaced_is_synced_from_then_on() {
         shutdown::mark_clean(boot, root).unwrap();
     });
 }
+
+#[test]
+fn a_file_on_another_mount_is_not_taken_for_a_part_of_the_root() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up(KEPT);
+    machine.live("", |root, boot| {
+        fs::create_dir_all(root.join("mnt/disk")).unwrap();
+        machine::run("mount", &["-t", "tmpfs", "none", root.join("mnt/disk").to_str().unwrap()]);
+        write(root, "/mnt/disk/app.conf", "x");
+        let rest = "[keep]\ndirectories = [\"/var/log\"]\nfiles = [{ path = \"/mnt/disk/app.conf\", method = \"sync\" }]\n";
+        let applied = apply(&machine, root, boot, rest);
+        assert_eq!(when(&applied.plan, "/mnt/disk/app.conf"), Some((Work::Sync, When::NextBoot)));
+        shutdown::mark_clean(boot, root).unwrap();
+    });
+}

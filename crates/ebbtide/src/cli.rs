@@ -8,6 +8,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use crate::commands::Command;
 use crate::context::{Color, Context};
 use crate::error::{CommandError, Kind};
+use crate::generator;
 use crate::status::Status;
 use crate::text::printable;
 
@@ -71,6 +72,9 @@ struct Cli {
 /// Runs the command that the arguments ask for.
 pub fn run() -> Status {
     let arguments: Vec<_> = std::env::args_os().collect();
+    if generator::is_called(&arguments) {
+        return generator::run(&arguments);
+    }
     let command = Cli::command().color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {

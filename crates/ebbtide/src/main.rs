@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod declaration;
 mod error;
+mod generator;
 mod status;
 mod style;
 mod text;

@@ -41,6 +41,7 @@ const FILES: &[(&str, &str, u32)] = &[
         0o644,
     ),
     ("systemd/ebbtide-entries.service", "usr/lib/systemd/system/ebbtide-entries.service", 0o644),
+    ("systemd/ebbtide-missing@.service", "usr/lib/systemd/system/ebbtide-missing@.service", 0o644),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",
@@ -97,6 +98,10 @@ pub fn build() -> Result<PathBuf> {
         install(&tree, destination, content.as_bytes(), *mode)?;
     }
     install_binary(&tree, "usr/bin/ebbtide", &command_line)?;
+    let generators = tree.join("usr/lib/systemd/system-generators");
+    fs::create_dir_all(&generators)?;
+    // The same program, which goes by the name that it is called by.
+    std::os::unix::fs::symlink("../../../bin/ebbtide", generators.join("ebbtide-generator"))?;
     install_binary(&tree, "usr/lib/ebbtide/ebbtide-boot", &boot)?;
     check_boot_size(&tree.join("usr/lib/ebbtide/ebbtide-boot"))?;
     install_documents(&workspace, &tree, &version)?;

@@ -10,7 +10,7 @@ use ebbtide_sys::{file, metadata, mount, mountinfo, resolve, tree};
 use rustix::io::Errno;
 
 use super::Live;
-use super::plan::{Change, Plan, When, Work, attributes};
+use super::plan::{Plan, When, Work, attributes};
 use super::staging::{self, Staging};
 use crate::attach::{self, Places, Policy, Step};
 use crate::compiled::{Entry, Kind, MountOption, StoreName};
@@ -48,7 +48,14 @@ pub(super) fn apply(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<V
             (Work::Link, Some(entry)) => link(live, entry, log),
             (Work::Options, Some(entry)) => options(live, entry),
             (Work::Attributes, Some(entry)) => set_attributes(live, entry, log),
-            (Work::Detach, _) => detach(live, &change),
+            (Work::Detach, _) => match unmount(live, &change.path)? {
+                // Also if it is busy in the namespace of a service only, which nothing here sees.
+                Err(error) if error.errno() == Errno::BUSY => {
+                    plan.put_off(&change.path, "something uses it");
+                    Ok(())
+                }
+                done => done.context(|| "cannot unmount it"),
+            },
             _ => Ok(()),
         };
         if let Err(failure) = done {
@@ -284,10 +291,6 @@ fn options(live: &Live, entry: &Entry) -> Result<()> {
         store::attributes(&unwanted),
     )
     .context(|| "cannot set its mount options")
-}
-
-fn detach(live: &Live, change: &Change) -> Result<()> {
-    unmount(live, &change.path)?.context(|| "cannot unmount it")
 }
 
 /// Unmounts what is mounted at a declared path. No link on the way is followed, whoever makes one.

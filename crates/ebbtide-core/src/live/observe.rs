@@ -46,10 +46,7 @@ pub(super) fn observe(
         let path = entry.relative();
         let listed = manifest.items.iter().any(|item| item.path == entry.path);
         let sync = entry.method == Method::Sync && !listed;
-        let unfit = match harvest_look(sync, root, path)? {
-            Some(Found::Unfit(why)) => Some(why),
-            _ => None,
-        };
+        let unfit = if sync { unfit(root, path)? } else { None };
         seen.push(Seen {
             mounted: mounted(entry, &target, places, mounts),
             below: below(&target, mounts),
@@ -68,8 +65,28 @@ pub(super) fn observe(
     Ok((seen, leftovers))
 }
 
-fn harvest_look(wanted: bool, root: BorrowedFd<'_>, path: &Path) -> Result<Option<Found>> {
-    if wanted { harvest::look(root, path).map(Some) } else { Ok(None) }
+/// Whether the nearest directory above a path that is there is on another mount than the root's.
+fn is_elsewhere(root: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+    let what = || format!("cannot look at /{}", path.display());
+    let own = metadata::metadata(root).context(what)?.mount_id;
+    for above in path.ancestors().skip(1) {
+        if let Ok(Some(found)) = metadata::metadata_beneath(root, above) {
+            return Ok(found.mount_id != own);
+        }
+    }
+    Ok(false)
+}
+
+/// Why a file can't be taken over now. What is mounted above it is no part of the root when that is
+/// harvested: the file would be taken for a deleted one.
+fn unfit(root: BorrowedFd<'_>, path: &Path) -> Result<Option<String>> {
+    if is_elsewhere(root, path)? {
+        return Ok(Some("it lies on another mount than the root".to_owned()));
+    }
+    Ok(match harvest::look(root, path)? {
+        Found::Unfit(why) => Some(why),
+        Found::Absent | Found::File(_) => None,
+    })
 }
 
 fn relative(path: &Path) -> &Path {

@@ -107,7 +107,7 @@ pub struct Seen {
     pub same: bool,
     /// For `sync`: whether the manifest of the running root has it.
     pub listed: bool,
-    /// For `sync`: why the root's file can't be synced.
+    /// For `sync`: why the root's file can't be synced now.
     pub unfit: Option<String>,
 }
 
@@ -139,6 +139,7 @@ pub fn plan(entries: &[Entry], seen: &[Seen], leftovers: &[Leftover]) -> Plan {
         }
     }
     wait_for_outer(entries, &mut plan.changes);
+    wait_for_leftovers(leftovers, &mut plan.changes);
     wait_for_set(&mut plan.changes);
     plan.changes.extend(leftovers.iter().map(detach));
     plan.changes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -176,11 +177,9 @@ fn decide(entry: &Entry, seen: &Seen, attach: &attach::Plan) -> Option<Decision>
 
 fn sync(entry: &Entry, seen: &Seen, source: &Node) -> Decision {
     match (source, &seen.attach.target) {
+        _ if seen.unfit.is_some() => later(Work::Sync, seen.unfit.clone().unwrap_or_default()),
         (Node::Absent, Node::File(_)) if seen.attach.deleted => {
             later(Work::Sync, "it was deleted in an earlier boot, and the base has it")
-        }
-        (_, Node::File(_)) if seen.unfit.is_some() => {
-            later(Work::Sync, seen.unfit.clone().unwrap_or_default())
         }
         (Node::File(_), Node::File(_)) if !seen.same => {
             later(Work::Sync, format!("store {} has another one of its own", entry.store))
@@ -266,6 +265,17 @@ fn wait_for_outer(entries: &[Entry], changes: &mut [Change]) {
         {
             change.when = When::NextBoot;
             change.why = Some(format!("it comes after {}", shown(outer)));
+        }
+    }
+}
+
+/// Below a mount that is going to be taken away, nothing is put in place.
+fn wait_for_leftovers(leftovers: &[Leftover], changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        let over = leftovers.iter().find(|leftover| change.path.starts_with(&leftover.path));
+        if let Some(leftover) = over {
+            change.when = When::NextBoot;
+            change.why = Some(format!("{} is still mounted", shown(&leftover.path)));
         }
     }
 }

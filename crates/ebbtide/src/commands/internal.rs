@@ -1,15 +1,16 @@
 //! `ebbtide internal`: what units and maintainer scripts call.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 use ebbtide_core::boot::RUN;
-use ebbtide_core::failure::Level;
+use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::shutdown;
+use ebbtide_sys::escape;
 
 use super::machine;
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::status::Status;
 
 /// Steps that units and maintainer scripts call
@@ -32,13 +33,18 @@ enum Step {
         /// The number of the user
         uid: u32,
     },
+    /// Fails, and says why a declared path is not there
+    Missing {
+        /// The path
+        path: PathBuf,
+    },
     /// Succeeds if / is a root of this container
     OwnsRoot,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
-    match args.step {
+    match &args.step {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
         Step::Detach => {
             let mut log = |level: Level, message: &str| {
@@ -56,7 +62,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
                 context.tell(&format!("<{}>ebbtide: {}", Level::Warning as u8, failure.chain()));
             }
         }
-        Step::Login { uid } => super::apply::login(uid, context)?,
+        Step::Login { uid } => super::apply::login(*uid, context)?,
+        Step::Missing { path } => return Err(why_missing(path, context)?),
         Step::OwnsRoot => {
             // What can't be found out counts as owned: this is asked before the package goes.
             let boot = machine::running(None, context)?;
@@ -69,4 +76,21 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     }
     Ok(Status::DONE)
+}
+
+/// Why a service does not start, as the journal is going to have it.
+fn why_missing(path: &Path, context: &Context) -> Result<CommandError, CommandError> {
+    let shown = escape(path.as_os_str().as_encoded_bytes());
+    let record = machine::running(None, context)?.read_record();
+    let named = |problem: &&Problem| problem.message.contains(&shown);
+    let problem = record.iter().flat_map(|record| &record.problems).find(named);
+    let error = CommandError::new(
+        Kind::Failed,
+        format!("{shown} is declared and not there, so what needs it does not start"),
+    );
+    let error = match problem {
+        Some(problem) => error.cause(problem.message.clone()),
+        None => error,
+    };
+    Ok(error.hint("see `ebbtide status`; once it is mended, run `ebbtide apply`"))
 }

@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "cron",
     "dbus",
     "e2fsprogs",
+    "git",
     "grub-pc-bin",
     "grub2-common",
     "initramfs-tools",

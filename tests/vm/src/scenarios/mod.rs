@@ -7,6 +7,7 @@ mod forgets_and_remembers;
 mod missing_store;
 mod off_and_keep;
 mod power_cut_during_reset;
+mod replaced_files;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
@@ -22,6 +23,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "through-grub", slow: false, run: through_grub::run },
     Scenario { name: "off-and-keep", slow: false, run: off_and_keep::run },
     Scenario { name: "apply-while-running", slow: false, run: apply_while_running::run },
+    Scenario { name: "replaced-files", slow: false, run: replaced_files::run },
     Scenario { name: "power-cut-during-reset", slow: false, run: power_cut_during_reset::run },
     Scenario { name: "broken-declaration", slow: false, run: broken_declaration::run },
     Scenario { name: "missing-store", slow: false, run: missing_store::run },

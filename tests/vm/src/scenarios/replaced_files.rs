@@ -1,0 +1,114 @@
+//! Files that programs replace by rename, users who are added, and homes that are not kept whole:
+//! what real programs write is there after a reboot, and after a power cut nothing is believed to be
+//! deleted.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use testkit::vm::Vm;
+
+use crate::ebbtide::{Ebbtide, checks};
+
+/// The homes of this machine are ephemeral from now on, with entries below them.
+const DECLARATION: &str = r#"version = 1
+[keep]
+presets = ["accounts"]
+files = [
+    { path = "/etc/deleted.conf", method = "sync" },
+    { path = "/etc/linked.conf", method = "symlink" },
+    "/etc/mounted.conf",
+]
+
+[users.alice]
+directories = [{ path = ".ssh", mode = "0700" }, "Documents"]
+files = [{ path = ".gitconfig", method = "sync" }, { path = ".bash_history", method = "sync" }]
+
+[users.bob]
+directories = ["Documents"]
+"#;
+
+const REPLACE: &str = r#"set -e
+sed -i 's/^127.0.1.1.*/127.0.1.1 replaced/' /etc/hosts
+useradd --create-home --shell /bin/bash bob
+echo alice:secret | chpasswd
+install -d -o bob -g bob /home/bob/Documents
+runuser -u bob -- sh -c 'echo of bob >/home/bob/Documents/letter'
+runuser -u alice -- sh -ec '
+    cd
+    echo of alice >Documents/letter
+    git config --global user.name Alice
+    git config --global user.name "Alice again"
+    mkdir -p .ssh
+    for host in one two; do echo "$host $(cut -d" " -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)"; done >.ssh/known_hosts
+    ssh-keygen -q -R one
+    HISTFILE=~/.bash_history bash -ic "history -c; history -s replaced; history -w" 2>/dev/null
+    cp .bash_history .new-history && echo and renamed >>.new-history && mv .new-history .bash_history
+    echo x >stray
+'
+"#;
+
+fn kept(vm: &mut Vm) -> Result<()> {
+    for command in [
+        "grep -q replaced /etc/hosts",
+        "getent passwd bob && getent shadow bob && getent group bob",
+        "getent shadow alice | cut -d: -f2 | grep -q '^[$]'",
+        "grep -q 'of alice' /home/alice/Documents/letter",
+        "grep -q 'of bob' /home/bob/Documents/letter",
+        "runuser -u alice -- git config --global user.name | grep -qx 'Alice again'",
+        "grep -q two /home/alice/.ssh/known_hosts && ! grep -q one /home/alice/.ssh/known_hosts",
+        "grep -q 'and renamed' /home/alice/.bash_history",
+        "test \"$(stat -c %U:%G:%a /home/alice /home/bob | tr '\\n' ' ')\" = 'alice:alice:700 bob:bob:700 '",
+        "test \"$(stat -c %U:%G:%a /home/bob/Documents)\" = bob:bob:755",
+        "! test -e /home/alice/stray",
+        "test -L /etc/linked.conf && grep -q linked /etc/linked.conf",
+        "findmnt --mountpoint /etc/mounted.conf && grep -q mounted /etc/mounted.conf",
+    ] {
+        vm.check(command)?;
+    }
+    Ok(())
+}
+
+pub fn run(directory: &Path) -> Result<()> {
+    let machine = Ebbtide::fresh(directory)?;
+    let mut vm = machine.start("")?;
+    vm.check("for it in deleted linked mounted; do echo $it >/etc/$it.conf; done")?;
+    vm.check(
+        "sed -i -e '/\"\\/home\",/d' -e 's/ephemeral = .*/ephemeral = [\"\\/home\", \"\\/root\"]/' \
+         /etc/ebbtide/ebbtide.toml && mkdir -p /etc/ebbtide/ebbtide.d",
+    )?;
+    vm.write_file("/etc/ebbtide/ebbtide.d/methods.toml", DECLARATION.as_bytes())?;
+    let said = vm.check("ebbtide apply")?;
+    // Services with ProtectHome= have mounts of their own on it.
+    ensure!(said.contains("- /home; its data stays in the store (next boot: "), "{said}");
+    ensure!(said.contains("+ /home/alice/Documents (next boot: /home is still mounted)"), "{said}");
+    ensure!(said.contains("+ /etc/shadow, taken back when the machine goes down (now)"), "{said}");
+    vm.reboot()?;
+
+    // Now in ephemeral homes; bob is still to come.
+    checks::healthy(&mut vm)?;
+    vm.check("stat -c %U:%a /home/alice | grep -qx alice:700")?;
+    vm.check(REPLACE)?;
+    vm.check("rm /etc/deleted.conf")?;
+    vm.reboot()?;
+    checks::healthy(&mut vm)?;
+    checks::proved(&mut vm)?;
+    kept(&mut vm)?;
+    vm.check("! test -e /etc/deleted.conf")?;
+
+    // What is deleted before a power cut comes back; what was changed durably is kept.
+    vm.check(
+        "rm /home/alice/.gitconfig && sed -i 's/replaced/replaced twice/' /etc/hosts && sync",
+    )?;
+    vm.cut_power()?;
+    let mut vm = machine.start("")?;
+    kept(&mut vm)?;
+    vm.check("grep -q 'replaced twice' /etc/hosts")?;
+    let status = vm.run("ebbtide status")?;
+    ensure!(
+        status.status == 3 && status.text().contains(".gitconfig"),
+        "the file that came back is not reported: {}",
+        status.text()
+    );
+    vm.power_off_cleanly()?;
+    Ok(())
+}
