@@ -27,7 +27,7 @@ pub fn run(arguments: &[OsString]) -> Status {
         Ok(()) => Status::DONE,
         Err(failure) => {
             // Standard error of a generator goes to the kernel log.
-            let text = crate::text::printable(&failure.chain()).into_owned();
+            let text = crate::text::printable(&failure.chain());
             eprintln!("<3>ebbtide: cannot hold back services: {text}");
             Status::FAILED
         }

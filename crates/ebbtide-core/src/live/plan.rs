@@ -272,10 +272,11 @@ fn wait_for_outer(entries: &[Entry], changes: &mut [Change]) {
 /// Below a mount that is going to be taken away, nothing is put in place.
 fn wait_for_leftovers(leftovers: &[Leftover], changes: &mut [Change]) {
     for change in changes.iter_mut() {
-        let over = leftovers.iter().find(|leftover| change.path.starts_with(&leftover.path));
-        if let Some(leftover) = over {
+        let inside = |leftover: &&Leftover| change.path.starts_with(&leftover.path);
+        if let Some(leftover) = leftovers.iter().find(inside) {
             change.when = When::NextBoot;
-            change.why = Some(format!("{} is still mounted", shown(&leftover.path)));
+            let over = shown(&leftover.path);
+            change.why = Some(format!("it lies in {over}, which is not kept any more"));
         }
     }
 }
