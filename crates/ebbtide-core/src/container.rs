@@ -173,6 +173,15 @@ impl Container {
             .context(|| format!("cannot open {} in the container", path.display()))
     }
 
+    /// Waits until no other command changes the container or its stores, and keeps others waiting
+    /// until the lock is dropped (flock(2)). A boot takes none: nothing else runs then.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        let own = self.open_directory(Path::new(""))?;
+        rustix::fs::flock(&own, rustix::fs::FlockOperation::LockExclusive)
+            .context(|| "cannot lock the container")?;
+        Ok(own)
+    }
+
     /// Opens a directory inside, making it if it is not there.
     pub fn make_directory(&self, name: &str) -> Result<OwnedFd> {
         match file::create_directory(self.directory(), OsStr::new(name), 0o700) {

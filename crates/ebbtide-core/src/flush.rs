@@ -74,6 +74,7 @@ impl Flush {
 
     /// Harvests, and then notes in the manifest what is in the stores now.
     pub fn apply(mut self, log: &mut Log<'_>) -> Result<Harvested> {
+        let _lock = self.container.lock()?;
         let root = self.root.as_fd();
         let boot = self.record.number;
         let harvested = harvest::harvest(&self.manifest, root, &self.stores, true, boot, log)?;

@@ -193,6 +193,7 @@ impl Publication {
 
     /// Makes what is missing of the stores, compiles, and pins the result.
     pub fn publish(self) -> Result<Published> {
+        let _lock = self.container.lock()?;
         let mut stores = self.stores;
         for name in self.declaration.stores.keys() {
             if let Some(subvolume) = missing_subvolume(&self.declaration, name, &self.container)? {
@@ -229,7 +230,7 @@ impl Publication {
     }
 
     /// Stores in another place than the previous declaration has them.
-    fn moved_stores(&self) -> Vec<StoreName> {
+    pub fn moved_stores(&self) -> Vec<StoreName> {
         let previous = self.previous.iter().flat_map(|previous| &previous.stores);
         let moved = previous.filter(|(name, was)| {
             self.declaration

@@ -251,6 +251,11 @@ pub fn publish(
 ) -> Result<(DeclarationHash, bool)> {
     let bytes = compiled.to_bytes();
     let hash = DeclarationHash::of(&bytes);
+    let pinned = container.pins()?;
+    // A path unit and every shutdown compile again, and nearly always it is the same.
+    if pinned.is_some_and(|pins| pins.current == hash) && read(state, &hash).is_ok() {
+        return Ok((hash, false));
+    }
     let own = own_directory(state)?
         .ok_or_else(|| Failure::new("the state store has no .ebbtide directory"))?;
     let directory = make_directory(own.as_fd(), DECLARATIONS)?;

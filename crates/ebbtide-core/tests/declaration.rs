@@ -12,7 +12,7 @@ use ebbtide_core::compiled::{
 };
 use ebbtide_core::declaration::{
     CompileError, Declaration, Problem, ReadError, SourceFile, Surroundings, check, check_in,
-    read_file, read_layers, report,
+    read_file, read_layers, read_preset, report,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -426,13 +426,23 @@ proptest! {
 #[test]
 fn documented_examples_are_sound() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-    let pages = ["reference/declaration.md", "how-to/install-debian.md"];
+    let pages = ["reference/declaration.md", "how-to/install-debian.md", "../README.md"];
     for page in pages {
+        // A UUID that is cut short for readers.
         let text = fs::read_to_string(docs.join(page)).unwrap();
+        let text = text.replace("5a1c4d0e-…", &CONTAINER.to_string());
         let examples: Vec<_> = text.split("```toml\n").skip(1).collect();
         assert!(!examples.is_empty(), "{page}");
         for example in examples {
-            declaration(example.split("```").next().unwrap());
+            let example = example.split("```").next().unwrap();
+            if example.contains("\npackages = ") {
+                let mut problems = Vec::new();
+                let source = source(example);
+                read_preset(0, &source, &mut problems).unwrap();
+                assert!(problems.is_empty(), "{}", problems[0].render(&[source], false));
+            } else {
+                declaration(example);
+            }
         }
     }
 }

@@ -259,6 +259,20 @@ cases! { users {
     user_entry_declared_elsewhere = ["version = 1\n[keep]\nfiles = [\"/home/alice/a\"]\n[users.alice]\nfiles = [\"a\"]\n"];
 } }
 
+// What hurts later.
+cases! { lints {
+    mode_looser_than_the_preset = ["version = 1\n[keep]\ndirectories = [{ path = \"/etc/wireguard\", mode = \"0755\" }]\nfiles = [{ path = \"/etc/ssh/ssh_host_rsa_key\", mode = \"0644\" }, \"/etc/ssh/ssh_host_rsa_key.pub\"]\n"];
+    sticky_bit_missing = ["version = 1\n[keep]\ndirectories = [{ path = \"/var/spool/cron/crontabs\", mode = \"0730\" }, { path = \"/var/tmp\", mode = \"0777\" }]\n"];
+    bound_and_replaced = ["version = 1\n[keep]\nfiles = [{ path = \"/etc/adjtime\", method = \"bind\" }]\n[users.alice]\nfiles = [{ path = \".gitconfig\", method = \"bind\" }]\n"];
+    filled_by_the_base = ["version = 1\n[keep]\ndirectories = [\"/etc/systemd\", \"/etc/ssl/certs\", \"/opt/etc/systemd\"]\n"];
+    home_open_to_others = ["version = 1\n[keep]\ndirectories = [{ path = \"/home/alice\", mode = \"0775\" }]\n"];
+    accounts_apart = ["version = 1\n[keep]\nfiles = [\"/etc/passwd\", \"/etc/group\", { path = \"/etc/gshadow\", method = \"bind\" }]\n"];
+    half_a_host_key = ["version = 1\n[keep]\nfiles = [\"/etc/ssh/ssh_host_rsa_key\"]\n"];
+    secrets_in_the_open = [SOUND, "version = 1\n[store.cache]\nsubvolume = \"cache\"\nclass = \"cache\"\n[keep]\ndirectories = [{ path = \"/root/.ssh\", store = \"cache\" }, { path = \"/etc/wireguard\", store = \"cache\" }]\n"];
+    containers_in_a_nosuid_store = [SOUND, "version = 1\n[store.big]\nsubvolume = \"big\"\noptions = [\"suid\", \"dev\"]\n[keep]\ndirectories = [\"/var/lib/docker\", { path = \"/var/lib/lxc\", store = \"big\" }]\n"];
+    store_options_wrong = [SOUND, "version = 1\n[store.big]\nsubvolume = \"big\"\noptions = [\"nosuid\", \"exec\", \"noexec\", \"ro\"]\n"];
+} }
+
 // Layers.
 cases! { layers {
     store_of_entry_unknown = [
@@ -315,4 +329,18 @@ fn colours_are_only_added() {
     let coloured = problem.render(&sources, true);
     assert!(coloured.contains("\u{1b}["));
     assert!(!problem.render(&sources, false).contains('\u{1b}'));
+}
+
+#[test]
+fn container_storage_on_the_root_is_told() {
+    let sources = sources(&[SOUND, "version = 1\n[keep]\ndirectories = [\"/var/lib/lxc\"]\n"]);
+    let mut surroundings = Surroundings::default();
+    for (path, preset) in [("/var/lib/docker", "docker"), ("/var/lib/lxc", "lxc")] {
+        surroundings.storage.insert(PathBuf::from(path), preset.to_owned());
+    }
+    let outcome = check_in(&sources, &surroundings);
+    let about = |it: &&Problem| it.message.contains("is on the root");
+    let messages: Vec<_> =
+        outcome.problems.iter().filter(about).map(|it| it.message.as_str()).collect();
+    assert_eq!(messages, ["`/var/lib/docker` has data, and is on the root"]);
 }

@@ -42,6 +42,12 @@ const FILES: &[(&str, &str, u32)] = &[
     ),
     ("systemd/ebbtide-entries.service", "usr/lib/systemd/system/ebbtide-entries.service", 0o644),
     ("systemd/ebbtide-missing@.service", "usr/lib/systemd/system/ebbtide-missing@.service", 0o644),
+    ("systemd/ebbtide-declaration.path", "usr/lib/systemd/system/ebbtide-declaration.path", 0o644),
+    (
+        "systemd/ebbtide-declaration.service",
+        "usr/lib/systemd/system/ebbtide-declaration.service",
+        0o644,
+    ),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",

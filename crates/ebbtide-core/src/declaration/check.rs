@@ -5,7 +5,7 @@ use super::preset::Library;
 use super::problem::{Lines, Problem, Severity};
 use super::{
     DEFAULT_CONTAINER, Declaration, Outcome, RootDeclaration, SourceFile, StoreDeclaration,
-    Surroundings, entries, read, stores,
+    Surroundings, entries, lint, read, stores,
 };
 use crate::compiled::Origin;
 
@@ -29,6 +29,7 @@ pub fn check_in(sources: &[SourceFile], surroundings: &Surroundings) -> Outcome 
     let sources: Vec<SourceFile> = sources.iter().chain(&library.sources).cloned().collect();
     stores::check(&merged, whole, &mut problems);
     entries::check(&merged, whole, &mut problems);
+    lint::lint(&merged, &library, surroundings, &mut problems);
     problems.extend(unpinned(&merged));
     problems.sort_by_key(|problem| (problem.mark.file, problem.mark.span.start));
     let usable = !problems.iter().any(Problem::is_error);
@@ -72,7 +73,7 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             let device = own.or(root.as_ref().map(|root| &root.device))?.clone();
             let subvolume = store.subvolume.as_ref().map(|at| at.value.clone());
             let class = store.class.as_ref().map(|at| at.value).unwrap_or_default();
-            let options = class.mount_options().to_vec();
+            let options = store.mount_options();
             Some((name.clone(), StoreDeclaration { device, subvolume, class, options }))
         })
         .collect::<Option<_>>()?;

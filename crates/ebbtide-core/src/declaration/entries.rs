@@ -103,14 +103,14 @@ fn is_machine_id(entry: &Entry) -> bool {
     entry.path.value == Path::new(MACHINE_ID)
 }
 
-fn store(entry: &Entry) -> StoreName {
+pub(super) fn store(entry: &Entry) -> StoreName {
     match &entry.store {
         Some(store) => store.value.clone(),
         None => StoreName(StoreName::STATE.to_owned()),
     }
 }
 
-fn method(entry: &Entry) -> Method {
+pub(super) fn method(entry: &Entry) -> Method {
     let declared = entry.method.as_ref().map(|method| method.value);
     match declared.filter(|method| *method != Attachment::Auto).or(entry.chosen) {
         None if is_machine_id(entry) => Method::Copy,

@@ -130,6 +130,50 @@ pub(super) struct Store {
     /// What kind of data it holds.
     #[schemars(extend("default" = "state"))]
     pub class: Option<At<Class>>,
+    /// Mount options, besides those of its class, or instead of them.
+    #[schemars(with = "Option<Vec<StoreOption>>")]
+    pub options: Vec<At<StoreOption>>,
+}
+
+impl Store {
+    /// The options that it is mounted with.
+    pub(super) fn mount_options(&self) -> Vec<MountOption> {
+        let class = self.class.as_ref().map(|class| class.value).unwrap_or_default();
+        let mut options = class.mount_options().to_vec();
+        for option in &self.options {
+            let (option, on) = option.value.meaning();
+            options.retain(|other| *other != option);
+            options.extend(on.then_some(option));
+        }
+        options.sort_unstable();
+        options
+    }
+}
+
+/// A mount option of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub(super) enum StoreOption {
+    /// Setuid programs and file capabilities work.
+    Suid,
+    /// Device nodes work.
+    Dev,
+    /// Programs may be run.
+    Exec,
+    /// No program may be run.
+    Noexec,
+}
+
+impl StoreOption {
+    /// The option of the mount, and whether it is set.
+    pub(super) fn meaning(self) -> (MountOption, bool) {
+        match self {
+            Self::Suid => (MountOption::Nosuid, false),
+            Self::Dev => (MountOption::Nodev, false),
+            Self::Exec => (MountOption::Noexec, false),
+            Self::Noexec => (MountOption::Noexec, true),
+        }
+    }
 }
 
 /// The paths that are kept.

@@ -8,6 +8,7 @@ mod compile;
 mod entries;
 mod file;
 mod layers;
+mod lint;
 mod locate;
 mod merge;
 mod path;

@@ -51,6 +51,19 @@ pub fn built_in() -> Vec<PresetFile> {
     BUILT_IN.iter().map(file).collect()
 }
 
+/// Presets of those who hold whole systems, containers and machines, with the paths of their data.
+pub(super) fn storage(files: &[PresetFile]) -> Vec<(String, Vec<PathBuf>)> {
+    let mut found = Vec::new();
+    for file in files {
+        let Some(preset) = read(0, &file.source, &mut Vec::new()) else { continue };
+        if preset.needs.contains(&Need::Suid) {
+            let state = preset.entries.iter().filter(|it| it.class == Class::State);
+            found.push((file.name.clone(), state.map(|it| it.path().to_owned()).collect()));
+        }
+    }
+    found
+}
+
 /// One application.
 #[derive(Debug, Clone)]
 pub struct Preset {
@@ -219,6 +232,17 @@ impl Library {
             library.problems.insert(file.name.clone(), problems);
         }
         library
+    }
+
+    /// What a preset says of a path.
+    pub(super) fn entry(&self, path: &std::path::Path) -> Option<&PresetEntry> {
+        self.presets.values().flat_map(|preset| &preset.entries).find(|it| it.path() == path)
+    }
+
+    /// What the applications whose data lies at or below a path need of its mount.
+    pub(super) fn needs(&self, path: &std::path::Path) -> Vec<Need> {
+        let below = |preset: &&Preset| preset.entries.iter().any(|it| it.path() == path);
+        self.presets.values().filter(below).flat_map(|preset| preset.needs.clone()).collect()
     }
 
     /// Whether a preset has no mistakes in it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store, User};
+use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store, StoreOption, User};
 use super::path;
 use super::problem::{Lines, Mark, Problem, Severity, quote};
 use super::value::{Reader, Table, Value, is_account_name};
@@ -14,7 +14,13 @@ use crate::compiled::{Backend, Class, Kind, MountOption, Parent};
 pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
 pub(super) const ROOT_KEYS: [&str; 6] =
     ["backend", "device", "container", "uuid", "options", "ephemeral"];
-pub(super) const STORE_KEYS: [&str; 3] = ["device", "subvolume", "class"];
+pub(super) const STORE_KEYS: [&str; 4] = ["device", "subvolume", "class", "options"];
+const STORE_OPTIONS: [(&str, StoreOption); 4] = [
+    ("suid", StoreOption::Suid),
+    ("dev", StoreOption::Dev),
+    ("exec", StoreOption::Exec),
+    ("noexec", StoreOption::Noexec),
+];
 pub(super) const KEEP_KEYS: [&str; 3] = ["presets", "directories", "files"];
 pub(super) const USER_KEYS: [&str; 4] = ["home", "presets", "directories", "files"];
 pub(super) const USER_ENTRY_KEYS: [&str; 6] =
@@ -256,8 +262,34 @@ impl Reader<'_> {
             class: table
                 .get("class")
                 .and_then(|value| self.choice(value, "class", &CLASSES, |_| None)),
+            options: self.each(table, "options", |reader, value| {
+                reader.choice(value, "option of a store", &STORE_OPTIONS, |text| match text {
+                    "nosuid" | "nodev" => {
+                        Some("every store has it, unless it says `suid` or `dev`")
+                    }
+                    "ro" => Some("what is kept has to be written; `ro` is an option of an entry"),
+                    _ => None,
+                })
+            }),
         };
+        self.contradictions(&store.options);
         Some(Store { sound: self.problems.len() == before, ..store })
+    }
+
+    fn contradictions(&mut self, options: &[At<StoreOption>]) {
+        for (index, option) in options.iter().enumerate() {
+            let same =
+                |other: &&At<StoreOption>| other.value.meaning().0 == option.value.meaning().0;
+            if let Some(first) = options.get(..index).and_then(|before| before.iter().find(same)) {
+                self.problems.push(Problem {
+                    severity: Severity::Error,
+                    message: "one option of a store decides the same as another".to_owned(),
+                    mark: option.place.mark(""),
+                    other: Some(first.place.mark("decided here")),
+                    hint: Some("keep one of them".to_owned()),
+                });
+            }
+        }
     }
 
     fn keep(&mut self, value: &Value<'_>) -> Keep {

@@ -21,12 +21,14 @@ pub struct Surroundings {
     pub presets: Vec<PresetFile>,
     /// The homes of users, by name.
     pub homes: BTreeMap<String, PathBuf>,
+    /// Where there are images and volumes of containers or machines now, each with its preset.
+    pub storage: BTreeMap<PathBuf, String>,
 }
 
 impl Default for Surroundings {
     /// Only the presets that come with Ebbtide.
     fn default() -> Self {
-        Self { presets: preset::built_in(), homes: BTreeMap::new() }
+        Self { presets: preset::built_in(), homes: BTreeMap::new(), storage: BTreeMap::new() }
     }
 }
 
@@ -42,6 +44,14 @@ impl Surroundings {
                 let name = file.file_stem().unwrap_or(OsStr::new("")).to_string_lossy();
                 surroundings.presets.push(PresetFile { name: name.into_owned(), source });
             }
+        }
+        for (name, paths) in preset::storage(&surroundings.presets) {
+            let used = |path: &&PathBuf| {
+                let inside = sysroot.join(path.strip_prefix("/").unwrap_or(path));
+                std::fs::read_dir(inside).is_ok_and(|mut entries| entries.next().is_some())
+            };
+            let used = paths.iter().filter(used).map(|path| (path.clone(), name.clone()));
+            surroundings.storage.extend(used);
         }
         // Without accounts, homes are where they usually are.
         if let Ok(root) = std::fs::File::open(sysroot)

@@ -160,6 +160,7 @@ impl Live {
     /// A change that fails is undone and waits for the next boot, like those that depend on it; the
     /// others are done.
     pub fn apply(mut self, hash: &DeclarationHash, log: &mut Log<'_>) -> Result<Applied> {
+        let _lock = self.container.lock()?;
         self.mount_stores()?;
         let mut plan = self.plan()?;
         let problems = apply::apply(&self, &mut plan, log)?;

@@ -145,6 +145,26 @@ fn bring(live: Live, hash: &DeclarationHash, context: &Context) -> Result<Applie
     Ok(applied)
 }
 
+/// Compiles the declaration for the next boot; for units. Stores that moved need a person.
+pub fn recompile(context: &Context) -> Result<(), CommandError> {
+    let declaration = crate::declaration::load(context, None)?;
+    machine::require_root()?;
+    let publication = Publication::open(&declaration)?;
+    if let Some(name) = publication.moved_stores().first() {
+        return Err(CommandError::new(
+            Kind::Failed,
+            format!("store {name} is declared in another place than before"),
+        )
+        .hint("run `ebbtide apply`"));
+    }
+    let published = publication.publish()?;
+    if published.changed {
+        let short = published.hash.as_str().get(..12).unwrap_or_default();
+        context.tell(&format!("the declaration changed: compiled as {short} for the next boot"));
+    }
+    Ok(())
+}
+
 /// Attaches what waited for a user to log in; for a unit.
 pub fn login(uid: u32, context: &Context) -> Result<(), CommandError> {
     let boot = machine::running(None, context)?;

@@ -38,6 +38,8 @@ enum Step {
         /// The path
         path: PathBuf,
     },
+    /// Compiles the declaration for the next boot, and says so only if it is another than before
+    Recompile,
     /// Succeeds if / is a root of this container
     OwnsRoot,
 }
@@ -63,6 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             }
         }
         Step::Login { uid } => super::apply::login(*uid, context)?,
+        Step::Recompile => super::apply::recompile(context)?,
         Step::Missing { path } => return Err(why_missing(path, context)?),
         Step::OwnsRoot => {
             // What can't be found out counts as owned: this is asked before the package goes.

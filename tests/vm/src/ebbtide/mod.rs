@@ -19,6 +19,7 @@ use testkit::vm::{Machine, Vm};
 use crate::prepared;
 
 const DECLARATION: &str = include_str!("declaration.toml");
+const SITE: &str = include_str!("site.service");
 const WITNESS: &str = include_str!("witness.service");
 
 /// The machine's disks, with the kernel and the initramfs that its base has.
@@ -74,6 +75,9 @@ impl Ebbtide {
         fs::write(units.join("witness.service"), WITNESS)?;
         let wants = units.join("sysinit.target.wants/witness.service");
         std::os::unix::fs::symlink("../witness.service", wants)?;
+        fs::write(units.join("site.service"), SITE)?;
+        let wants = units.join("multi-user.target.wants/site.service");
+        std::os::unix::fs::symlink("../site.service", wants)?;
 
         let system = Disk::new_system(&directory.join("system"), 4 << 30, "system")?;
         let big = Disk::new_plain(&directory.join("big"), 512 << 20, Filesystem::Ext4, "big")?;

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use testkit::vm::Vm;
 
 use crate::ebbtide::{Ebbtide, checks};
 
@@ -58,6 +59,13 @@ pub fn run(directory: &Path) -> Result<()> {
     );
     vm.check("! findmnt --mountpoint /opt/app && ! test -e /opt/app/data")?;
     vm.check("test -e /var/lib/busy/data && ebbtide status")?;
+
+    // Who only edits the file has it compiled all the same; a mistake leaves what was.
+    vm.write_file("/etc/ebbtide/ebbtide.d/more.toml", MORE.as_bytes())?;
+    wait_for_journal(&mut vm, "the declaration changed: compiled as")?;
+    vm.check("echo 'keeep = 1' >>/etc/ebbtide/ebbtide.d/more.toml")?;
+    wait_for_journal(&mut vm, "unknown key")?;
+    vm.check("rm /etc/ebbtide/ebbtide.d/more.toml && sleep 2 && systemctl reset-failed")?;
     vm.power_off_cleanly()?;
     machine.system.with_top_level(|top| {
         ensure!(
@@ -66,4 +74,12 @@ pub fn run(directory: &Path) -> Result<()> {
         );
         Ok(())
     })
+}
+
+fn wait_for_journal(vm: &mut Vm, text: &str) -> Result<()> {
+    vm.check(&format!(
+        "for i in $(seq 100); do journalctl --boot --no-pager --unit ebbtide-declaration | \
+         grep -q {text:?} && exit; sleep 0.3; done; journalctl --boot --no-pager | tail; exit 1"
+    ))
+    .map(drop)
 }
