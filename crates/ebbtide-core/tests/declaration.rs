@@ -136,7 +136,7 @@ fn a_system_brings_presets_and_homes() {
     let preset = |path: &str| {
         format!("version = 1\n[[directories]]\npath = \"{path}\"\nreason = \"a test\"\n")
     };
-    write("etc/passwd", "alice:x:1000:1000::/srv/people/alice:/bin/sh\n");
+    write("etc/passwd", "alice:x:1000:1000::/srv/people//alice/:/bin/sh\n");
     write("usr/lib/ebbtide/presets.d/app.toml", &preset("/var/lib/app"));
     write("usr/lib/ebbtide/presets.d/both.toml", &preset("/var/lib/of-the-package"));
     write("etc/ebbtide/presets.d/both.toml", &preset("/var/lib/of-the-administrator"));
@@ -445,4 +445,68 @@ fn documented_examples_are_sound() {
             }
         }
     }
+}
+
+#[test]
+fn a_path_is_explained_by_file_and_line() {
+    let vendor = SourceFile {
+        name: "/usr/lib/ebbtide/10-vendor.toml".to_owned(),
+        text: "version = 1\n[keep]\ndirectories = [\"/srv/site\"]\n".to_owned(),
+    };
+    let admin = SourceFile {
+        name: "/etc/ebbtide/ebbtide.toml".to_owned(),
+        text: format!(
+            "{ROOT}[store.logs]\nsubvolume = \"logs\"\nclass = \"log\"\n[keep]\npresets = [\"accounts\", \"logs\"]\n\
+             directories = [\n  {{ path = \"/srv/site\", mode = \"0750\", options = [\"noexec\"] }},\n]\n\
+             files = [{{ path = \"/etc/passwd\", store = \"state\" }}]\n"
+        ),
+    };
+    let explain = |path: &str| {
+        let sources = [vendor.clone(), admin.clone()];
+        let explanation =
+            ebbtide_core::declaration::explain(&sources, &Surroundings::default(), Path::new(path));
+        serde_json::to_string_pretty(&explanation).unwrap()
+    };
+    let paths = ["/srv/site/deep", "/etc/passwd", "/var/log", "/etc/ebbtide/x", "/var", "/nothing"];
+    insta::assert_snapshot!(paths.map(explain).join("\n"));
+}
+
+#[test]
+fn the_machines_own_layer_comes_last() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("etc/ebbtide/ebbtide.toml", ROOT);
+    write("etc/ebbtide/ebbtide.d/z.toml", "version = 1\n");
+    write(
+        "run/ebbtide/stores/state/.ebbtide/keep.toml",
+        "version = 1\n[keep]\nfiles = [\"/etc/a\"]\n",
+    );
+    let sources = read_layers(root.path()).unwrap();
+    let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
+    assert_eq!(names[2], "/run/ebbtide/stores/state/.ebbtide/keep.toml");
+    entry(&check(&sources).declaration.unwrap(), "/etc/a");
+}
+
+#[test]
+fn state_of_dynamic_users_is_kept_where_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("var/lib/private/app")).unwrap();
+    std::os::unix::fs::symlink("private/app", root.path().join("var/lib/app")).unwrap();
+    std::os::unix::fs::symlink("/etc", root.path().join("var/lib/other")).unwrap();
+    // Nothing outside the system that is asked about is looked at.
+    std::os::unix::fs::symlink("/etc", root.path().join("var/lib/docker")).unwrap();
+    let surroundings = Surroundings::read(root.path()).unwrap();
+    assert!(surroundings.storage.is_empty());
+    let text = format!("{ROOT}[keep]\ndirectories = [\"/var/lib/app\", \"/var/lib/other\"]\n");
+    let outcome = check_in(&[source(&text)], &surroundings);
+    let declaration = outcome.declaration.unwrap();
+    entry(&declaration, "/var/lib/private/app");
+    entry(&declaration, "/var/lib/other");
+    assert!(!declaration.entries.iter().any(|it| it.path == Path::new("/var/lib/app")));
+    let message = &outcome.problems[0].message;
+    assert_eq!(message, "`/var/lib/app` is kept at `/var/lib/private/app`");
 }

@@ -543,3 +543,19 @@ fn links_in_a_home_lead_nowhere() {
     assert!(booted.errors().iter().any(|it| it.contains(".cache/app")), "{:?}", booted.errors());
     machine.look(|top| assert!(!top.join("cache/home/alice/.history").exists()));
 }
+
+#[test]
+fn private_state_lies_in_a_private_directory() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\ndirectories = [{ path = \"/var/lib/private/app\", user = 61184, group = 61184, mode = \"0700\" }]\n");
+    for _ in 0..2 {
+        machine.boot("", |root| {
+            assert_eq!(owner_and_mode(root, "var/lib/private"), (0, 0, 0o700));
+            assert_eq!(owner_and_mode(root, "var/lib/private/app"), (61184, 61184, 0o700));
+        });
+    }
+    machine.look(|top| assert_eq!(owner_and_mode(top, "state/var/lib/private"), (0, 0, 0o700)));
+}

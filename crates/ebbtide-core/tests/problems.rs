@@ -255,6 +255,7 @@ cases! { users {
     user_unknown_here = ["version = 1\n[users.carol]\nfiles = [\".profile\"]\n"];
     user_without_a_home = ["version = 1\n[users.nobody]\nfiles = [\"a\"]\n[users.bin]\nfiles = [\"a\"]\n"];
     user_home_declared_badly = ["version = 1\n[users.alice]\nhome = \"/home\"\nfiles = [\"a\"]\n[users.root]\nhome = \"root\"\n"];
+    user_home_is_a_tree_of_the_system = ["version = 1\n[users.alice]\nhome = \"/etc/ssh\"\nfiles = [\"a\"]\n[users.carol]\nhome = \"/var/lib\"\nfiles = [\"a\"]\n"];
     users_with_one_home = ["version = 1\n[users.alice]\nfiles = [\"a\"]\n[users.carol]\nhome = \"/home/alice/sub\"\nfiles = [\"a\"]\n"];
     user_entry_declared_elsewhere = ["version = 1\n[keep]\nfiles = [\"/home/alice/a\"]\n[users.alice]\nfiles = [\"a\"]\n"];
 } }
@@ -270,6 +271,9 @@ cases! { lints {
     half_a_host_key = ["version = 1\n[keep]\nfiles = [\"/etc/ssh/ssh_host_rsa_key\"]\n"];
     secrets_in_the_open = [SOUND, "version = 1\n[store.cache]\nsubvolume = \"cache\"\nclass = \"cache\"\n[keep]\ndirectories = [{ path = \"/root/.ssh\", store = \"cache\" }, { path = \"/etc/wireguard\", store = \"cache\" }]\n"];
     containers_in_a_nosuid_store = [SOUND, "version = 1\n[store.big]\nsubvolume = \"big\"\noptions = [\"suid\", \"dev\"]\n[keep]\ndirectories = [\"/var/lib/docker\", { path = \"/var/lib/lxc\", store = \"big\" }]\n"];
+    home_in_a_relaxed_store = [SOUND, "version = 1\n[store.big]\nsubvolume = \"big\"\noptions = [\"suid\"]\n[users.alice]\ndirectories = [{ path = \"bin\", store = \"big\" }]\n"];
+    home_file_of_the_machine = ["version = 1\n[keep]\nfiles = [{ path = \"/home/alice/.gitconfig\", method = \"bind\" }]\n"];
+    private_is_no_secret = [SOUND, "version = 1\n[store.cache]\nsubvolume = \"cache\"\nclass = \"cache\"\n[keep]\ndirectories = [{ path = \"/var/cache/private\", store = \"cache\" }]\n"];
     store_options_wrong = [SOUND, "version = 1\n[store.big]\nsubvolume = \"big\"\noptions = [\"nosuid\", \"exec\", \"noexec\", \"ro\"]\n"];
 } }
 

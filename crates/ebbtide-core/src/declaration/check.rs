@@ -25,7 +25,7 @@ pub fn check_in(sources: &[SourceFile], surroundings: &Surroundings) -> Outcome 
         .collect();
     let whole = files.iter().all(Option::is_some);
     let library = Library::read(&surroundings.presets, sources.len());
-    let merged = merge(files.into_iter().flatten(), &library, &surroundings.homes, &mut problems);
+    let merged = merge(files.into_iter().flatten(), &library, surroundings, &mut problems);
     let sources: Vec<SourceFile> = sources.iter().chain(&library.sources).cloned().collect();
     stores::check(&merged, whole, &mut problems);
     entries::check(&merged, whole, &mut problems);

@@ -94,8 +94,16 @@ fn built_ins() -> [compiled::Entry; 2] {
     ]
 }
 
+/// The path of what is kept without being declared, at or above a path.
+pub(super) fn is_built_in(path: &Path) -> Option<PathBuf> {
+    built_ins().into_iter().map(|entry| entry.path).find(|kept| path.starts_with(kept))
+}
+
 /// The nearest declared entry that keeps a path by keeping a directory above it.
-fn covering<'e>(entries: &'e BTreeMap<PathBuf, Entry>, path: &Path) -> Option<&'e Entry> {
+pub(super) fn covering<'e>(
+    entries: &'e BTreeMap<PathBuf, Entry>,
+    path: &Path,
+) -> Option<&'e Entry> {
     path.ancestors().skip(1).find_map(|ancestor| entries.get(ancestor))
 }
 

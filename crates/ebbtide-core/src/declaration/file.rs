@@ -263,6 +263,9 @@ pub(super) struct Entry {
     /// Of a preset: units that need it.
     #[schemars(skip)]
     pub units: Vec<String>,
+    /// What a preset filled in: the place of its entry, and the names of what was taken.
+    #[schemars(skip)]
+    pub filled: Option<(Place, Vec<&'static str>)>,
     /// The method where none is declared, as far as anything speaks for one.
     #[schemars(skip)]
     pub chosen: Option<Attachment>,
@@ -285,12 +288,23 @@ impl Entry {
             lazy: false,
             home: None,
             units: Vec::new(),
+            filled: None,
             chosen: None,
         }
     }
 
     /// Takes from a preset what the entry does not say itself.
     pub(super) fn fill_from(&mut self, preset: Self) {
+        let mut filled = Vec::new();
+        let mut note = |name: &'static str, own: bool, other: bool| {
+            filled.extend((!own && other).then_some(name));
+        };
+        note("store", self.store.is_some(), preset.store.is_some());
+        note("user", self.user.is_some(), preset.user.is_some());
+        note("group", self.group.is_some(), preset.group.is_some());
+        note("mode", self.mode.is_some(), preset.mode.is_some());
+        note("unit", false, !preset.units.is_empty());
+        self.filled = Some((preset.path.place.clone(), filled));
         let same_kind = self.kind == preset.kind;
         self.store = self.store.take().or(preset.store);
         self.user = self.user.take().or(preset.user);
@@ -300,6 +314,7 @@ impl Entry {
             self.chosen = preset.method.map(|method| method.value);
         }
         self.units.extend(preset.units);
+        self.lazy &= preset.lazy;
     }
 }
 

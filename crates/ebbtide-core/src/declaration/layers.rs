@@ -1,6 +1,6 @@
 //! Reading the files of the declaration.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -21,6 +21,10 @@ const VENDOR: &str = "usr/lib/ebbtide";
 const MAIN: &str = "etc/ebbtide/ebbtide.toml";
 /// The administrator's fragments.
 const FRAGMENTS: &str = "etc/ebbtide/ebbtide.d";
+
+/// The machine's own: in the state store, for where the administrator's files are read-only. Only root
+/// can get there.
+const MACHINE: &str = "run/ebbtide/stores/state/.ebbtide/keep.toml";
 
 /// Why a file of the declaration could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +56,8 @@ pub enum ReadError {
 }
 
 /// Reads all layers below a system's root, in their order: vendor, the administrator's file, its
-/// fragments. Directories and files that are not there are passed over.
+/// fragments, the machine's own. Directories and files that are not there are passed over, and the
+/// last one also where only root may read it.
 ///
 /// Links are followed as that system would follow them: on some, all of `/etc` is links. The names
 /// of the results are those that the system itself uses, without `sysroot`.
@@ -61,6 +66,7 @@ pub fn read_layers(sysroot: &Path) -> Result<Vec<SourceFile>, ReadError> {
     let mut files = root.list(Path::new(VENDOR))?;
     files.push(PathBuf::from(MAIN));
     files.extend(root.list(Path::new(FRAGMENTS))?);
+    files.push(PathBuf::from(MACHINE));
     let mut sources = Vec::with_capacity(files.len());
     for file in files {
         sources.extend(root.read(&file)?);
@@ -102,6 +108,8 @@ impl<'p> System<'p> {
         .map_or_else(
             |errno| match errno {
                 Errno::NOENT => Ok(None),
+                // What only root may see is not there for others.
+                Errno::ACCESS if path == Path::new(MACHINE) => Ok(None),
                 errno => Err(failed(&self.path.join(path), errno)),
             },
             |descriptor| Ok(Some(descriptor)),
@@ -115,22 +123,41 @@ impl<'p> System<'p> {
         Ok(Some(SourceFile { name: shown(&Path::new("/").join(file)), text }))
     }
 
-    /// The `*.toml` files of a directory, sorted by the bytes of their names.
-    pub(super) fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    /// The names in a directory; none if it is not there.
+    pub(super) fn names(&self, directory: &Path) -> Result<Vec<OsString>, ReadError> {
         let Some(descriptor) = self.open_below(directory, OFlags::DIRECTORY)? else {
             return Ok(Vec::new());
         };
         let failed = |errno| failed(&self.path.join(directory), errno);
-        let mut files = Vec::new();
+        let mut names = Vec::new();
         for entry in Dir::new(descriptor).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
-            // What starts with a dot is an editor's or a package manager's.
-            let hidden = name.as_os_str().as_bytes().starts_with(b".");
-            if !hidden && name.extension() == Some(OsStr::new("toml")) {
-                files.push(directory.join(name));
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
             }
         }
+        Ok(names)
+    }
+
+    /// Where a link leads, if there is one.
+    pub(super) fn link(&self, path: &Path) -> Option<PathBuf> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let link = self.open_below(path, flags).ok()??;
+        let target = rustix::fs::readlinkat(&link, "", Vec::new()).ok()?;
+        Some(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
+    }
+
+    /// The `*.toml` files of a directory, sorted by the bytes of their names.
+    pub(super) fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
+        let mut files: Vec<PathBuf> = self
+            .names(directory)?
+            .into_iter()
+            // What starts with a dot is an editor's or a package manager's.
+            .filter(|name| !name.as_bytes().starts_with(b"."))
+            .map(|name| directory.join(name))
+            .filter(|file| file.extension() == Some(OsStr::new("toml")))
+            .collect();
         files.sort();
         Ok(files)
     }

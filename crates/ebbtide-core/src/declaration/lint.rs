@@ -15,7 +15,8 @@ use crate::compiled::{Class, Kind, Method, Mode, MountOption, StoreName};
 const TOGETHER: [&[&str]; 2] = [&["/etc/passwd", "/etc/shadow"], &["/etc/group", "/etc/gshadow"]];
 
 /// Directories that packages of the base fill and update: kept, they stay as they are today.
-const OF_THE_BASE: [(&str, &str); 10] = [
+const OF_THE_BASE: [(&str, &str); 11] = [
+    ("/etc", "keep the single files and directories below it that were changed"),
     ("/etc/alternatives", "keep nothing of it: packages of the base make it"),
     ("/etc/apt", "keep single files below /etc/apt/sources.list.d, or change the base"),
     ("/etc/default", "keep the single files that were changed"),
@@ -33,7 +34,7 @@ const OF_THE_BASE: [(&str, &str); 10] = [
 const STICKY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Names that hold keys, wherever they lie.
-const SECRET_NAMES: [&str; 3] = [".gnupg", ".ssh", "private"];
+const SECRET_NAMES: [&str; 2] = [".gnupg", ".ssh"];
 
 /// Looks at everything that was declared.
 pub(super) fn lint(
@@ -46,11 +47,12 @@ pub(super) fn lint(
         let preset = library.entry(&entry.path.value);
         problems.extend(loose(entry, preset));
         problems.extend(sticky(entry, preset));
-        problems.extend(replaced(entry, library));
+        problems.extend(replaced(entry, library, surroundings));
         problems.extend(of_the_base(entry));
         problems.extend(open_home(entry));
         problems.extend(secret_in_the_open(entry, merged, library));
-        problems.extend(unmet_needs(entry, merged, library));
+        problems.extend(unmet_needs(entry, merged, library, surroundings));
+        problems.extend(home_in_a_relaxed_store(entry, merged));
     }
     apart(&merged.entries, problems);
     storage_on_the_root(merged, surroundings, problems);
@@ -89,10 +91,11 @@ fn sticky(entry: &Entry, preset: Option<&PresetEntry>) -> Option<Problem> {
 }
 
 /// A mounted file can't be replaced: rename(2) fails with EBUSY.
-fn replaced(entry: &Entry, library: &Library) -> Option<Problem> {
+fn replaced(entry: &Entry, library: &Library, surroundings: &Surroundings) -> Option<Problem> {
     let bound = entry.method.as_ref().filter(|method| method.value == Attachment::Bind)?;
-    let relative = entry.home.as_ref().and_then(|home| entry.path.value.strip_prefix(home).ok());
-    let known = entry.kind == Kind::File && library.is_replaced(&entry.path.value, relative);
+    let relative = surroundings.in_home(entry);
+    let known =
+        entry.kind == Kind::File && library.is_replaced(&entry.path.value, relative.as_deref());
     known.then(|| {
         let message =
             format!("{} is replaced by rename, which fails on a mount", name(&entry.path.value));
@@ -141,11 +144,16 @@ fn secret_in_the_open(entry: &Entry, merged: &Merged, library: &Library) -> Opti
 }
 
 /// What an application needs of the mount that its data is on.
-fn unmet_needs(entry: &Entry, merged: &Merged, library: &Library) -> Option<Problem> {
+fn unmet_needs(
+    entry: &Entry,
+    merged: &Merged,
+    library: &Library,
+    surroundings: &Surroundings,
+) -> Option<Problem> {
     if method(entry) != Method::Bind {
         return None;
     }
-    let needs = library.needs(&entry.path.value);
+    let needs = library.needs(&entry.path.value, &surroundings.storage);
     let options = merged.stores.get(&store(entry))?.mount_options();
     let unmet: Vec<String> = needs
         .iter()
@@ -164,6 +172,21 @@ fn unmet_needs(entry: &Entry, merged: &Merged, library: &Library) -> Option<Prob
             "containers have setuid programs and devices: a store of its own, with `options = [{}]`",
             unmet.join(", ")
         );
+        warning(message, entry.path.place.mark(""), hint)
+    })
+}
+
+/// In a store that honours setuid programs, what a user brings along has effect.
+fn home_in_a_relaxed_store(entry: &Entry, merged: &Merged) -> Option<Problem> {
+    let in_home = entry.home.is_some()
+        || entry.path.value.starts_with("/home")
+        || entry.path.value.starts_with("/root");
+    let options = merged.stores.get(&store(entry))?.mount_options();
+    let relaxed = [MountOption::Nosuid, MountOption::Nodev].iter().any(|it| !options.contains(it));
+    (in_home && relaxed).then(|| {
+        let path = name(&entry.path.value);
+        let message = format!("{path} is in the store `{}`, with `suid` or `dev`", store(entry));
+        let hint = "keep homes in a store without: nothing in them needs it";
         warning(message, entry.path.place.mark(""), hint)
     })
 }

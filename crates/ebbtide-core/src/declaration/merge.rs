@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::file::{At, Attachment, Entry, File, Root, Store, User};
 use super::preset::{Library, Preset, PresetEntry};
 use super::problem::{Problem, Severity, quote};
+use super::surroundings::Surroundings;
 use super::users::{Resident, at_home, residents};
 use super::value::did_you_mean;
 use crate::compiled::{Class, Kind, StoreName};
@@ -19,13 +20,15 @@ pub(super) struct Merged {
     pub stores: BTreeMap<StoreName, Store>,
     /// By path, so that parents precede children.
     pub entries: BTreeMap<PathBuf, Entry>,
+    /// Entries of earlier layers that a later one replaced.
+    pub overridden: Vec<Entry>,
 }
 
 /// Merges files in the order of layers, and notes paths that stand twice in one file.
 pub(super) fn merge(
     files: impl IntoIterator<Item = File>,
     library: &Library,
-    homes: &BTreeMap<String, PathBuf>,
+    surroundings: &Surroundings,
     problems: &mut Vec<Problem>,
 ) -> Merged {
     let mut merged = Merged::default();
@@ -35,7 +38,7 @@ pub(super) fn merge(
         merged.root = file.root.or(merged.root);
         merged.stores.extend(file.store);
         for entry in file.keep.directories.into_iter().chain(file.keep.files) {
-            insert(&mut merged.entries, entry, problems);
+            insert(&mut merged, entry, problems);
         }
         for preset in file.keep.presets {
             presets.entry(preset.value.clone()).or_insert(preset);
@@ -49,27 +52,52 @@ pub(super) fn merge(
             }
         }
     }
-    let residents = residents(users, homes, problems);
+    let residents = residents(users, &surroundings.homes, problems);
     for (name, resident) in &residents {
         for entry in resident.user.directories.iter().chain(&resident.user.files) {
-            insert(&mut merged.entries, at_home(name, &resident.home, entry), problems);
+            insert(&mut merged, at_home(name, &resident.home, entry), problems);
         }
     }
     from_presets(&mut merged, library, &presets, &residents, problems);
+    move_to_private(&mut merged, surroundings, problems);
     for entry in merged.entries.values_mut() {
-        choose(entry, library);
+        choose(entry, library, surroundings);
     }
     merged
 }
 
-fn insert(entries: &mut BTreeMap<PathBuf, Entry>, entry: Entry, problems: &mut Vec<Problem>) {
-    match entries.entry(entry.path.value.clone()) {
+/// Entries for the state of services with `DynamicUser=` move to where it really lies: bound at the
+/// link's place, the service would fail (status 238).
+fn move_to_private(merged: &mut Merged, surroundings: &Surroundings, problems: &mut Vec<Problem>) {
+    for (link, target) in &surroundings.private {
+        let covered = merged.entries.contains_key(target);
+        let Some(mut entry) = merged.entries.remove(link) else { continue };
+        problems.push(Problem {
+            severity: Severity::Note,
+            message: format!(
+                "{} is kept at {}",
+                quote(&link.to_string_lossy()),
+                quote(&target.to_string_lossy())
+            ),
+            mark: entry.path.place.mark("a link, for a service with `DynamicUser=`"),
+            other: None,
+            hint: None,
+        });
+        if !covered {
+            entry.path.value.clone_from(target);
+            merged.entries.insert(target.clone(), entry);
+        }
+    }
+}
+
+fn insert(merged: &mut Merged, entry: Entry, problems: &mut Vec<Problem>) {
+    match merged.entries.entry(entry.path.value.clone()) {
         btree_map::Entry::Vacant(vacant) => {
             vacant.insert(entry);
         }
         btree_map::Entry::Occupied(mut earlier) => {
             problems.extend(repetition(earlier.get(), &entry));
-            earlier.insert(entry);
+            merged.overridden.push(earlier.insert(entry));
         }
     }
 }
@@ -183,15 +211,12 @@ fn is_covered(entries: &BTreeMap<PathBuf, Entry>, entry: &Entry) -> bool {
 }
 
 /// Decides how an entry is kept that does not say it.
-fn choose(entry: &mut Entry, library: &Library) {
+fn choose(entry: &mut Entry, library: &Library, surroundings: &Surroundings) {
     let says = entry.method.as_ref().is_some_and(|method| method.value != Attachment::Auto);
     if says || entry.kind == Kind::Directory {
         return;
     }
-    let relative = |home: &PathBuf| -> Option<PathBuf> {
-        entry.path.value.strip_prefix(home).ok().map(Path::to_owned)
-    };
-    let relative = entry.home.as_ref().and_then(relative);
+    let relative = surroundings.in_home(entry);
     if library.is_replaced(&entry.path.value, relative.as_deref()) {
         entry.chosen = Some(Attachment::Sync);
     }

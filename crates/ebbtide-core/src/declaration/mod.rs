@@ -6,6 +6,7 @@
 mod check;
 mod compile;
 mod entries;
+mod explain;
 mod file;
 mod layers;
 mod lint;
@@ -30,6 +31,7 @@ use crate::compiled::{Backend, Class, DeviceSpec, Entry, MountOption, StoreName}
 
 pub use check::{check, check_in};
 pub use compile::CompileError;
+pub use explain::{Attribute, Explanation, Kept, explain};
 pub use layers::{ReadError, read_file, read_layers};
 pub use locate::{devices, locate, modules};
 pub use preset::{

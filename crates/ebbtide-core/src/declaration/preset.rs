@@ -23,7 +23,7 @@ const USER_KEYS: [&str; 2] = ["directories", "files"];
 const NEEDS: [(&str, Need); 3] = [("suid", Need::Suid), ("dev", Need::Dev), ("exec", Need::Exec)];
 
 /// What paths need of the mount that they are on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// Setuid programs that work.
     Suid,
@@ -239,10 +239,21 @@ impl Library {
         self.presets.values().flat_map(|preset| &preset.entries).find(|it| it.path() == path)
     }
 
-    /// What the applications whose data lies at or below a path need of its mount.
-    pub(super) fn needs(&self, path: &std::path::Path) -> Vec<Need> {
-        let below = |preset: &&Preset| preset.entries.iter().any(|it| it.path() == path);
-        self.presets.values().filter(below).flat_map(|preset| preset.needs.clone()).collect()
+    /// What the applications whose data an entry keeps need of its mount: of the entry's own path, or
+    /// of one below it where there is data.
+    pub(super) fn needs(
+        &self,
+        path: &std::path::Path,
+        storage: &BTreeMap<PathBuf, String>,
+    ) -> Vec<Need> {
+        let kept = |it: &PresetEntry| {
+            it.path() == path || (it.path().starts_with(path) && storage.contains_key(it.path()))
+        };
+        let named = self.presets.values().filter(|preset| preset.entries.iter().any(kept));
+        let mut needs: Vec<Need> = named.flat_map(|preset| preset.needs.clone()).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        needs
     }
 
     /// Whether a preset has no mistakes in it.

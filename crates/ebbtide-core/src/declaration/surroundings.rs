@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
 
+use super::file::Entry;
 use super::layers::{ReadError, System};
 use super::preset::{self, PresetFile};
 
@@ -21,6 +22,9 @@ pub struct Surroundings {
     pub presets: Vec<PresetFile>,
     /// The homes of users, by name.
     pub homes: BTreeMap<String, PathBuf>,
+    /// State directories of services with `DynamicUser=`, which are links, and where they lead: systemd
+    /// keeps the directories themselves below `private` (systemd.exec(5)).
+    pub private: BTreeMap<PathBuf, PathBuf>,
     /// Where there are images and volumes of containers or machines now, each with its preset.
     pub storage: BTreeMap<PathBuf, String>,
 }
@@ -28,11 +32,26 @@ pub struct Surroundings {
 impl Default for Surroundings {
     /// Only the presets that come with Ebbtide.
     fn default() -> Self {
-        Self { presets: preset::built_in(), homes: BTreeMap::new(), storage: BTreeMap::new() }
+        Self {
+            presets: preset::built_in(),
+            homes: BTreeMap::new(),
+            private: BTreeMap::new(),
+            storage: BTreeMap::new(),
+        }
     }
 }
 
 impl Surroundings {
+    /// The path of an entry relative to the home that it lies in, if it lies in one.
+    pub(super) fn in_home(&self, entry: &Entry) -> Option<PathBuf> {
+        let mut homes = entry.home.iter().chain(self.homes.values());
+        homes.find_map(|home| {
+            let relative = entry.path.value.strip_prefix(home).ok()?;
+            (!relative.as_os_str().is_empty() && home != Path::new("/"))
+                .then(|| relative.to_owned())
+        })
+    }
+
     /// Reads what the system below `sysroot` has: presets of packages and of the administrator, and
     /// the homes in its passwd.
     pub fn read(sysroot: &Path) -> Result<Self, ReadError> {
@@ -47,19 +66,33 @@ impl Surroundings {
         }
         for (name, paths) in preset::storage(&surroundings.presets) {
             let used = |path: &&PathBuf| {
-                let inside = sysroot.join(path.strip_prefix("/").unwrap_or(path));
-                std::fs::read_dir(inside).is_ok_and(|mut entries| entries.next().is_some())
+                let inside = path.strip_prefix("/").unwrap_or(path);
+                system.names(inside).is_ok_and(|names| !names.is_empty())
             };
             let used = paths.iter().filter(used).map(|path| (path.clone(), name.clone()));
             surroundings.storage.extend(used);
+        }
+        for place in ["/var/lib", "/var/cache", "/var/log"].map(Path::new) {
+            let inside = place.strip_prefix("/").unwrap_or(place);
+            for name in system.names(inside).unwrap_or_default() {
+                let target = Path::new("private").join(&name);
+                if system.link(&inside.join(&name)).as_ref() == Some(&target) {
+                    surroundings.private.insert(place.join(&name), place.join(target));
+                }
+            }
         }
         // Without accounts, homes are where they usually are.
         if let Ok(root) = std::fs::File::open(sysroot)
             && let Ok(accounts) = Accounts::read(root.as_fd())
         {
             surroundings.homes =
-                accounts.homes().map(|(name, home)| (name.to_owned(), home.into())).collect();
+                accounts.homes().map(|(name, home)| (name.to_owned(), tidy(home))).collect();
         }
         Ok(surroundings)
     }
+}
+
+/// A home as passwd has it, without slashes too many.
+fn tidy(home: &str) -> PathBuf {
+    Path::new(home).components().collect()
 }

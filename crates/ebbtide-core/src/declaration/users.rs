@@ -74,11 +74,13 @@ fn unfit(home: &Path) -> Option<&'static str> {
     if !normal {
         return Some("a home is an absolute path in its normal spelling");
     }
+    let trees = ["/etc", "/var/lib", "/var/log", "/var/cache", "/var/spool", "/var/mail", "/tmp"];
+    let top = trees.iter().any(|tree| home == Path::new(tree)) || home.starts_with("/etc");
     if reserved(home).is_some() {
         return Some("nothing there can be kept");
     }
     // The root itself counts as one component.
-    (depth < 3 && home != Path::new("/root"))
+    ((depth < 3 && home != Path::new("/root")) || top)
         .then_some("it is a tree of the system; a home is a directory of its own below one")
 }
 
@@ -87,6 +89,7 @@ pub(super) fn at_home(name: &str, home: &Path, entry: &Entry) -> Entry {
     let mut entry = entry.clone();
     entry.path.value = home.join(&entry.path.value);
     entry.user = Some(Principal::Name(name.to_owned()));
+    entry.group = None;
     entry.home = Some(home.to_owned());
     entry
 }

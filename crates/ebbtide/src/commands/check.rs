@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ebbtide_core::declaration::{self, Outcome, Problem, Report, Severity, SourceFile};
+use ebbtide_core::declaration::{
+    self, Explanation, Outcome, Problem, Report, Severity, SourceFile,
+};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::declaration::{check, read, render};
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::{count, printable};
+use ebbtide_sys::escape;
 
 /// Finds mistakes in the declaration before the next boot does
 ///
 /// Reads all layers: /usr/lib/ebbtide/*.toml, /etc/ebbtide/ebbtide.toml and
-/// /etc/ebbtide/ebbtide.d/*.toml, where later ones win. Changes nothing, needs no rights, and looks
+/// /etc/ebbtide/ebbtide.d/*.toml, and the machine's own in its state store, where later ones win. Changes nothing, needs no rights, and looks
 /// at no disk: it tells what is wrong with the words, not whether a device is there.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -24,6 +27,7 @@ Examples:
   ebbtide check
   ebbtide check --config new.toml
   ebbtide check --presets
+  ebbtide check --explain /etc/passwd
   ebbtide check --json | jq '.problems[].message'
 
 Exit status: 0 if there are no errors, 2 if there are.")]
@@ -36,7 +40,11 @@ pub struct Args {
     #[arg(long, conflicts_with = "config")]
     presets: bool,
 
-    /// Print the problems, or the presets, as JSON
+    /// Say which file and line decides what about this path, instead
+    #[arg(long, value_name = "PATH", conflicts_with = "presets")]
+    explain: Option<PathBuf>,
+
+    /// Print the problems, the presets or the explanation as JSON
     #[arg(long)]
     json: bool,
 }
@@ -104,6 +112,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return list(args, context);
     }
     let sources = read(context, args.config.as_deref())?;
+    if let Some(path) = &args.explain {
+        return explain(path, &sources, args, context);
+    }
     let outcome = check(context, &sources)?;
     let ok = outcome.declaration.is_some();
     if args.json {
@@ -115,6 +126,59 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         context.print(&format!("{problems}{}\n", summary(&sources, &outcome)))?;
     }
     Ok(if ok { Status::DONE } else { Status::USAGE })
+}
+
+/// The shape of `check --explain --json`.
+#[derive(Debug, Serialize)]
+struct Explained {
+    version: u32,
+    #[serde(flatten)]
+    explanation: Explanation,
+}
+
+fn explain(
+    path: &Path,
+    sources: &[SourceFile],
+    args: &Args,
+    context: &Context,
+) -> Result<Status, CommandError> {
+    if !path.is_absolute() {
+        return Err(CommandError::new(Kind::Usage, "cannot explain a path that is not absolute")
+            .hint("write it whole, as in /home/alice/Documents"));
+    }
+    // Slashes too many and `.` are no part of it.
+    let path: PathBuf = path.components().collect();
+    let surroundings = crate::declaration::surroundings(context)?;
+    let explanation = declaration::explain(sources, &surroundings, &path);
+    if args.json {
+        context.print_json(&Explained { version: 1, explanation })?;
+        return Ok(Status::DONE);
+    }
+    let shown = |path: &Path| escape(path.as_os_str().as_encoded_bytes());
+    let mut text = String::new();
+    if let Some(kept) = &explanation.kept {
+        let within = if kept.entry == path {
+            String::new()
+        } else {
+            format!(" within {}", shown(&kept.entry))
+        };
+        let _ = writeln!(text, "{} is kept{within}: {}", shown(&path), printable(&kept.origin));
+        let width = kept.attributes.iter().map(|it| it.value.chars().count()).max().unwrap_or(0);
+        for attribute in &kept.attributes {
+            let (name, value, origin) = (attribute.name, &attribute.value, &attribute.origin);
+            let _ = writeln!(text, "  {name:8}  {:width$}  {origin}", printable(value));
+        }
+        for overridden in &kept.overridden {
+            let _ = writeln!(text, "  overrides {overridden}");
+        }
+    } else {
+        let _ = writeln!(text, "{} is not kept: the next reset takes it", shown(&path));
+    }
+    for below in explanation.below.iter().take(20) {
+        let _ = writeln!(text, "  below it, {} is kept", shown(below));
+    }
+    context.print(&text)?;
+    Ok(Status::DONE)
 }
 
 /// Everything in one line.
