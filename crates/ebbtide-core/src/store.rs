@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::compiled::{Compiled, DeclarationHash, DeviceSpec, MountOption, sha256};
 use crate::container::{self, Container, Pins};
 use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::record::BootNumber;
 
 /// The directory of a store that is Ebbtide's own.
 pub const OWN: &str = ".ebbtide";
@@ -207,26 +208,62 @@ pub(crate) fn note_seed(
     container::write(seeds.as_fd(), &seed_name(path), &note)
 }
 
+/// Moves something into the store's trash, under its path and the number of the boot that ended it.
+pub(crate) fn move_to_trash(
+    store: BorrowedFd<'_>,
+    boot: BootNumber,
+    from: BorrowedFd<'_>,
+    name: &OsStr,
+    place: &Path,
+) -> Result<()> {
+    let trash = own_subdirectory(store, "trash")?;
+    let mut directory = trash_directory(trash.as_fd(), OsStr::new(&boot.to_string()))?;
+    for part in place.parent().into_iter().flat_map(Path::components) {
+        directory = trash_directory(directory.as_fd(), part.as_os_str())?;
+    }
+    let base = place.file_name().unwrap_or_default();
+    for attempt in 0..1000_u32 {
+        let mut target = base.to_owned();
+        if attempt > 0 {
+            target.push(format!(".{attempt}"));
+        }
+        match file::rename_noreplace(from, name, directory.as_fd(), &target) {
+            Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
+            other => return other.context(|| "move it to the trash"),
+        }
+    }
+    Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))
+}
+
+fn trash_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    match file::create_directory(parent, name, 0o700) {
+        Err(error) if error.errno() == rustix::io::Errno::EXIST => {
+            resolve::open_directory(parent, Path::new(name)).context(|| "open the trash")
+        }
+        other => other.context(|| "make a directory of the trash"),
+    }
+}
+
 /// Takes first content out of the store again that was imported a moment ago and is not going to be
-/// used. The note goes first: with neither, the path has its first content still to come.
+/// used, into its trash: somebody may have written to it in that moment. The note goes first: with
+/// neither, the path has its first content still to come.
 #[cfg(feature = "declaration")]
-pub(crate) fn forget_import(store: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    const UNDONE: &str = "import-undone";
+pub(crate) fn forget_import(store: BorrowedFd<'_>, boot: BootNumber, path: &Path) -> Result<()> {
     let seeds = own_subdirectory(store, SEEDS)?;
     file::remove_file_durably(seeds.as_fd(), OsStr::new(&seed_name(path)))
         .context(|| "cannot remove the note of it")?;
     let relative = path.strip_prefix("/").unwrap_or(path);
     let Some((parent, name)) = resolve::split_parent(relative) else { return Ok(()) };
-    let incoming = own_subdirectory(store, "incoming")?;
     let parent = match resolve::open_directory(store, parent) {
         Err(error) if error.is_not_found() => return Ok(()),
         parent => parent.context(|| "cannot open its parent")?,
     };
-    match file::rename_noreplace(parent.as_fd(), name, incoming.as_fd(), OsStr::new(UNDONE)) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        moved => moved.context(|| "cannot move it away")?,
+    let found = metadata::metadata_beneath(parent.as_fd(), Path::new(name));
+    if found.context(|| "cannot look at it")?.is_none() {
+        return Ok(());
     }
-    file::remove_tree(incoming.as_fd(), OsStr::new(UNDONE)).context(|| "cannot remove it")
+    move_to_trash(store, boot, parent.as_fd(), name, relative)?;
+    file::sync_filesystem(store).context(|| "cannot sync the store")
 }
 
 /// Whether a path of the store has had its first content.

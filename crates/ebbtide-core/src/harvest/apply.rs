@@ -146,26 +146,8 @@ impl Work<'_> {
         Ok(incoming)
     }
 
-    /// Moves something into the trash, under its path and the number of the boot that ended it.
     fn trash(&self, from: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let trash = store::own_subdirectory(self.store, "trash")?;
-        let mut directory = make_directory(trash.as_fd(), OsStr::new(&self.boot.to_string()))?;
-        let place = self.relative();
-        for part in place.parent().into_iter().flat_map(Path::components) {
-            directory = make_directory(directory.as_fd(), part.as_os_str())?;
-        }
-        let base = place.file_name().unwrap_or_default();
-        for attempt in 0..1000_u32 {
-            let mut target = base.to_owned();
-            if attempt > 0 {
-                target.push(format!(".{attempt}"));
-            }
-            match file::rename_noreplace(from, name, directory.as_fd(), &target) {
-                Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
-                other => return other.context(|| "move it to the trash"),
-            }
-        }
-        Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))
+        store::move_to_trash(self.store, self.boot, from, name, self.relative())
     }
 
     /// Makes the store's directories above the file as the root has them.
@@ -197,15 +179,6 @@ fn split(tree: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, OsString)> {
         .ok_or_else(|| Failure::new(format!("{} has no name", path.display())))?;
     let parent = resolve::open_directory(tree, parent).context(|| "open the parent")?;
     Ok((parent, name.to_owned()))
-}
-
-fn make_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
-    match file::create_directory(parent, name, 0o700) {
-        Err(error) if error.errno() == rustix::io::Errno::EXIST => {
-            resolve::open_directory(parent, Path::new(name)).context(|| "open the trash")
-        }
-        other => other.context(|| "make a directory of the trash"),
-    }
 }
 
 fn durable(store: BorrowedFd<'_>) -> Result<()> {

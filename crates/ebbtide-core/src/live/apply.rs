@@ -216,8 +216,10 @@ fn swap(
 }
 
 fn changed(path: &Path) -> Failure {
-    Failure::new(format!("{} was written to meanwhile", shown(path)))
-        .hint("stop what writes there, and apply again")
+    Failure::new(format!("{} was written to meanwhile", shown(path))).hint(
+        "stop what writes there, and apply again; what was written in the moment of the change \
+             is in the store's .ebbtide/trash",
+    )
 }
 
 /// The first path that changed since a point in time.
@@ -244,11 +246,11 @@ fn now() -> Time {
     (i64::try_from(then.as_secs()).unwrap_or(i64::MAX), then.subsec_nanos())
 }
 
-/// Removes from a store what was imported a moment ago and is not going to be used: the original is
-/// where it was.
+/// Puts what was imported a moment ago and is not going to be used into the store's trash: the
+/// original is where it was.
 fn take_back_import(live: &Live, entry: &Entry) -> Result<()> {
     let store = live.places.store(&entry.store).map_err(Failure::new)?;
-    store::forget_import(store, &entry.path)
+    store::forget_import(store, live.record.number, &entry.path)
         .context(|| format!("cannot take the copy of {} out of its store", shown(&entry.path)))
 }
 
