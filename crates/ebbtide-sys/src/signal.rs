@@ -1,0 +1,79 @@
+//! Signals as something to read, instead of something that interrupts. See signalfd(2).
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+pub use rustix::process::Signal;
+
+use crate::error::{Error, Result, last_errno};
+
+/// Signals that the calling thread, and what it forks, does not get by interruption but reads here.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+impl Signals {
+    /// Blocks the signals, and opens what they are read from. They stay blocked until the process
+    /// starts another program with [`std::process::Command`], which unblocks all.
+    pub fn block(signals: &[Signal]) -> Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set that sigaddset and the others then use; all of
+        // them get valid pointers, and signal numbers that come from rustix.
+        let raw = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), signal.as_raw());
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if raw < 0 {
+            return Err(Error::new("signalfd", last_errno()));
+        }
+        // SAFETY: the descriptor was just made, and nobody else has it.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(raw) } })
+    }
+
+    /// The next signal that has arrived; none if there is none.
+    pub fn next(&self) -> Option<Signal> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        loop {
+            match rustix::io::read(&self.fd, &mut info) {
+                Ok(count) if count == info.len() => {
+                    // `ssi_signo` is the first field.
+                    let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+                    return Signal::from_named_raw(number.cast_signed());
+                }
+                Err(Errno::INTR) => {}
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_is_read() {
+        std::thread::spawn(|| {
+            let signals = Signals::block(&[Signal::USR1]).unwrap();
+            assert!(signals.next().is_none());
+            // SAFETY: a signal to the calling thread itself, which has it blocked.
+            unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1) };
+            assert_eq!(signals.next(), Some(Signal::USR1));
+            assert!(signals.next().is_none());
+        })
+        .join()
+        .unwrap();
+    }
+}
