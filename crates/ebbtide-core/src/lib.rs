@@ -28,3 +28,5 @@ pub mod shutdown;
 pub mod status;
 pub mod store;
 pub mod switches;
+#[cfg(feature = "declaration")]
+pub mod trial;

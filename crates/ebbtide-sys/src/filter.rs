@@ -10,6 +10,14 @@ const ARCHITECTURE: Option<u32> = Some(0xC000_00B7);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: Option<u32> = None;
 
+/// The numbers of system calls on this architecture.
+pub mod call {
+    pub use libc::{
+        SYS_bpf, SYS_ioctl, SYS_kexec_file_load, SYS_kexec_load, SYS_open_by_handle_at,
+        SYS_perf_event_open, SYS_quotactl, SYS_quotactl_fd, SYS_swapoff, SYS_swapon, SYS_syslog,
+    };
+}
+
 /// A system call that is refused with `EPERM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {

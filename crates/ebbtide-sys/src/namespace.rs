@@ -92,6 +92,18 @@ pub fn enter_root(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::chdir("/").map_err(|e| Error::new("chdir", e).path("/"))
 }
 
+/// Gives the calling process a new session keyring instead of the one it has. See keyctl(2).
+pub fn join_new_keyring() -> Result<()> {
+    let join = libc::KEYCTL_JOIN_SESSION_KEYRING;
+    let unnamed = std::ptr::null::<libc::c_char>();
+    // SAFETY: without a name no memory is read.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, join, unnamed) };
+    if result >= 0 {
+        return Ok(());
+    }
+    Err(Error::new("keyctl", last_errno()).arg("KEYCTL_JOIN_SESSION_KEYRING"))
+}
+
 /// Brings up the loopback interface of the calling thread's network namespace. See netdevice(7).
 pub fn bring_up_loopback() -> Result<()> {
     // SAFETY: no memory is involved; the result is checked.

@@ -53,6 +53,14 @@ impl Signals {
     }
 }
 
+/// Sends a signal to a process and its group, if there still is such a group. See kill(2).
+pub fn send_to_group(pid: u32, signal: Signal) {
+    if let Some(group) = pid.try_into().ok().and_then(rustix::process::Pid::from_raw) {
+        // It may have ended meanwhile.
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -7,6 +7,7 @@ mod context;
 mod declaration;
 mod error;
 mod generator;
+mod relay;
 mod status;
 mod style;
 mod text;

@@ -10,6 +10,7 @@ mod locator;
 mod machine;
 mod schema;
 mod status;
+mod try_root;
 
 use clap::Subcommand;
 
@@ -19,6 +20,7 @@ use crate::status::Status;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Try(try_root::Args),
     Init(init::Args),
     Apply(apply::Args),
     Check(check::Args),
@@ -36,6 +38,7 @@ impl Command {
     /// Does what the command does.
     pub fn run(&self, context: &Context) -> Result<Status, CommandError> {
         match self {
+            Self::Try(args) => Ok(try_root::run(args, context)),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Check(args) => check::run(args, context),

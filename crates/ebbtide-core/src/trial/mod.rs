@@ -1,0 +1,218 @@
+//! A throw-away root over the running machine, or over a directory: no set-up, no reboot.
+//!
+//! The root is made as a boot makes it, in a mount namespace of the calling process. Around it comes
+//! what keeps the machine out of reach: the other filesystems under overlays of their own, an own
+//! `/dev` and `/run`, and in the first process of the namespaces its own `/proc`, and limits. All mounts
+//! are in those namespaces, and all processes die with the caller: however it ends, nothing stays but
+//! what is in the state directory.
+
+mod environment;
+mod inside;
+mod limits;
+mod others;
+mod plan;
+mod root;
+mod state;
+mod surface;
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::child::{self, Child};
+use ebbtide_sys::mount::{self, MountAttributes};
+use ebbtide_sys::mountinfo;
+use ebbtide_sys::namespace::{self, Namespaces};
+use rustix::io::Errno;
+
+pub use environment::environment;
+pub use inside::{FORWARDED, Program};
+pub use others::{DIRECTORY as OTHERS, List, Note, Written};
+pub use plan::{Other, Treatment};
+pub use state::{DECLARATION, DEFAULT, State};
+
+use crate::failure::{Context, Failure, Log, Result};
+use inside::Told;
+
+/// A root that was made and waits for a program.
+#[derive(Debug)]
+pub struct Trial {
+    root: PathBuf,
+    own: PathBuf,
+    written: Vec<Written>,
+    notes: Vec<Note>,
+    console: Option<(OwnedFd, PathBuf)>,
+}
+
+/// A program that runs in its root.
+#[derive(Debug)]
+pub struct Running<'a> {
+    child: Child,
+    report: OwnedFd,
+    console: Option<&'a OwnedFd>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By this signal.
+    Killed(u8),
+    /// It never began: no such command, or one that can't be run.
+    NotStarted {
+        /// Why, with the name of the command.
+        message: String,
+        /// Whether there is such a command.
+        found: bool,
+    },
+}
+
+impl Trial {
+    /// Makes the root, over `base`, and all around it. The calling thread, which must be the only
+    /// one of its process, moves to a mount namespace of its own.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel or a container forbids mounts, says which and what would help.
+    pub fn make(
+        state: &State,
+        base: &Path,
+        declaration: &Path,
+        console: bool,
+        log: &mut Log<'_>,
+    ) -> Result<Self> {
+        mount::enter_private_mount_namespace().map_err(|error| match error.errno() {
+            Errno::PERM | Errno::NOSYS => {
+                Failure::new("cannot start: this container does not allow mounts")
+                    .caused_by(error)
+                    .hint("start the container with CAP_SYS_ADMIN and without a filter of mount(2)")
+            }
+            _ => Failure::new("cannot make a mount namespace").caused_by(error),
+        })?;
+        let base = base.canonicalize().context(|| format!("cannot find {}", base.display()))?;
+        // As the machine is, before anything is mounted here.
+        let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
+        let seen = others::look(plan::candidates(&mounts, &base, state.path()));
+        let plan = plan::plan(&seen, &base);
+
+        let work = Work::mount(&state.work())?;
+        surface::make_run(&work.run, &base)?;
+        let run = work.run.join("ebbtide");
+        let made = root::up(state.path(), &base, declaration, &run, &work.root, log)?;
+        let root = others::open_directory(&work.root)?;
+        mount::set_attributes(root.as_fd(), MountAttributes::NODEV, false)
+            .context(|| "cannot do without devices in the root")?;
+        drop(root);
+        let (written, notes) = others::mount_all(&plan, &work.root, &made.own)?;
+        let console = surface::mount_devices(&work.root, console)?;
+        surface::mount_run(&work.root, &work.run)?;
+        if state.path().starts_with(&base) && state.path() != base {
+            surface::hide(&work.root, &plan::inside(state.path(), &base))?;
+        }
+        Ok(Self { root: work.root, own: made.own, written, notes, console })
+    }
+
+    /// What is not as it is outside.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The directory that holds what is written to the root, and beside it what is written to the
+    /// other filesystems.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+
+    /// The other filesystems that can be written to, with where that is.
+    pub fn written(&self) -> &[Written] {
+        &self.written
+    }
+
+    /// Where the root is mounted for this process.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Starts a program in the root.
+    pub fn start(&self, program: &Program) -> Result<Running<'_>> {
+        let (report, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .context(|| "cannot make a pipe")?;
+        namespace::unshare(Namespaces::PROCESSES).context(|| "cannot make namespaces")?;
+        let console = self.console.as_ref();
+        let path = console.map(|(_, path)| path.as_path());
+        let child = child::fork(&[write.as_fd()], |lifeline| {
+            inside::run(&self.root, path, program, write.as_fd(), lifeline)
+        });
+        namespace::leave_new_processes().context(|| "cannot leave the new processes alone")?;
+        let child = child.context(|| "cannot start the first process")?;
+        Ok(Running { child, report, console: console.map(|(master, _)| master) })
+    }
+}
+
+impl<'a> Running<'a> {
+    /// The process in which all others run.
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Readable once the program has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
+    /// The other side of the terminal that the program has, if it has one of the root's own.
+    pub fn console(&self) -> Option<BorrowedFd<'a>> {
+        self.console.map(AsFd::as_fd)
+    }
+
+    /// Waits until the program and all that it started have ended.
+    pub fn wait(self) -> Result<End> {
+        let mut text = Vec::new();
+        std::fs::File::from(self.report)
+            .read_to_end(&mut text)
+            .context(|| "cannot learn how it ended")?;
+        let ended = self.child.wait().context(|| "cannot wait for the first process")?;
+        match serde_json::from_slice(&text) {
+            Ok(Told::Exited(status)) => Ok(End::Exited(status)),
+            Ok(Told::Killed(signal)) => Ok(End::Killed(signal)),
+            Ok(Told::NotStarted { message, found }) => Ok(End::NotStarted { message, found }),
+            Ok(Told::Failed { what, cause, hint }) => {
+                let mut failure = Failure::new(what);
+                if !cause.is_empty() {
+                    failure = failure.caused_by(cause);
+                }
+                Err(match hint {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                })
+            }
+            // The first process was killed, and with it all others.
+            Err(_) => Ok(match ended {
+                child::Ended::Killed(signal) => End::Killed(signal),
+                child::Ended::Exited(_) => End::Killed(9),
+            }),
+        }
+    }
+}
+
+/// The places that a trial mounts things at; they go with its mount namespace.
+struct Work {
+    root: PathBuf,
+    run: PathBuf,
+}
+
+impl Work {
+    fn mount(at: &Path) -> Result<Self> {
+        let what = || format!("cannot mount at {}", at.display());
+        let attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+        let options = [("mode", Some("0700")), ("size", Some("1m"))];
+        let fresh = mount::mount_detached("tmpfs", None, &options, attributes).context(what)?;
+        mount::attach(fresh.as_fd(), others::open_directory(at)?.as_fd()).context(what)?;
+        let work = Self { root: at.join("root"), run: at.join("run") };
+        for path in [&work.root, &work.run] {
+            std::fs::create_dir(path).context(|| format!("cannot make {}", path.display()))?;
+        }
+        Ok(work)
+    }
+}

@@ -1,0 +1,149 @@
+//! `ebbtide try`: a throw-away root over this machine, right now.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use ebbtide_core::failure::Level;
+use ebbtide_core::trial::{self, End, Note, Program, State, Trial};
+use ebbtide_sys::escape;
+
+use crate::context::Context;
+use crate::error::{CommandError, Kind};
+use crate::relay;
+use crate::status::Status;
+
+/// Runs a command, or a shell, on a throw-away root over this machine
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Inside, everything looks as it does outside, and everything can be changed, installed, deleted: the
+machine stays as it is. On leaving, `try` says what the next start takes away; `ebbtide keep` keeps
+some of it. The next `try` starts anew, with what is kept in place, as a machine with Ebbtide boots.
+
+Networks are those outside, services are not: no system bus, no sockets, no devices. What runs as root
+inside and means to break out can; --no-network closes abstract sockets as well.
+
+Examples:
+  Make a mess, look at it, leave:
+    ebbtide try
+
+  See what an installation would leave behind:
+    ebbtide try -- apt-get install -y nginx
+
+  Another system than this one, for example one made by debootstrap:
+    ebbtide try --base /srv/trixie -- /bin/bash
+
+  For scripts:
+    ebbtide try --json=report.json -- ./install.sh
+
+Exit status: that of the command; 128 and the signal's number if one killed it; 127 if there is no such
+command, 126 if it can't be run; 125 if `try` itself failed.")]
+pub struct Args {
+    /// Start from this directory instead of from the running system
+    #[arg(long, value_name = "DIRECTORY")]
+    base: Option<PathBuf>,
+    /// Where the root, what is kept and what was put away lies
+    #[arg(long, value_name = "DIRECTORY", default_value = trial::DEFAULT)]
+    state: PathBuf,
+    /// Keep what this declaration says, instead of `ebbtide.toml` in the state directory
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Have no network but the loopback interface
+    #[arg(long)]
+    no_network: bool,
+    /// Print what the next start takes away as JSON, or write it to a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    json: Option<Option<PathBuf>>,
+    /// The command and its arguments; without one, a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Runs the command. Its failures have a status of their own, so that nobody takes them for those of
+/// what it runs.
+pub fn run(args: &Args, context: &Context) -> Status {
+    attempt(args, context).unwrap_or_else(|error| {
+        error.print(context.color_err());
+        Status::NOT_TRIED
+    })
+}
+
+fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(CommandError::new(
+            Kind::Failed,
+            "cannot make a throw-away root: only root may mount filesystems",
+        )
+        .hint("run it again with sudo"));
+    }
+    let base = args.base.as_deref().unwrap_or(&context.sysroot);
+    let state = State::open(&args.state)?;
+    let declaration = match &args.config {
+        Some(path) => path.clone(),
+        None => state.declaration()?,
+    };
+    let console = relay::terminals();
+    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let program = Program {
+        command: args.command.clone(),
+        environment: trial::environment(std::env::vars_os()),
+        directory,
+        console,
+        network: !args.no_network,
+    };
+    let mut log = |level: Level, message: &str| {
+        if level <= Level::Warning {
+            context.tell(message);
+        }
+    };
+    let console = console.contains(&true);
+    let trial = Trial::make(&state, base, &declaration, console, &mut log)?;
+    greet(&program, trial.notes(), context);
+    let signals = relay::watch().map_err(|error| {
+        CommandError::new(Kind::Failed, "cannot watch signals").cause(error.to_string())
+    })?;
+    let end = relay::relay(trial.start(&program)?, &signals)?;
+    report(args, &trial, context)?;
+    Ok(match end {
+        End::Exited(status) => Status::of_command(status),
+        End::Killed(signal) => Status::of_signal(signal),
+        End::NotStarted { message, found } => {
+            CommandError::new(Kind::Failed, "cannot run the command")
+                .cause(message)
+                .print(context.color_err());
+            Status::of_command(if found { 126 } else { 127 })
+        }
+    })
+}
+
+/// Says where one is, and what is different there. A script that asked for a command wants no more
+/// than what it must know.
+fn greet(program: &Program, notes: &[Note], context: &Context) {
+    if program.command.is_empty() && program.console[0] {
+        context.tell("a throw-away root: leave it with `exit`, and the machine is as it was");
+    }
+    for note in notes {
+        context.tell(&format!("{} {}", note.path.display(), note.what));
+    }
+}
+
+/// Says what the next reset takes away.
+fn report(args: &Args, trial: &Trial, context: &Context) -> Result<(), CommandError> {
+    let text = format!("{}\n", escape(trial.own().as_os_str().as_encoded_bytes()));
+    match &args.json {
+        None => context.tell(&text),
+        Some(None) => context.print(&text)?,
+        Some(Some(path)) => write(path, &text)?,
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CommandError> {
+    std::fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(
+        |error| {
+            CommandError::new(Kind::Failed, format!("cannot write {}", path.display()))
+                .cause(error.to_string())
+        },
+    )
+}
