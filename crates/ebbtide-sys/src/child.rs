@@ -182,16 +182,17 @@ pub fn reap() -> Vec<(u32, Ended)> {
     all
 }
 
-/// Lets a program run in a session of its own, with a terminal to control it if there is one.
-/// See setsid(2) and `TIOCSCTTY(2const)`.
+/// Lets a program run in a session of its own, with a terminal to control it if there is one, and
+/// with no signal blocked. See setsid(2) and `TIOCSCTTY(2const)`.
 pub fn in_new_session(command: &mut Command, terminal: Option<OwnedFd>) -> &mut Command {
     let begin = move || {
         rustix::process::setsid()?;
         if let Some(terminal) = &terminal {
             rustix::process::ioctl_tiocsctty(terminal)?;
         }
+        crate::signal::unblock_all();
         Ok(())
     };
-    // SAFETY: two system calls, which are safe between fork and exec; no memory is allocated.
+    // SAFETY: three system calls, which are safe between fork and exec; no memory is allocated.
     unsafe { command.pre_exec(begin) }
 }

@@ -15,8 +15,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks the signals, and opens what they are read from. They stay blocked until the process
-    /// starts another program with [`std::process::Command`], which unblocks all.
+    /// Blocks the signals, and opens what they are read from. They stay blocked, also in programs that
+    /// are started, unless with [`in_new_session`](crate::child::in_new_session).
     pub fn block(signals: &[Signal]) -> Result<Self> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset initialises the set that sigaddset and the others then use; all of
@@ -50,6 +50,16 @@ impl Signals {
                 _ => return None,
             }
         }
+    }
+}
+
+/// Lets all signals through again.
+pub(crate) fn unblock_all() {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set that pthread_sigmask then reads.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
 }
 
