@@ -69,6 +69,60 @@ fn each_sort_of_change() {
 }
 
 #[test]
+fn every_difference_of_a_file_counts() {
+    if !can_mount() {
+        return;
+    }
+    let acl = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x07\0\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        let file = fs::File::open(path).unwrap();
+        xattr::set(file.as_fd(), OsStr::new(name), value).unwrap();
+    };
+    let device = |path: &Path, number: u32| {
+        let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::RUSR);
+        let device = rustix::fs::makedev(1, number);
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, device).unwrap();
+    };
+    let overlay = Overlay::new(|base| {
+        for name in ["acl", "bytes", "group", "label", "mode", "no-label", "owner", "size"] {
+            fs::write(base.join(name), "12").unwrap();
+        }
+        set(&base.join("label"), "trusted.test", b"a");
+        set(&base.join("no-label"), "trusted.test", b"");
+        std::os::unix::fs::symlink("a", base.join("link")).unwrap();
+        device(&base.join("device"), 3);
+    });
+    let root = overlay.root();
+    let owner = |name: &str, uid, gid| std::os::unix::fs::chown(root.join(name), uid, gid).unwrap();
+    owner("owner", Some(7), None);
+    owner("group", None, Some(7));
+    fs::set_permissions(root.join("mode"), fs::Permissions::from_mode(0o4644)).unwrap();
+    set(&root.join("acl"), "system.posix_acl_access", acl);
+    fs::set_permissions(root.join("acl"), fs::Permissions::from_mode(0o644)).unwrap();
+    set(&root.join("label"), "trusted.test", b"b");
+    let file = fs::File::open(root.join("no-label")).unwrap();
+    xattr::remove(file.as_fd(), OsStr::new("trusted.test")).unwrap();
+    fs::write(root.join("bytes"), "13").unwrap();
+    fs::write(root.join("size"), "1").unwrap();
+    fs::remove_file(root.join("link")).unwrap();
+    std::os::unix::fs::symlink("b", root.join("link")).unwrap();
+    fs::remove_file(root.join("device")).unwrap();
+    device(&root.join("device"), 5);
+    insta::assert_snapshot!(lines(&overlay, &[]), @r"
+    metadata /acl Regular 0
+    changed /bytes Regular 2
+    changed /device CharDevice 0
+    metadata /group Regular 0
+    metadata /label Regular 0
+    changed /link Symlink 0
+    metadata /mode Regular 0
+    metadata /no-label Regular 0
+    metadata /owner Regular 0
+    changed /size Regular 1
+    ");
+}
+
+#[test]
 fn what_was_only_touched_is_no_change() {
     if !can_mount() {
         return;
