@@ -31,6 +31,7 @@ pub use others::{DIRECTORY as OTHERS, List, Note, Written};
 pub use plan::{Other, Treatment};
 pub use state::{DECLARATION, DEFAULT, State};
 
+use crate::changes::{self, Changes, Kept, What};
 use crate::failure::{Context, Failure, Log, Result};
 use inside::Told;
 
@@ -39,8 +40,10 @@ use inside::Told;
 pub struct Trial {
     root: PathBuf,
     own: PathBuf,
-    written: Vec<Written>,
+    base: OwnedFd,
+    others: Vec<others::Layer>,
     notes: Vec<Note>,
+    kept: Vec<PathBuf>,
     console: Option<(OwnedFd, PathBuf)>,
 }
 
@@ -96,6 +99,9 @@ impl Trial {
         let seen = others::look(plan::candidates(&mounts, &base, state.path()));
         let plan = plan::plan(&seen, &base);
 
+        let below = others::open_directory(&base)?;
+        let below = mount::clone_mount(below.as_fd(), Path::new(""), false)
+            .context(|| format!("cannot use {} as a base", base.display()))?;
         let work = Work::mount(&state.work())?;
         surface::make_run(&work.run, &base)?;
         let run = work.run.join("ebbtide");
@@ -104,13 +110,15 @@ impl Trial {
         mount::set_attributes(root.as_fd(), MountAttributes::NODEV, false)
             .context(|| "cannot do without devices in the root")?;
         drop(root);
-        let (written, notes) = others::mount_all(&plan, &work.root, &made.own)?;
+        let (others, notes) = others::mount_all(&plan, &work.root, &made.own)?;
         let console = surface::mount_devices(&work.root, console)?;
         surface::mount_run(&work.root, &work.run)?;
         if state.path().starts_with(&base) && state.path() != base {
             surface::hide(&work.root, &plan::inside(state.path(), &base))?;
         }
-        Ok(Self { root: work.root, own: made.own, written, notes, console })
+        let kept = Vec::new();
+        let (root, own, base) = (work.root, made.own, below);
+        Ok(Self { root, own, base, others, notes, kept, console })
     }
 
     /// What is not as it is outside.
@@ -124,9 +132,36 @@ impl Trial {
         &self.own
     }
 
-    /// The other filesystems that can be written to, with where that is.
-    pub fn written(&self) -> &[Written] {
-        &self.written
+    /// The paths that are kept.
+    pub fn kept(&self) -> &[PathBuf] {
+        &self.kept
+    }
+
+    /// What the next reset takes away, on all filesystems.
+    pub fn changes(&self) -> Result<Changes> {
+        let mut changes = Changes::default();
+        let upper = others::open_directory(&self.own.join(others::UPPER))?;
+        let kept: Kept = self.kept.iter().map(PathBuf::as_path).collect();
+        changes::overlay_each(upper.as_fd(), self.base.as_fd(), &kept, &mut |change| {
+            changes.add(&change);
+        })?;
+        for layer in &self.others {
+            let path = &layer.written.path;
+            if self.kept.iter().any(|kept| path.starts_with(kept)) {
+                continue;
+            }
+            let below = self.kept.iter().filter_map(|kept| kept.strip_prefix(path).ok());
+            let kept: Kept = below.collect();
+            let (upper, base) = (layer.upper.as_fd(), layer.base.as_fd());
+            changes::overlay_each(upper, base, &kept, &mut |mut change| {
+                change.path = placed(path, &change.path);
+                if let What::Renamed { from } = &mut change.what {
+                    *from = placed(path, from);
+                }
+                changes.add(&change);
+            })?;
+        }
+        Ok(changes)
     }
 
     /// Where the root is mounted for this process.
@@ -194,6 +229,11 @@ impl<'a> Running<'a> {
             }),
         }
     }
+}
+
+/// A path of another filesystem, where that is mounted.
+fn placed(mount_point: &Path, path: &Path) -> PathBuf {
+    mount_point.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The places that a trial mounts things at; they go with its mount namespace.

@@ -43,6 +43,14 @@ pub struct Written {
     pub upper: PathBuf,
 }
 
+/// One of them while it is mounted: with what lies below it.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) written: Written,
+    pub(super) upper: OwnedFd,
+    pub(super) base: OwnedFd,
+}
+
 /// The list of them, as it lies beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,8 +88,8 @@ pub(super) fn mount_all(
     plan: &[Other],
     root: &Path,
     own: &Path,
-) -> Result<(Vec<Written>, Vec<Note>)> {
-    let (mut written, mut notes) = (Vec::new(), Vec::new());
+) -> Result<(Vec<Layer>, Vec<Note>)> {
+    let (mut layers, mut notes) = (Vec::new(), Vec::new());
     let own = open_directory(own)?;
     let directory = make_directory(own.as_fd(), DIRECTORY)?;
     let empty = make_directory(directory.as_fd(), "empty")?;
@@ -89,9 +97,10 @@ pub(super) fn mount_all(
         let name = index.to_string();
         let done = mount_one(other, root, directory.as_fd(), &name, empty.as_fd());
         let note = match done {
-            Ok(Came::Writable) => {
-                let upper = Path::new(DIRECTORY).join(&name).join(UPPER);
-                written.push(Written { path: other.path.clone(), upper });
+            Ok(Came::Writable { upper, base }) => {
+                let place = Path::new(DIRECTORY).join(&name).join(UPPER);
+                let written = Written { path: other.path.clone(), upper: place };
+                layers.push(Layer { written, upper, base });
                 None
             }
             Ok(Came::ReadOnly(cause)) => Some(format!("can only be read here: {cause}")),
@@ -100,13 +109,13 @@ pub(super) fn mount_all(
         };
         notes.extend(note.map(|what| Note { path: other.path.clone(), what }));
     }
-    let list = List { version: 1, others: written.clone() };
-    container::write(own.as_fd(), LIST, &list)?;
-    Ok((written, notes))
+    let others = layers.iter().map(|layer| layer.written.clone()).collect();
+    container::write(own.as_fd(), LIST, &List { version: 1, others })?;
+    Ok((layers, notes))
 }
 
 enum Came {
-    Writable,
+    Writable { upper: OwnedFd, base: OwnedFd },
     ReadOnly(String),
     AsPlanned,
 }
@@ -137,9 +146,11 @@ fn mount_one(
             Ok(Came::AsPlanned)
         }
         Treatment::Overlay => match overlay(other, directory, name, source.as_fd()) {
-            Ok(mounted) => {
+            Ok((mounted, upper)) => {
                 attach(&mounted, &root, &other.path)?;
-                Ok(Came::Writable)
+                let base = mount::clone_mount(source.as_fd(), Path::new(""), false)
+                    .context(|| "cannot look below its overlay")?;
+                Ok(Came::Writable { upper, base })
             }
             Err(failure) => {
                 read_only(other, &root, source.as_fd(), empty)?;
@@ -149,24 +160,29 @@ fn mount_one(
     }
 }
 
-/// An overlay over a mounted directory, its upper directory in `directory/name`.
+/// An overlay over a mounted directory, its upper directory, which is returned too, in
+/// `directory/name`.
 fn overlay(
     other: &Other,
     directory: BorrowedFd<'_>,
     name: &str,
     source: BorrowedFd<'_>,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, OwnedFd)> {
     let place = make_directory(directory, name)?;
     let upper = make_directory(place.as_fd(), UPPER)?;
     let work = make_directory(place.as_fd(), WORK)?;
     like(source, upper.as_fd())?;
     // By descriptor: paths may be longer than an option, and have commas and colons in them.
-    let (lower, upper, work) = (magic(source), magic(upper.as_fd()), magic(work.as_fd()));
-    let mut options =
-        vec![("lowerdir", Some(&*lower)), ("upperdir", Some(&*upper)), ("workdir", Some(&*work))];
+    let [lower, upper_place, work] = [source, upper.as_fd(), work.as_fd()].map(magic);
+    let mut options = vec![
+        ("lowerdir", Some(&*lower)),
+        ("upperdir", Some(&*upper_place)),
+        ("workdir", Some(&*work)),
+    ];
     options.extend(OPTIONS);
-    mount::mount_detached("overlay", None, &options, other.attributes)
-        .context(|| format!("{} can't be under an overlay", other.fstype))
+    let mounted = mount::mount_detached("overlay", None, &options, other.attributes)
+        .context(|| format!("{} can't be under an overlay", other.fstype))?;
+    Ok((mounted, upper))
 }
 
 /// What is at `source`, to be read only: over an overlay where that works, since a socket that is

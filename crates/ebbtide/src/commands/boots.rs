@@ -122,7 +122,7 @@ fn age(seconds: i64) -> String {
 }
 
 /// A size in binary units, with one decimal below ten.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -1,5 +1,7 @@
 //! `ebbtide try`: a throw-away root over this machine, right now.
 
+mod report;
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,12 +9,13 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use ebbtide_core::failure::Level;
 use ebbtide_core::trial::{self, End, Note, Program, State, Trial};
-use ebbtide_sys::escape;
 
+use self::report::Report;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::relay;
 use crate::status::Status;
+use crate::text::json;
 
 /// Runs a command, or a shell, on a throw-away root over this machine
 #[derive(Debug, ClapArgs)]
@@ -104,7 +107,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
         CommandError::new(Kind::Failed, "cannot watch signals").cause(error.to_string())
     })?;
     let end = relay::relay(trial.start(&program)?, &signals)?;
-    report(args, &trial, context)?;
+    report(args, &trial, &end, state.path(), context)?;
     Ok(match end {
         End::Exited(status) => Status::of_command(status),
         End::Killed(signal) => Status::of_signal(signal),
@@ -129,14 +132,26 @@ fn greet(program: &Program, notes: &[Note], context: &Context) {
 }
 
 /// Says what the next reset takes away.
-fn report(args: &Args, trial: &Trial, context: &Context) -> Result<(), CommandError> {
-    let text = format!("{}\n", escape(trial.own().as_os_str().as_encoded_bytes()));
+fn report(
+    args: &Args,
+    trial: &Trial,
+    end: &End,
+    state: &Path,
+    context: &Context,
+) -> Result<(), CommandError> {
+    let changes = trial.changes()?;
+    let (kept, notes) = (trial.kept(), trial.notes());
+    let report = Report { end, changes: &changes, kept, notes, state };
     match &args.json {
-        None => context.tell(&text),
-        Some(None) => context.print(&text)?,
-        Some(Some(path)) => write(path, &text)?,
+        None => context.tell_styled(report.text().trim_end()),
+        Some(None) => context.print_json(&report.json())?,
+        Some(Some(path)) => write(path, &json(&report.json()).map_err(bug)?)?,
     }
     Ok(())
+}
+
+fn bug(error: serde_json::Error) -> CommandError {
+    CommandError::new(Kind::Bug, "cannot write JSON").cause(error.to_string())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), CommandError> {
