@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::backend;
 use crate::boot::{Boot, STORES};
-use crate::container::{self, Container};
+use crate::container::Container;
 use crate::failure::{Context, Failure, Log, Result};
 use crate::harvest::{self, Action, Harvested, Manifest};
-use crate::record::{Record, RootIdentity};
+use crate::record::Record;
 use crate::store;
 
 /// The root that runs, its manifest, and the stores that it goes back to.
@@ -27,16 +28,15 @@ impl Flush {
             .read_record()
             .ok_or_else(|| Failure::new("this boot has no record: nothing was copied in"))?;
         let root = open(sysroot)?;
-        let identity = crate::backend::btrfs::identity(root.as_fd())?;
+        let identity = backend::mounted(boot.locator.backend, sysroot)?;
         if record.root.as_ref() != Some(&identity) {
             return Err(Failure::new(format!(
                 "{} is not the root of this boot",
                 sysroot.display()
             )));
         }
-        let top = container::open_volume(&boot.locator.device)?;
-        let container = Container::open(top, &boot.locator.container)?;
-        let RootIdentity { uuid, .. } = identity;
+        let container = boot.open_container()?;
+        let uuid = identity.uuid();
         let empty = || Manifest { version: harvest::VERSION, root: uuid, items: Vec::new() };
         let manifest = Manifest::read(&container, uuid)?.unwrap_or_else(empty);
         let mut stores = harvest::Stores::new();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::backend;
 use crate::compiled::StoreName;
 use crate::container::{Container, name};
 use crate::record::{Attached, BootNumber};
@@ -42,7 +43,7 @@ impl OldRoot {
 /// As a rule that is the root that was just put away. After a power cut it may have been put away
 /// by a boot that got no further, and a root that was never attached may lie in between. What can't
 /// be read is passed over.
-pub fn old_roots(container: &Container, before: BootNumber) -> Vec<OldRoot> {
+pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<OldRoot> {
     let mut roots = Vec::new();
     let numbers = container.numbers(name::PAST).unwrap_or_default();
     for number in numbers.into_iter().rev().filter(|number| *number < before) {
@@ -51,8 +52,7 @@ pub fn old_roots(container: &Container, before: BootNumber) -> Vec<OldRoot> {
             Ok(record) => record.and_then(|record| record.attached),
             Err(_) => None,
         };
-        let path = Path::new(name::PAST).join(number.to_string());
-        let Ok(tree) = container.open_directory(&path) else { continue };
+        let Ok(tree) = backend::past(container, number, run) else { continue };
         let root = OldRoot::new(number, tree, attached);
         let is_complete = root.unfinished.is_empty();
         roots.push(root);

@@ -116,6 +116,9 @@ pub enum Policy {
     Full,
     /// Only mounts on what is there: `ebbtide=off`, and roots that were not reset.
     AsItWas,
+    /// The same where no last root is left, because roots are in RAM: what is required is put in place
+    /// on a new one, and nothing is changed in a store.
+    RootOnly,
 }
 
 /// Which tree a step works on.
@@ -215,6 +218,9 @@ fn plan_entry(entry: &Entry, seen: &Observation, policy: Policy) -> Verdict {
     }
     if policy == Policy::AsItWas {
         return as_it_was(entry, seen, source);
+    }
+    if policy == Policy::RootOnly {
+        return root_only(entry, seen, source);
     }
     if entry.method == Method::Sync && *source == Node::Absent {
         match &seen.target {
@@ -404,6 +410,20 @@ fn as_it_was(entry: &Entry, seen: &Observation, source: &Node) -> Verdict {
             entry.store
         ),
     ))
+}
+
+/// With nothing changed in any store, what is required is put in place.
+fn root_only(entry: &Entry, seen: &Observation, source: &Node) -> Verdict {
+    let Some(kept) = source.attributes().filter(|_| !entry.optional) else {
+        return Verdict::Wait(None);
+    };
+    let mut steps = Vec::new();
+    if !seen.in_place
+        && let Err(verdict) = put_in_place(entry, seen, kept, &mut steps)
+    {
+        return verdict;
+    }
+    Verdict::Do(steps, None)
 }
 
 const DEFAULT_FILE: Attributes = Attributes { uid: 0, gid: 0, mode: 0o644 };

@@ -5,19 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
-use ebbtide_sys::file;
-use ebbtide_sys::mount;
-use ebbtide_sys::mountinfo;
+use ebbtide_sys::{file, mount, mountinfo};
 
 use super::reset::Stores;
-use super::{Boot, STORES, open_directory, report};
+use super::{Boot, STORES, open_directory, report, root};
 use crate::attach::{self as entries, Places, Policy};
-use crate::backend::btrfs;
-use crate::compiled::{Compiled, Entry, Method};
+use crate::backend;
+use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::Container;
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
-use crate::record::{Attached, Outcome, Record, Switch};
+use crate::record::{Attached, Outcome, Record, RootIdentity, Switch};
 use crate::store;
 
 /// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
@@ -74,7 +72,7 @@ fn attach_in(
 ) -> Result<()> {
     let sysroot =
         sysroot.canonicalize().context(|| format!("cannot find the root {}", sysroot.display()))?;
-    let policy = policy(&sysroot, record, log)?;
+    let policy = policy(boot.locator.backend, &sysroot, record, log)?;
     let loaded = boot.load(container)?;
     if record.declaration.as_ref() != Some(&loaded.hash)
         && let Some(problem) = loaded.problem
@@ -93,27 +91,23 @@ fn attach_in(
     }
     let stores = mount_stores(boot, &loaded.compiled)?;
     let mut places = places(&sysroot, stores, boot, container, policy, record, log)?;
+    if is_ours {
+        root::prepare(boot, &loaded.compiled, places.root.as_fd(), policy, record, log);
+    }
     // While mounting, stores are told by where they are now; links name where they will be.
     let now = boot.run.join(STORES).canonicalize().context(|| "cannot find the stores")?;
     let later = boot.run_later.join(STORES);
 
     let declared = &loaded.compiled.entries;
     let mut told: BTreeSet<usize> = BTreeSet::new();
-    let mut together: BTreeSet<usize> = BTreeSet::new();
-    if policy == Policy::Full {
-        together = set_of_accounts(declared);
+    let together = if policy == Policy::Full { set_of_accounts(declared) } else { BTreeSet::new() };
+    if !together.is_empty() {
         let some: Vec<Entry> =
             together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let observed = observe(&some, &places, &now, &later)?;
-        if let Err(failure) = attach_together(&some, &observed, &places, record, log) {
+        if !attach_accounts(&some, &observed, &mut places, record, log) {
             told.extend(&together);
-            let mut problem = Problem::from_failure(Level::Error, &failure);
-            problem.message =
-                format!("the account files are those of the base: {}", problem.message);
-            report(record, log, problem);
         }
-        // A user who was added in an earlier boot is known from here on.
-        places.accounts = accounts(places.root.as_fd(), record, log);
     }
     for wave in entries::waves(declared) {
         let wave: Vec<usize> = wave.into_iter().filter(|it| !together.contains(it)).collect();
@@ -125,6 +119,9 @@ fn attach_in(
             told.extend(wave.get(*index).copied());
             report(record, log, problem.clone());
         }
+    }
+    if is_ours {
+        root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
     }
     let observed = observe(declared, &places, &now, &later)?;
     let verified = verify(declared, &observed, policy);
@@ -138,7 +135,7 @@ fn attach_in(
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =
-            write_manifest(container, root.uuid, &loaded.compiled, &places, &verified)
+            write_manifest(container, root.uuid(), &loaded.compiled, &places, &verified)
     {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
@@ -170,6 +167,7 @@ fn attach_in(
     // On another root than that of this boot, nothing is said about that of this boot.
     if is_ours {
         record.attached = Some(attached);
+        root::seal(&loaded.compiled, places.root.as_fd())?;
     }
     Ok(())
 }
@@ -202,24 +200,26 @@ fn write_manifest(
 
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or
 /// was told to keep. `None` if it is not the root of this boot at all.
-fn policy(sysroot: &Path, record: &mut Record, log: &mut Log<'_>) -> Result<Option<Policy>> {
-    let directory = open_directory(sysroot)?;
-    let mounted = btrfs::identity(directory.as_fd())
-        .context(|| format!("what is mounted at {} is no root of Ebbtide", sysroot.display()))?;
-    let expected = record.root.as_ref().map(|root| root.uuid);
-    if expected != Some(mounted.uuid) {
+fn policy(
+    backend: Backend,
+    sysroot: &Path,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<Option<Policy>> {
+    let mounted = backend::mounted(backend, sysroot)?;
+    let expected = record.root.as_ref().map(RootIdentity::uuid);
+    if expected != Some(mounted.uuid()) {
         let problem = Problem {
             level: Level::Error,
-            message: format!(
-                "the root that is mounted (subvolume {}) is not the one of this boot",
-                mounted.subvolume
-            ),
+            message: format!("the root that is mounted ({mounted}) is not the one of this boot"),
             hint: Some("remove subvol= from rootflags= on the kernel command line".to_owned()),
         };
         report(record, log, problem);
         return Ok(None);
     }
     Ok(Some(match record.outcome {
+        // It is a new one, whatever was asked for: nothing is left of the last one.
+        Outcome::Kept(_) | Outcome::Refused if mounted.is_in_ram() => Policy::RootOnly,
         Outcome::Reset | Outcome::Kept(Switch::Keep) => Policy::Full,
         Outcome::Kept(Switch::Off) | Outcome::Refused => Policy::AsItWas,
     }))
@@ -243,14 +243,7 @@ fn mount_stores(boot: &Boot, compiled: &Compiled) -> Result<Stores> {
     for (name, wanted) in &compiled.stores {
         let path = directory.join(&name.0);
         make(&path, 0o700)?;
-        let mounted =
-            store::open(&wanted.device, wanted.subvolume.as_deref(), &wanted.options, wanted.uuid)
-                .and_then(|mounted| {
-                    let target = open_directory(&path)?;
-                    mount::attach(mounted.as_fd(), target.as_fd())
-                        .context(|| format!("cannot mount it at {}", path.display()))?;
-                    Ok(mounted)
-                });
+        let mounted = store::attach(wanted.place(), wanted.uuid, &path);
         stores.insert(name.clone(), mounted.map_err(|failure| failure.chain()));
     }
     Ok(stores)
@@ -268,7 +261,8 @@ fn places(
     let root = open_directory(sysroot)?;
     let accounts = accounts(root.as_fd(), record, log);
     let fresh = record.outcome == Outcome::Reset;
-    let old_roots = if fresh { entries::old_roots(container, record.number) } else { Vec::new() };
+    let old_roots =
+        if fresh { entries::old_roots(container, record.number, &boot.run) } else { Vec::new() };
     Ok(Places {
         root,
         root_path: sysroot.to_owned(),
@@ -295,6 +289,25 @@ fn set_of_accounts(declared: &[Entry]) -> BTreeSet<usize> {
         |entry: &Entry| entry.method == Method::Sync && harvest::set_of(&entry.path).is_some();
     let found = declared.iter().enumerate().filter(|(_, entry)| is_account(entry));
     found.map(|(index, _)| index).collect()
+}
+
+/// Attaches the account files; whether that worked. Otherwise those of the base stay.
+fn attach_accounts(
+    entries: &[Entry],
+    observed: &[entries::Observation],
+    places: &mut Places,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> bool {
+    let attached = attach_together(entries, observed, places, record, log);
+    if let Err(failure) = &attached {
+        let mut problem = Problem::from_failure(Level::Error, failure);
+        problem.message = format!("the account files are those of the base: {}", problem.message);
+        report(record, log, problem);
+    }
+    // A user who was added in an earlier boot is known from here on.
+    places.accounts = accounts(places.root.as_fd(), record, log);
+    attached.is_ok()
 }
 
 /// Attaches files that belong together, all or none.
