@@ -159,6 +159,15 @@ impl Container {
         Ok(read::<Marker>(directory, Path::new(name::MARKER))?.map(|marker| marker.uuid))
     }
 
+    /// What the marker below a directory says, if there is a marker at all.
+    #[cfg(feature = "declaration")]
+    pub(crate) fn marker(directory: BorrowedFd<'_>) -> Result<Option<(Backend, Uuid)>> {
+        let marker: Option<Marker> = read(directory, Path::new(name::MARKER))?;
+        let Some(marker) = marker else { return Ok(None) };
+        check_version("the marker", marker.version)?;
+        Ok(Some((marker.backend, marker.uuid)))
+    }
+
     /// The UUID of the marker.
     pub fn uuid(&self) -> Uuid {
         self.uuid

@@ -16,6 +16,9 @@ use crate::error::{Error, Result, last_errno};
 /// The exit status of a child that panicked.
 const PANICKED: i32 = 255;
 
+/// How many milliseconds other threads may take to end.
+const PATIENCE: u32 = 500;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -81,7 +84,14 @@ fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
 /// `EBUSY` while this process has other threads: their locks would stay locked in the child. And
 /// those of fork(2).
 pub fn fork(keep: &[BorrowedFd<'_>], run: impl FnOnce(BorrowedFd<'_>) -> u8) -> Result<Child> {
-    if threads() != Some(1) {
+    // A thread that was waited for may still be on its way out.
+    let alone = || threads() == Some(1);
+    if !(0..PATIENCE).any(|_| {
+        alone() || {
+            std::thread::sleep(Duration::from_millis(1));
+            false
+        }
+    }) {
         return Err(Error::new("fork", Errno::BUSY).note("this process has other threads"));
     }
     let (lifeline, other_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -32,6 +32,11 @@ impl Context {
     /// A context for one run.
     pub fn new(sysroot: PathBuf, color: Color) -> Self {
         Self { sysroot, color }
+    }
+
+    /// The same for another system.
+    pub fn for_sysroot(&self, sysroot: &Path) -> Self {
+        Self { sysroot: sysroot.to_owned(), color: self.color }
     }
 
     /// Whether to colour what goes to standard output.

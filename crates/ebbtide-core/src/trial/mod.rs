@@ -6,20 +6,22 @@
 //! are in those namespaces, and all processes die with the caller: however it ends, nothing stays but
 //! what is in the state directory.
 
+mod container;
 mod environment;
 mod inside;
 mod limits;
 mod others;
 mod plan;
-mod root;
 mod state;
 mod surface;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::child::{self, Child};
+use ebbtide_sys::metadata::Time;
 use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::mountinfo;
 use ebbtide_sys::namespace::{self, Namespaces};
@@ -31,8 +33,16 @@ pub use others::{DIRECTORY as OTHERS, List, Note, Written};
 pub use plan::{Other, Treatment};
 pub use state::{DECLARATION, DEFAULT, State};
 
-use crate::changes::{self, Changes, Kept, What};
-use crate::failure::{Context, Failure, Log, Result};
+use crate::backend::overlay;
+use crate::boot::{self, Boot, RUN};
+use crate::changes::{self, Change, Changes, Kept, What};
+use crate::container::name;
+use crate::declaration::Declaration;
+use crate::failure::{Context, Failure, Level, Log, Result};
+use crate::record::{Outcome, RootIdentity};
+use crate::shutdown;
+use crate::switches::Switches;
+use crate::volume;
 use inside::Told;
 
 /// A root that was made and waits for a program.
@@ -44,6 +54,9 @@ pub struct Trial {
     others: Vec<others::Layer>,
     notes: Vec<Note>,
     kept: Vec<PathBuf>,
+    boot: Boot,
+    /// What differed from the base before anybody was there, and since when.
+    before: BTreeSet<(PathBuf, Option<Time>)>,
     console: Option<(OwnedFd, PathBuf)>,
 }
 
@@ -81,7 +94,7 @@ impl Trial {
     pub fn make(
         state: &State,
         base: &Path,
-        declaration: &Path,
+        declaration: &Declaration,
         console: bool,
         log: &mut Log<'_>,
     ) -> Result<Self> {
@@ -99,26 +112,34 @@ impl Trial {
         let seen = others::look(plan::candidates(&mounts, &base, state.path()));
         let plan = plan::plan(&seen, &base);
 
-        let below = others::open_directory(&base)?;
-        let below = mount::clone_mount(below.as_fd(), Path::new(""), false)
-            .context(|| format!("cannot use {} as a base", base.display()))?;
+        let prepared = container::prepare(state, &base, declaration)?;
+        let below = volume::clone_directory(&base, MountAttributes::READ_ONLY)?;
         let work = Work::mount(&state.work())?;
         surface::make_run(&work.run, &base)?;
-        let run = work.run.join("ebbtide");
-        let made = root::up(state.path(), &base, declaration, &run, &work.root, log)?;
+        let boot = Boot {
+            locator: prepared.locator,
+            run: work.run.join("ebbtide"),
+            run_later: PathBuf::from(RUN),
+            switches: Switches::default(),
+        };
+        let own = reset_and_mount(&boot, state, &work.root, &base, log)?;
         let root = others::open_directory(&work.root)?;
         mount::set_attributes(root.as_fd(), MountAttributes::NODEV, false)
             .context(|| "cannot do without devices in the root")?;
         drop(root);
-        let (others, notes) = others::mount_all(&plan, &work.root, &made.own)?;
+        // Before entries are attached: some may lie in them.
+        let (others, notes) = others::mount_all(&plan, &work.root, &own)?;
+        boot::attach(&boot, &work.root, log);
         let console = surface::mount_devices(&work.root, console)?;
         surface::mount_run(&work.root, &work.run)?;
         if state.path().starts_with(&base) && state.path() != base {
             surface::hide(&work.root, &plan::inside(state.path(), &base))?;
         }
-        let kept = Vec::new();
-        let (root, own, base) = (work.root, made.own, below);
-        Ok(Self { root, own, base, others, notes, kept, console })
+        let (root, kept) = (work.root, prepared.kept);
+        let before = BTreeSet::new();
+        let mut trial = Self { root, own, base: below, others, notes, kept, boot, console, before };
+        trial.before = trial.all_changes()?.into_iter().map(|it| (it.path, it.when)).collect();
+        Ok(trial)
     }
 
     /// What is not as it is outside.
@@ -140,11 +161,24 @@ impl Trial {
     /// What the next reset takes away, on all filesystems.
     pub fn changes(&self) -> Result<Changes> {
         let mut changes = Changes::default();
+        self.visit_changes(&mut |change| {
+            if !self.before.contains(&(change.path.clone(), change.when)) {
+                changes.add(&change);
+            }
+        })?;
+        Ok(changes)
+    }
+
+    fn all_changes(&self) -> Result<Vec<Change>> {
+        let mut all = Vec::new();
+        self.visit_changes(&mut |change| all.push(change))?;
+        Ok(all)
+    }
+
+    fn visit_changes(&self, visit: &mut changes::Visit<'_>) -> Result<()> {
         let upper = others::open_directory(&self.own.join(others::UPPER))?;
         let kept: Kept = self.kept.iter().map(PathBuf::as_path).collect();
-        changes::overlay_each(upper.as_fd(), self.base.as_fd(), &kept, &mut |change| {
-            changes.add(&change);
-        })?;
+        changes::overlay_each(upper.as_fd(), self.base.as_fd(), &kept, visit)?;
         for layer in &self.others {
             let path = &layer.written.path;
             if self.kept.iter().any(|kept| path.starts_with(kept)) {
@@ -158,10 +192,15 @@ impl Trial {
                 if let What::Renamed { from } = &mut change.what {
                     *from = placed(path, from);
                 }
-                changes.add(&change);
+                visit(change);
             })?;
         }
-        Ok(changes)
+        Ok(())
+    }
+
+    /// Notes that this boot ended in order, so that the next one takes back what was copied in.
+    pub fn mark_end(&self) -> Result<()> {
+        shutdown::mark_clean(&self.boot, &self.root)
     }
 
     /// Where the root is mounted for this process.
@@ -229,6 +268,37 @@ impl<'a> Running<'a> {
             }),
         }
     }
+}
+
+/// The first half of a boot: a new root, mounted at `sysroot`. Returns the directory that holds what is
+/// written to it. Unlike a machine, which must boot, nobody is helped by the last root.
+fn reset_and_mount(
+    boot: &Boot,
+    state: &State,
+    sysroot: &Path,
+    base: &Path,
+    log: &mut Log<'_>,
+) -> Result<PathBuf> {
+    let mut first = None;
+    let record = boot::reset(boot, &mut |level, message| {
+        if level <= Level::Error && first.is_none() {
+            first = Some(message.to_owned());
+        } else {
+            log(level, message);
+        }
+    });
+    if record.outcome != Outcome::Reset {
+        let cause = first.unwrap_or_else(|| "the reset was refused".to_owned());
+        return Err(Failure::new("cannot make a new root").caused_by(cause));
+    }
+    boot.mount_root(sysroot, &record)
+        .context(|| format!("cannot use {} as a base", base.display()))?;
+    let in_ram = record.root.as_ref().is_some_and(RootIdentity::is_in_ram);
+    Ok(if in_ram {
+        boot.run.join(overlay::RAM)
+    } else {
+        state.path().join(&boot.locator.container.path).join(name::ROOT)
+    })
 }
 
 /// A path of another filesystem, where that is mounted.

@@ -26,11 +26,12 @@ const LIST: &str = "others.json";
 const COPIED: u64 = 1 << 20;
 
 /// As for the root's overlay, with the same reasons.
-const OPTIONS: [(&str, Option<&str>); 4] = [
+pub(super) const OPTIONS: [(&str, Option<&str>); 5] = [
     ("index", Some("off")),
     ("metacopy", Some("off")),
     ("redirect_dir", Some("on")),
-    ("xino", Some("auto")),
+    ("xino", Some("on")),
+    ("nfs_export", Some("off")),
 ];
 
 /// One of the others whose changes are in a directory of this boot.
@@ -292,7 +293,7 @@ pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
         .context(|| format!("cannot open {}", path.display()))
 }
 
-fn magic(fd: BorrowedFd<'_>) -> String {
+pub(super) fn magic(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 

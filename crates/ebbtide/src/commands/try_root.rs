@@ -12,6 +12,7 @@ use ebbtide_core::trial::{self, End, Note, Program, State, Trial};
 
 use self::report::Report;
 use crate::context::Context;
+use crate::declaration;
 use crate::error::{CommandError, Kind};
 use crate::relay;
 use crate::status::Status;
@@ -82,10 +83,13 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     }
     let base = args.base.as_deref().unwrap_or(&context.sysroot);
     let state = State::open(&args.state)?;
-    let declaration = match &args.config {
+    let path = match &args.config {
         Some(path) => path.clone(),
         None => state.declaration()?,
     };
+    // Users and presets are those of the system that is tried.
+    let tried = context.for_sysroot(base);
+    let declaration = declaration::load(&tried, Some(&path))?;
     let console = relay::terminals();
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let program = Program {
@@ -107,6 +111,10 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
         CommandError::new(Kind::Failed, "cannot watch signals").cause(error.to_string())
     })?;
     let end = relay::relay(trial.start(&program)?, &signals)?;
+    // What the command did counts, also if the end can't be noted on a disk that is full.
+    if let Err(failure) = trial.mark_end() {
+        context.tell(&format!("the end of this root could not be noted: {}", failure.chain()));
+    }
     report(args, &trial, &end, state.path(), context)?;
     Ok(match end {
         End::Exited(status) => Status::of_command(status),

@@ -43,6 +43,11 @@ pub fn mount(container: &Container, place: &Path, run: &Path) -> Result<OwnedFd>
 pub fn tree(container: &Container, place: &Path, run: &Path) -> Result<OwnedFd> {
     staging::within(run, |staging| {
         let layers = Layers::attach(container, place, staging)?;
+        if container.volume().is_directory() {
+            // It may lie in its own base, the running system: as a lower layer of it that is ELOOP.
+            let attributes = MountAttributes::NOATIME | MountAttributes::READ_ONLY;
+            return overlay(&layers.over(&layers.root), attributes);
+        }
         let lower = format!("{}:{}", text(&layers.root.join(UPPER))?, text(&layers.base)?);
         let options =
             [("lowerdir", lower.as_str()), ("redirect_dir", "follow"), ("metacopy", "off")];
