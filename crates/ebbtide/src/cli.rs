@@ -19,6 +19,9 @@ and files, each in a store outside the root. Everything else starts from a known
 
 const EXAMPLES: &str = "\
 Examples:
+  See what a machine forgets, right now and without a trace:
+    ebbtide try
+
   Set a volume up from an installed system, after a look at what would be done:
     ebbtide init --help
 
@@ -42,6 +45,7 @@ Exit status:
   1    failed
   2    wrong command line or declaration
   3    `status` found something
+  125  `try` failed; it passes on the status of the command that it runs
   255  a bug in Ebbtide";
 
 #[derive(Debug, Parser)]
@@ -75,11 +79,13 @@ pub fn run() -> Status {
     if generator::is_called(&arguments) {
         return generator::run(&arguments);
     }
+    // Whose own failures have a status of their own.
+    let is_try = arguments.get(1).is_some_and(|word| word == "try");
     let command = Cli::command().color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {
         Ok(cli) => cli,
-        Err(answer) => return explain(&answer),
+        Err(answer) => return explain(&answer, is_try),
     };
     let context = Context::new(sysroot, color);
     command.run(&context).unwrap_or_else(|error| {
@@ -99,22 +105,23 @@ fn color_of(arguments: &[impl AsRef<OsStr>]) -> ColorChoice {
 }
 
 /// Prints help, version or what is wrong with the arguments.
-fn explain(answer: &clap::Error) -> Status {
+fn explain(answer: &clap::Error, is_try: bool) -> Status {
     if !answer.use_stderr() {
         let _ = answer.print();
         return Status::DONE;
     }
+    let status = if is_try { Status::NOT_TRIED } else { Status::USAGE };
     // What was typed is repeated in the message.
     let text = answer.to_string();
     if text.lines().all(|line| printable(line) == line) {
         let _ = answer.print();
-        return Status::USAGE;
+        return status;
     }
     CommandError::new(Kind::Usage, "cannot understand the command line")
         .cause("an argument that is not known has special characters in it")
         .hint("see `ebbtide --help`")
         .print(false);
-    Status::USAGE
+    status
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ fn help() {
     insta::assert_snapshot!("help", run(&["--help"]));
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
+    insta::assert_snapshot!("help_try", run(&["try", "--help"]));
 }
 
 #[test]

@@ -39,6 +39,7 @@ use crate::changes::{self, Change, Changes, Kept, What};
 use crate::container::name;
 use crate::declaration::Declaration;
 use crate::failure::{Context, Failure, Level, Log, Result};
+use crate::flush::Flush;
 use crate::record::{Outcome, RootIdentity};
 use crate::shutdown;
 use crate::switches::Switches;
@@ -198,9 +199,20 @@ impl Trial {
         Ok(())
     }
 
-    /// Notes that this boot ended in order, so that the next one takes back what was copied in.
-    pub fn mark_end(&self) -> Result<()> {
+    /// Notes that this boot ended in order, so that the next one takes back what was copied in. From a
+    /// root in RAM, of which nothing is left by then, it is taken back now.
+    pub fn end(&self, log: &mut Log<'_>) -> Result<()> {
+        if self.in_ram() {
+            for problem in Flush::open(&self.boot, &self.root)?.apply(log)?.problems {
+                log(problem.level, &problem.to_string());
+            }
+        }
         shutdown::mark_clean(&self.boot, &self.root)
+    }
+
+    /// Whether what is written goes to RAM, and is gone when this process ends.
+    pub fn in_ram(&self) -> bool {
+        self.own.starts_with(&self.boot.run)
     }
 
     /// Where the root is mounted for this process.

@@ -21,12 +21,14 @@ use crate::text::json;
 /// Runs a command, or a shell, on a throw-away root over this machine
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Inside, everything looks as it does outside, and everything can be changed, installed, deleted: the
-machine stays as it is. On leaving, `try` says what the next start takes away; `ebbtide keep` keeps
-some of it. The next `try` starts anew, with what is kept in place, as a machine with Ebbtide boots.
+Inside, everything looks as it does outside, and everything can be changed, installed, deleted:
+the machine stays as it is. On leaving, `try` says what the next start takes away; `ebbtide keep`
+keeps some of it. The next `try` starts anew with what is kept in place, as a machine with
+Ebbtide boots.
 
-Networks are those outside, services are not: no system bus, no sockets, no devices. What runs as root
-inside and means to break out can; --no-network closes abstract sockets as well.
+The network is the one outside; services and devices are not: there is no system bus, no socket
+of theirs, no disk. It protects from mistakes, not from malice: what runs as root inside and
+means to break out can. --no-network keeps abstract sockets out as well.
 
 Examples:
   Make a mess, look at it, leave:
@@ -41,8 +43,8 @@ Examples:
   For scripts:
     ebbtide try --json=report.json -- ./install.sh
 
-Exit status: that of the command; 128 and the signal's number if one killed it; 127 if there is no such
-command, 126 if it can't be run; 125 if `try` itself failed.")]
+Exit status: that of the command; 128 and the number of the signal that killed it; 127 if there
+is no such command, 126 if it can't be run; 125 if `try` itself failed.")]
 pub struct Args {
     /// Start from this directory instead of from the running system
     #[arg(long, value_name = "DIRECTORY")]
@@ -112,7 +114,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     })?;
     let end = relay::relay(trial.start(&program)?, &signals)?;
     // What the command did counts, also if the end can't be noted on a disk that is full.
-    if let Err(failure) = trial.mark_end() {
+    if let Err(failure) = trial.end(&mut log) {
         context.tell(&format!("the end of this root could not be noted: {}", failure.chain()));
     }
     report(args, &trial, &end, state.path(), context)?;
