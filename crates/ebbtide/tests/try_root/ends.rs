@@ -111,10 +111,13 @@ fn killed_at_any_moment_nothing_stays() {
     small_system(&base);
     let it = Try::new(&scratch.path("state")).base(&base);
     it.keep(r#"directories = ["/var/lib/kept"]"#);
-    it.sh("echo precious > /var/lib/kept/file").ok();
     let mark = format!("killed-{}", std::process::id());
     let before = mounts();
-    for round in 0..16_u64 {
+    for round in 0..24_u64 {
+        if round == 8 {
+            // Until here the container itself may not have been finished once.
+            it.sh("echo precious > /var/lib/kept/file").ok();
+        }
         let mut child = it
             .command(&["sh", "-c", "while :; do echo x >> /etc/mess; sleep 0.01; done"])
             .env("MARK", &mark)
@@ -122,7 +125,7 @@ fn killed_at_any_moment_nothing_stays() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(round * 25));
+        std::thread::sleep(Duration::from_millis(round % 8 * 20 + round));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9), "round {round}");
         until("all processes are gone", || processes_with(&mark).is_empty());

@@ -183,16 +183,17 @@ fn what_cannot_be_overlaid_can_be_read_and_that_is_said() {
     let base = scratch.path("root");
     small_system(&base);
     // Two overlays on one another are as many as the kernel allows.
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "upper", "work"] {
         fs::create_dir_all(scratch.path(name)).unwrap();
     }
     fs::write(scratch.path("a/file"), "deep").unwrap();
     let path = |name: &str| scratch.path(name).display().to_string();
-    let over = |one: &str, two: &str| format!("lowerdir={}:{}", path(one), path(two));
-    let _first =
-        Mounted::new(&scratch.path("one"), &["-t", "overlay", "-o", &over("a", "b"), "overlay"]);
+    let first = format!("lowerdir={}:{}", path("a"), path("b"));
+    let _first = Mounted::new(&scratch.path("one"), &["-t", "overlay", "-o", &first, "overlay"]);
     let srv = base.join("srv");
-    let _second = Mounted::new(&srv, &["-t", "overlay", "-o", &over("one", "c"), "overlay"]);
+    let second =
+        format!("lowerdir={},upperdir={},workdir={}", path("one"), path("upper"), path("work"));
+    let _second = Mounted::new(&srv, &["-t", "overlay", "-o", &second, "overlay"]);
     let it = Try::new(&scratch.path("state")).base(&base);
     let ran = it.sh("cat /srv/file; touch /srv/x 2>/dev/null || echo sealed");
     assert_eq!(ran.ok(), "deepsealed\n");

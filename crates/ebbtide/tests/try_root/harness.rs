@@ -1,7 +1,6 @@
 //! A state directory, a small system to start from, and runs of the program.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -187,10 +186,4 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(begin.elapsed().as_secs() < 20, "waited in vain: {what}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-}
-
-/// Says that something could not be tested here.
-pub fn skipped(why: &str) {
-    let name = std::thread::current().name().unwrap_or("this test").to_owned();
-    let _ = std::io::stderr().write_all(format!("\n*** SKIPPED in {name}: {why}\n").as_bytes());
 }

@@ -61,7 +61,7 @@ fn the_first_run_writes_a_declaration_and_another_one_can_be_named() {
     // Its root and stores are those of a machine: none of them is touched.
     let text = "version = 1\n[root]\nbackend = \"btrfs\"\ndevice = \"LABEL=nowhere\"\n\
                 ephemeral = [\"/home\", \"/root\", \"/srv\"]\n\
-                [store.state]\nsubvolume = \"state\"\n[store.big]\ndevice = \"LABEL=nowhere\"\n\
+                [store.state]\nsubvolume = \"state\"\n[store.big]\ndevice = \"LABEL=other\"\n\
                 class = \"cache\"\n\
                 [keep]\ndirectories = [{ path = \"/var/lib/kept\", store = \"big\" }]\n\
                 [users.alice]\ndirectories = [\"work\"]\n";
@@ -92,7 +92,7 @@ fn the_report_is_short_for_people_and_whole_for_machines() {
     let it = Try::new(&scratch.path("state")).base(&base);
     it.keep(r#"directories = ["/var/lib/kept"]"#);
     let script = "printf x > \"/etc/$(printf 'a\\033[2J\\nb')\"; rm /etc/issue; \
-                  mkdir /var/many; for i in 1 2 3; do echo 12345678 > /var/many/$i; done; exit 3";
+                  mkdir /var/many; for i in 1 22 333; do echo 1234567$i > /var/many/$i; done; exit 3";
     let ran = it.sh(script);
     assert_eq!(ran.status(), 3);
     let state = it.state.display().to_string();

@@ -16,6 +16,10 @@ fn files(top: &Path, found: &mut BTreeMap<String, String>) {
     for entry in list.flatten() {
         let path = entry.path();
         let Ok(it) = path.symlink_metadata() else { continue };
+        if entry.file_name().as_encoded_bytes().starts_with(b"ebbtide-try-") {
+            // What another test has there.
+            continue;
+        }
         let line = format!(
             "{:o} {}:{} {} {} {}.{} {}",
             it.mode(),
@@ -78,7 +82,7 @@ fn the_machine_is_the_same_before_and_after() {
          hostname evil; echo 1 > /proc/sys/kernel/panic; ipcmk -M 100; \
          mount -t tmpfs t /mnt; umount -a 2>/dev/null; mount --make-rshared / ; \
          mount -t tmpfs t /opt; kill -9 -1; exit 0");
-    assert_eq!(ran.status(), 137, "{}", ran.err());
+    assert_eq!(ran.status(), 0, "{}", ran.err());
     assert!(ran.err().contains("/etc/"), "{}", ran.err());
     let after = machine();
     let different: Vec<_> = before
