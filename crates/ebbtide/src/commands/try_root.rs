@@ -18,6 +18,9 @@ use crate::relay;
 use crate::status::Status;
 use crate::text::json;
 
+/// The name of standard output, as `--json` without a file has it.
+const STDOUT: &str = "-";
+
 /// Runs a command, or a shell, on a throw-away root over this machine
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -59,8 +62,14 @@ pub struct Args {
     #[arg(long)]
     no_network: bool,
     /// Print what the next start takes away as JSON, or write it to a file
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
-    json: Option<Option<PathBuf>>,
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = STDOUT
+    )]
+    json: Option<PathBuf>,
     /// The command and its arguments; without one, a shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -154,13 +163,13 @@ fn report(
     let report = Report { end, changes: &changes, kept, notes, state };
     match &args.json {
         None => context.tell_styled(report.text().trim_end()),
-        Some(None) => context.print_json(&report.json())?,
-        Some(Some(path)) => write(path, &json(&report.json()).map_err(bug)?)?,
+        Some(path) if path == Path::new(STDOUT) => context.print_json(&report.json())?,
+        Some(path) => write(path, &json(&report.json()).map_err(|error| bug(&error))?)?,
     }
     Ok(())
 }
 
-fn bug(error: serde_json::Error) -> CommandError {
+fn bug(error: &serde_json::Error) -> CommandError {
     CommandError::new(Kind::Bug, "cannot write JSON").cause(error.to_string())
 }
 

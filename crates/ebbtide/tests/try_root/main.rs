@@ -1,5 +1,5 @@
 //! `ebbtide try` as its users run it: as root, on the real kernel.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod ends;
 mod escapes;
