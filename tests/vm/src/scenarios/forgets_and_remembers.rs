@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, checks};
 
 pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+    let machine = Ebbtide::messed_up(directory, BTRFS)?;
     let mut vm = machine.start("")?;
     checks::new_and_complete(&mut vm)?;
 

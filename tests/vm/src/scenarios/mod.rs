@@ -6,6 +6,7 @@ mod broken_declaration;
 mod forgets_and_remembers;
 mod missing_store;
 mod off_and_keep;
+mod overlay;
 mod power_cut_during_reset;
 mod replaced_files;
 mod stock_debian_boots;
@@ -22,6 +23,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "without-the-hook", slow: false, run: without_the_hook::run },
     Scenario { name: "through-grub", slow: false, run: through_grub::run },
     Scenario { name: "off-and-keep", slow: false, run: off_and_keep::run },
+    Scenario { name: "overlay-on-ext4", slow: false, run: overlay::on_ext4 },
+    Scenario { name: "overlay-on-xfs", slow: false, run: overlay::on_xfs },
     Scenario { name: "apply-while-running", slow: false, run: apply_while_running::run },
     Scenario { name: "replaced-files", slow: false, run: replaced_files::run },
     Scenario { name: "power-cut-during-reset", slow: false, run: power_cut_during_reset::run },

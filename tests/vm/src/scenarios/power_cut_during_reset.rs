@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, checks};
 
 pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+    let machine = Ebbtide::messed_up(directory, BTRFS)?;
     let mut vm = machine.machine("ebbtide=debug").start()?;
     vm.wait_for_console("put the old root away as past/1", Duration::from_secs(300))?;
     vm.cut_power()?;

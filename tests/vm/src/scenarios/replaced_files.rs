@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use testkit::vm::Vm;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, checks};
 
 /// The homes of this machine are ephemeral from now on, with entries below them.
 const DECLARATION: &str = r#"version = 1
@@ -69,7 +69,7 @@ fn kept(vm: &mut Vm) -> Result<()> {
 }
 
 pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::fresh(directory)?;
+    let machine = Ebbtide::fresh(directory, BTRFS)?;
     let mut vm = machine.start("")?;
     vm.check("for it in deleted linked mounted; do echo $it >/etc/$it.conf; done")?;
     vm.check(
