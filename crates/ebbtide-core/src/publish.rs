@@ -2,13 +2,14 @@
 //! boot.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::mount::MountAttributes;
-use ebbtide_sys::resolve;
+use ebbtide_sys::{resolve, xattr};
 use uuid::Uuid;
 
 use crate::attach::{self, OldRoot, Places, Policy};
@@ -140,7 +141,9 @@ impl Publication {
                 .any(|was| was.method == Method::Sync);
             let seen = || {
                 let mut roots = roots.iter().filter(|root| root.store_of(&entry.path).is_none());
-                roots.any(|root| was_replaced(base.as_fd(), root.tree.as_fd(), entry.relative()))
+                roots.any(|root| {
+                    was_replaced(self.root.backend, base.as_fd(), root, entry.relative())
+                })
             };
             if decided || seen() {
                 entry.method = Method::Sync;
@@ -258,7 +261,9 @@ impl Publication {
             .flatten()
             .and_then(|number| self.container.record(number).ok().flatten());
         let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
-        let today = OldRoot::new(number, tree, record.and_then(|record| record.attached));
+        let upper = backend::upper(&self.container, Path::new(name::ROOT), Path::new(RUN));
+        let trees = (tree, upper.ok().flatten());
+        let today = OldRoot::new(number, trees, record.and_then(|record| record.attached));
         let mut roots = vec![today];
         if roots.iter().any(|root| !root.unfinished.is_empty()) {
             roots.extend(attach::old_roots(&self.container, number, Path::new(RUN)));
@@ -325,15 +330,28 @@ impl Publication {
     }
 }
 
-/// Whether a file of a root is another than the base's under the same name. A root is a snapshot, in
-/// which every file keeps the inode number that it has in the base, until another one takes its place.
-fn was_replaced(base: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {
-    let inode = |tree| {
+/// Whether a file of a root is another than the base's under the same name.
+///
+/// In a snapshot every file keeps the inode number that it has in the base, until another one takes its
+/// place. In an overlay, a file of the base that was written to has a note of where it comes from.
+fn was_replaced(backend: Backend, base: BorrowedFd<'_>, root: &OldRoot, path: &Path) -> bool {
+    let file = |tree| {
         let found = metadata::metadata_beneath(tree, path).ok().flatten()?;
         (found.kind == FileKind::Regular).then_some(found.inode)
     };
-    let replaced = matches!((inode(base), inode(root)), (Some(was), Some(is)) if was != is);
-    replaced && matches!(harvest::look(root, path), Ok(harvest::Found::File(_)))
+    let Some(was) = file(base) else { return false };
+    let replaced = match (backend, &root.upper) {
+        (Backend::Btrfs, _) => file(root.tree.as_fd()).is_some_and(|is| was != is),
+        (_, None) => false,
+        (_, Some(upper)) => {
+            let written = file(upper.as_fd()).and_then(|_| {
+                let opened = resolve::open_path(upper.as_fd(), path).ok()?;
+                xattr::get(opened.as_fd(), OsStr::new("trusted.overlay.origin")).ok()
+            });
+            written == Some(None)
+        }
+    };
+    replaced && matches!(harvest::look(root.tree.as_fd(), path), Ok(harvest::Found::File(_)))
 }
 
 /// What the initramfs of this boot carried.

@@ -16,6 +16,8 @@ pub struct OldRoot {
     pub number: BootNumber,
     /// Its tree.
     pub tree: OwnedFd,
+    /// Where it is an overlay: what was written to it.
+    pub upper: Option<OwnedFd>,
     /// Entries that were declared and could not be attached: what they should have had is in an
     /// older root still.
     pub unfinished: BTreeSet<PathBuf>,
@@ -25,10 +27,14 @@ pub struct OldRoot {
 
 impl OldRoot {
     /// A root with what its boot recorded.
-    pub fn new(number: BootNumber, tree: OwnedFd, attached: Option<Attached>) -> Self {
+    pub fn new(
+        number: BootNumber,
+        (tree, upper): (OwnedFd, Option<OwnedFd>),
+        attached: Option<Attached>,
+    ) -> Self {
         let (missing, mounted) =
             attached.map(|attached| (attached.missing, attached.mounted)).unwrap_or_default();
-        Self { number, tree, unfinished: missing.into_iter().collect(), mounted }
+        Self { number, tree, upper, unfinished: missing.into_iter().collect(), mounted }
     }
 
     /// The store that a path of this root was in, if something was mounted on it or above it.
@@ -53,7 +59,8 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
             Err(_) => None,
         };
         let Ok(tree) = backend::past(container, number, run) else { continue };
-        let root = OldRoot::new(number, tree, attached);
+        let upper = backend::upper(container, &Path::new(name::PAST).join(number.to_string()), run);
+        let root = OldRoot::new(number, (tree, upper.ok().flatten()), attached);
         let is_complete = root.unfinished.is_empty();
         roots.push(root);
         if is_complete {

@@ -77,6 +77,23 @@ pub fn tree(container: &Container, place: &Path, run: &Path) -> Result<OwnedFd> 
     }
 }
 
+/// What was written to a root that is an overlay; `None` for a subvolume. `run`: where that of a root in
+/// RAM is mounted.
+pub fn upper(container: &Container, place: &Path, run: &Path) -> Result<Option<OwnedFd>> {
+    let in_ram = container.backend() == Backend::Tmpfs && place == Path::new(name::ROOT);
+    match container.backend() {
+        Backend::Btrfs => Ok(None),
+        Backend::Tmpfs if in_ram => {
+            let path = run.join(overlay::RAM).join(overlay::UPPER);
+            let opened = std::fs::File::open(&path);
+            opened.map(|it| Some(it.into())).context(|| format!("cannot open {}", path.display()))
+        }
+        Backend::Overlay | Backend::Tmpfs => {
+            container.open_directory(&place.join(overlay::UPPER)).map(Some)
+        }
+    }
+}
+
 /// The tree of a past root.
 pub fn past(container: &Container, number: BootNumber, run: &Path) -> Result<OwnedFd> {
     tree(container, &Path::new(name::PAST).join(number.to_string()), run)
