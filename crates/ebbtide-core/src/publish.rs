@@ -11,7 +11,7 @@ use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::{btrfs, resolve};
 use uuid::Uuid;
 
-use crate::attach::{self, OldRoot, Places, Policy};
+use crate::attach::{self, Places, Policy};
 use crate::backend::btrfs as btrfs_backend;
 use crate::boot::{LOCATOR, RUN, STORES};
 use crate::compiled::{Compiled, ContainerRef, DeclarationHash, Entry, Method, StoreName};
@@ -20,7 +20,6 @@ use crate::declaration::{Declaration, RootDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
 use crate::harvest;
 use crate::locator::Locator;
-use crate::record::BootNumber;
 use crate::store;
 
 /// What publishing will do, and what that means.
@@ -128,7 +127,7 @@ impl Publication {
         }
         let base = Path::new(name::BASES).join(self.container.base()?.to_string());
         let base = self.container.open_directory(&base)?;
-        let roots = self.roots_of_today();
+        let roots = attach::roots_of_today(&self.container);
         let auto = std::mem::take(&mut self.declaration.auto);
         let is_open = |entry: &&mut Entry| auto.contains(&entry.path);
         for entry in self.declaration.entries.iter_mut().filter(is_open) {
@@ -256,31 +255,12 @@ impl Publication {
             || uuid != Some(booted.state.uuid)
     }
 
-    /// The root of today, as the next boot will find it put away, and older ones where it matters.
-    fn roots_of_today(&self) -> Vec<OldRoot> {
-        let Ok(tree) = self.container.open_directory(Path::new(name::ROOT)) else {
-            return Vec::new();
-        };
-        let record = btrfs_backend::identity(tree.as_fd())
-            .and_then(|root| btrfs_backend::last_boot_on(&self.container, root.uuid))
-            .ok()
-            .flatten()
-            .and_then(|number| self.container.record(number).ok().flatten());
-        let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
-        let today = OldRoot::new(number, tree, record.and_then(|record| record.attached));
-        let mut roots = vec![today];
-        if roots.iter().any(|root| !root.unfinished.is_empty()) {
-            roots.extend(attach::old_roots(&self.container, number));
-        }
-        roots
-    }
-
     /// The attach plan of the next boot: on a new root from the base, with the root of today as the
     /// old one.
     fn next_boot(&self) -> Result<(Vec<String>, Vec<Problem>)> {
         let base = Path::new(name::BASES).join(self.container.base()?.to_string());
         let root = self.container.open_directory(&base)?;
-        let old_roots = self.roots_of_today();
+        let old_roots = attach::roots_of_today(&self.container);
         let mut stores = BTreeMap::new();
         for store in self.declaration.stores.keys() {
             let opened = match self.stores.get(store) {
@@ -299,6 +279,7 @@ impl Publication {
             old_roots,
             in_use: false,
             fresh: true,
+            import_limit: None,
         };
         let entries = &self.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;

@@ -174,15 +174,9 @@ fn import(
     entry: &Entry,
     scratch: &str,
 ) -> Result<Vec<Problem>> {
-    let from = match source {
-        SeedSource::Root | SeedSource::Running => places.root.as_fd(),
-        SeedSource::Store(name) => places.store(name).map_err(Failure::new)?,
-        SeedSource::OldRoot(number) => {
-            let old = places.old_roots.iter().find(|old| old.number == *number);
-            old.map(|old| old.tree.as_fd())
-                .ok_or_else(|| Failure::new(format!("past root {number} is not open")))?
-        }
-    };
+    let from = places
+        .source(source)
+        .ok_or_else(|| Failure::new(format!("{source} is not there to copy from")))?;
     let incoming = store::own_subdirectory(store, "incoming")?;
     remove_leftovers(incoming.as_fd())?;
     let scratch = OsStr::new(scratch);

@@ -1,9 +1,10 @@
 //! Past roots as a source of first content.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::backend::btrfs;
 use crate::compiled::StoreName;
 use crate::container::{Container, name};
 use crate::record::{Attached, BootNumber};
@@ -59,6 +60,24 @@ pub fn old_roots(container: &Container, before: BootNumber) -> Vec<OldRoot> {
         if is_complete {
             break;
         }
+    }
+    roots
+}
+
+/// The root of today as the next reset is going to find it put away, and older ones where it matters.
+pub fn roots_of_today(container: &Container) -> Vec<OldRoot> {
+    let Ok(tree) = container.open_directory(Path::new(name::ROOT)) else {
+        return Vec::new();
+    };
+    let record = btrfs::identity(tree.as_fd())
+        .and_then(|root| btrfs::last_boot_on(container, root.uuid))
+        .ok()
+        .flatten()
+        .and_then(|number| container.record(number).ok().flatten());
+    let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
+    let mut roots = vec![OldRoot::new(number, tree, record.and_then(|record| record.attached))];
+    if roots.iter().any(|root| !root.unfinished.is_empty()) {
+        roots.extend(old_roots(container, number));
     }
     roots
 }

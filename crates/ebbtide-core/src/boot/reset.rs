@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{kernel, metadata, mountinfo};
 
-use super::{Boot, report};
+use super::{Boot, STORES, report};
+use crate::attach::{self as entries, Places, Policy};
 use crate::backend::btrfs;
 use crate::compiled::{Compiled, StoreName};
 use crate::container::{Container, name};
@@ -66,10 +68,16 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         // A root that nobody wrote to has nothing to take back.
         if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
             harvest_root(container, &checked.compiled, record, log)?;
+            if let Some(problem) = too_much_to_import(boot, container, &checked) {
+                record.outcome = Outcome::Postponed;
+                report(record, log, problem);
+                return Ok(());
+            }
         }
         make(container, &checked.observed, checked.base, record, log)
     });
     match made {
+        Ok(()) if record.outcome == Outcome::Postponed => keep(container, record, log),
         Ok(()) => {
             let put_away = match record.put_away {
                 Some(number) => format!(", the old one is past root {number}"),
@@ -272,6 +280,59 @@ fn harvest_root(
         log(Level::Info, &format!("{updated} kept files taken back, {deleted} deleted"));
     }
     Ok(())
+}
+
+/// What a new root would have to copy into its stores, if that is so much that the machine would seem
+/// to hang. The last root is kept once for it, so that it can be copied while the system runs; at the
+/// boot after that it is copied, however long it takes. What can't be measured is not held against
+/// the reset: the import says what is wrong with it.
+fn too_much_to_import(boot: &Boot, container: &Container, checked: &Checked) -> Option<Problem> {
+    let root = container.open_directory(Path::new(name::ROOT)).ok()?;
+    let uuid = btrfs::identity(root.as_fd()).ok()?.uuid;
+    let last = btrfs::last_boot_on(container, uuid).ok().flatten();
+    let record = last.and_then(|last| container.record(last).ok().flatten());
+    if record.is_some_and(|record| record.outcome == Outcome::Postponed) {
+        return None;
+    }
+    let stores = checked.compiled.stores.iter().map(|(name, wanted)| {
+        let subvolume = wanted.subvolume.as_deref();
+        let opened = store::open(&wanted.device, subvolume, &wanted.options, wanted.uuid);
+        (name.clone(), opened.map_err(|failure| failure.chain()))
+    });
+    let base = PathBuf::from(name::BASES).join(checked.base.number.to_string());
+    let places = Places {
+        root: container.open_directory(&base).ok()?,
+        root_path: PathBuf::from("/"),
+        stores: stores.collect(),
+        stores_path: boot.run_later.join(STORES),
+        old_roots: entries::roots_of_today(container),
+        accounts: Accounts::read(root.as_fd()).unwrap_or_default(),
+        in_use: false,
+        fresh: true,
+        import_limit: Some(boot.import_limit),
+    };
+    let declared = &checked.compiled.entries;
+    let observed = entries::observe(declared, &places, &[]).ok()?;
+    let mut plan = entries::plan(declared, &observed, Policy::Full);
+    plan.postpone_imports_beyond(boot.import_limit, &observed);
+    let postponed = plan.postponed.iter().filter_map(|index| declared.get(*index));
+    let paths: Vec<String> = postponed
+        .map(|entry| ebbtide_sys::escape(entry.path.as_os_str().as_encoded_bytes()))
+        .collect();
+    if paths.is_empty() {
+        return None;
+    }
+    let mut problem = Problem::new(
+        Level::Warning,
+        format!(
+            "the root is not reset this once: to copy what lies at {} into its store would take long",
+            paths.join(", ")
+        ),
+    );
+    let hint = "run `ebbtide apply` to copy it while the system runs; else the next boot copies it, \
+                however long it takes";
+    problem.hint = Some(hint.to_owned());
+    Some(problem)
 }
 
 fn make(

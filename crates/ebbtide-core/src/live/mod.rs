@@ -117,6 +117,7 @@ impl Live {
             accounts,
             in_use: true,
             fresh: false,
+            import_limit: None,
         };
         Ok(Ok(Self {
             run: boot.run.clone(),

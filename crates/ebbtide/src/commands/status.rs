@@ -73,6 +73,9 @@ fn render(found: &Found, context: &Context) -> String {
                 context.bad("!!")
             )
         }
+        (Some(Outcome::Postponed), _) => {
+            format!("{} {boot}: / is the root of an earlier boot, kept once", context.bad("!!"))
+        }
         (Some(Outcome::Refused), _) => {
             format!("{} {boot}: / was not reset", context.bad("!!"))
         }
