@@ -298,8 +298,8 @@ fn missing_parents(
     Ok(missing)
 }
 
-/// What a missing parent should be: as in the root, else as in the store, else as declared, else
-/// from a table of the usual places; never a guess from the umask.
+/// What a missing parent should be: as in the root, else as in the store, else as declared, else as in
+/// the old root, else from a table of the usual places; never a guess from the umask.
 fn parent_attributes(
     parent: &Path,
     entry: &Entry,
@@ -318,6 +318,7 @@ fn parent_attributes(
     in_tree(places.root.as_fd())
         .or_else(|| store.as_ref().ok().and_then(|store| in_tree(*store)))
         .or_else(|| entry.parent.as_ref().map(|parent| declared_parent(parent, &places.accounts)))
+        .or_else(|| places.old_roots.iter().find_map(|old| in_tree(old.tree.as_fd())))
         .unwrap_or_else(|| match &entry.home {
             Some(home) if home.strip_prefix("/").is_ok_and(|home| parent.starts_with(home)) => {
                 private(entry, &places.accounts)

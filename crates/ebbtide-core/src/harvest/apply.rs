@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::tree::{self, CopyOptions};
-use ebbtide_sys::{file, resolve};
+use ebbtide_sys::{file, resolve, xattr};
 
 use super::manifest::Item;
 use super::observe::Stores;
@@ -165,6 +165,8 @@ impl Work<'_> {
             let made = file::create_directory(above.as_fd(), &name, 0o700).context(what)?;
             metadata::set_owner(made.as_fd(), found.uid, found.gid).context(what)?;
             metadata::set_mode(made.as_fd(), found.mode).context(what)?;
+            let model = resolve::open_directory(self.root, parent).context(what)?;
+            xattr::copy_labels(model.as_fd(), made.as_fd()).context(what)?;
         }
         Ok(())
     }
