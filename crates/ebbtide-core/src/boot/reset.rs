@@ -264,11 +264,7 @@ fn harvest_root(
         }
     }
     let last = btrfs::last_boot_on(container, uuid)?;
-    let record_of_last = match last {
-        Some(last) => container.record(last)?,
-        None => None,
-    };
-    let clean = record_of_last.is_some_and(|record| record.ended == Some(Ending::Clean));
+    let clean = harvest::ended_cleanly(container, uuid, None)?;
     let boot = last.unwrap_or(BootNumber(0));
     let harvested = harvest::harvest(&manifest, root.as_fd(), &stores, clean, boot, log)
         .context(|| "cannot take kept files back from the last root")?;
