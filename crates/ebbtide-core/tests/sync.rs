@@ -91,6 +91,27 @@ fn a_deletion_counts_after_a_clean_end_only() {
 }
 
 #[test]
+fn a_deleted_file_does_not_come_back_with_a_base_that_has_one() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    machine.boot("", |root| write(root, "etc/new.conf", "mine\n"));
+    machine.boot("", |root| fs::remove_file(root.join("etc/new.conf")).unwrap());
+    machine.look(|top| {
+        let base = top.join("ebbtide/bases/1");
+        let base = base.to_str().unwrap();
+        run("btrfs", &["property", "set", "-f", base, "ro", "false"]);
+        write(Path::new(base), "etc/new.conf", "of the base\n");
+        run("btrfs", &["property", "set", base, "ro", "true"]);
+    });
+    for _ in 0..2 {
+        let booted = machine.boot("", |root| assert_eq!(read(root, "etc/new.conf"), None));
+        assert_eq!(booted.record.outcome, Outcome::Reset);
+    }
+}
+
+#[test]
 fn after_a_power_cut_empty_and_torn_sets_are_not_believed() {
     if !is_root() {
         return;

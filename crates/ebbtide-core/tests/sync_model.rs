@@ -231,6 +231,9 @@ fn story(lives: &[Life]) {
     let (mut store, _) = state(&machine);
     // What the last root shows, if anything was put there.
     let mut root: Option<Files> = None;
+    // What a root shows that nothing was put on: files of which a store never had any can be first
+    // content.
+    let mut bare = Files::default();
     // Whether every boot on this root since it was attached came to a clean end.
     let mut believed = true;
     for (number, life) in lives.iter().enumerate() {
@@ -252,7 +255,15 @@ fn story(lives: &[Life]) {
                 }
                 // A root that no boot attached anything to is the base, and off leaves it so.
                 None if is_off => {}
-                None => assert_eq!((&began, &look(&state)), (&store, &store)),
+                None => {
+                    let after = look(&state);
+                    assert_eq!(began, after, "the root has what the store has");
+                    for file in 0..FILES.len() {
+                        let first = store[file].is_none() && after[file] == bare[file];
+                        assert!(after[file] == store[file] || first, "{store:?} became {after:?}");
+                    }
+                    store = after;
+                }
             }
             for step in &life.acts {
                 act(tree, step);
@@ -286,7 +297,10 @@ fn story(lives: &[Life]) {
         believed = (believed || !is_off) && matches!(life.end, End::Clean);
         let (synced, left) = seen.into_inner().unwrap();
         root = match &life.end {
-            _ if is_off && root.is_none() => None,
+            _ if is_off && root.is_none() => {
+                bare = left;
+                None
+            }
             End::Clean => Some(left),
             End::Cut(damages) => Some(cut(&machine, &synced, &left, damages)),
             End::CutAndCut(damages) => {

@@ -107,6 +107,12 @@ impl Work<'_> {
         } else {
             file::rename_noreplace(incoming.as_fd(), &self.scratch, parent.as_fd(), &name)
                 .context(|| "put it into the store")?;
+            // Deleted again one day, it must not come back from a base that has one by then.
+            if !store::was_seeded(self.store, &self.item.path)? {
+                let source = format!("the root of boot {}", self.boot);
+                let hash = super::content_of(self.store, self.relative())?.map(|it| it.hash);
+                store::note_seed(self.store, &self.item.path, &source, hash)?;
+            }
         }
         durable(self.store)
     }
