@@ -42,7 +42,7 @@ struct Json<'a> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
-    let found = status::status(&boot, std::path::Path::new("/"));
+    let found = status::status(&boot, &context.sysroot);
     if args.json {
         context.print_json(&Json { version: 1, status: &found })?;
     } else {
