@@ -279,6 +279,7 @@ impl Publication {
             old_roots,
             in_use: false,
             fresh: true,
+            base: None,
             import_limit: None,
         };
         let entries = &self.declaration.entries;

@@ -135,3 +135,42 @@ fn a_root_that_is_kept_anyway_says_what_waits() {
     assert_eq!(machine.boot("", is_whole).record.outcome, Outcome::Postponed);
     assert_eq!(machine.boot("", is_whole).record.outcome, Outcome::Reset);
 }
+
+/// The note about the first content of a path: where it came from, of which base, with which hash.
+fn note(machine: &Machine, path: &str) -> serde_json::Value {
+    machine.look(|top| {
+        let notes = fs::read_dir(top.join("state/.ebbtide/seeds")).unwrap().flatten();
+        let read =
+            |it: fs::DirEntry| serde_json::from_slice(&fs::read(it.path()).unwrap()).unwrap();
+        let mut notes = notes.map(read);
+        notes.find(|note: &serde_json::Value| note["path"] == path).unwrap_or_default()
+    })
+}
+
+#[test]
+fn first_content_is_noted_with_its_base_and_hash() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.set_up("[keep]\nfiles = [\"/etc/issue\"]\n");
+    let of_the_base = note(&machine, "/etc/issue");
+    assert_eq!((&of_the_base["source"], &of_the_base["base"]), (&"the base".into(), &1.into()));
+    let sum = machine::run("sha256sum", &[machine.source().join("etc/issue").to_str().unwrap()]);
+    assert_eq!(of_the_base["hash"], sum.split(' ').next().unwrap());
+
+    machine.boot("", |root| write(root, "etc/later", "later\n"));
+    machine.publish("[keep]\nfiles = [\"/etc/issue\", \"/etc/later\"]\ndirectories = [\"/srv\"]\n");
+    machine.live("", |root, boot| {
+        write(root, "opt/now/file", "now\n");
+        machine.publish("[keep]\nfiles = [\"/etc/issue\", \"/etc/later\"]\ndirectories = [\"/srv\", \"/opt/now\"]\n");
+        bring(&machine, root, boot);
+    });
+    let of_the_root = note(&machine, "/etc/later");
+    assert_eq!(of_the_root["source"], "past root 1");
+    assert_eq!(of_the_root["base"], 1);
+    let running = note(&machine, "/opt/now");
+    assert_eq!((&running["source"], &running["base"]), (&"the running root".into(), &1.into()));
+    // Noted once: the base's later content is none of ours.
+    assert_eq!(note(&machine, "/etc/issue"), of_the_base);
+}

@@ -79,7 +79,8 @@ fn apply_step(
                 Kind::Directory => None,
             };
             let hash = hash.map(|content| content.hash);
-            store::note_seed(store, &entry.path, &source.to_string(), hash)?;
+            let base = places.base;
+            store::note_seed(store, &entry.path, &source.to_string(), base, hash)?;
             return Ok(told);
         }
         Step::SetAttributes(attributes) => {

@@ -39,6 +39,8 @@ pub struct Places {
     /// Whether the root was made from the base by this boot, so that what lies in an entry's place
     /// is in the base as well.
     pub fresh: bool,
+    /// The base that the root was made from, where that is known.
+    pub base: Option<u64>,
     /// Up to how many bytes first content is measured, where it can't share the original's. Without,
     /// it is not.
     pub import_limit: Option<u64>,

@@ -299,6 +299,7 @@ fn places(
         accounts,
         in_use: policy == Policy::AsItWas,
         fresh,
+        base: record.base.as_ref().map(|base| base.number),
         // A new root was made in the knowledge of what it takes.
         import_limit: (!fresh).then_some(boot.import_limit),
     })
@@ -424,6 +425,7 @@ pub fn observe_running(
         accounts,
         in_use,
         fresh,
+        base: None,
         import_limit: None,
     };
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;

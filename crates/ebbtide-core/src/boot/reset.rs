@@ -305,6 +305,7 @@ fn too_much_to_import(boot: &Boot, container: &Container, checked: &Checked) -> 
         accounts: Accounts::read(root.as_fd()).unwrap_or_default(),
         in_use: false,
         fresh: true,
+        base: Some(checked.base.number),
         import_limit: Some(boot.import_limit),
     };
     let declared = &checked.compiled.entries;

@@ -111,7 +111,7 @@ impl Work<'_> {
             if !store::was_seeded(self.store, &self.item.path)? {
                 let source = format!("the root of boot {}", self.boot);
                 let hash = super::content_of(self.store, self.relative())?.map(|it| it.hash);
-                store::note_seed(self.store, &self.item.path, &source, hash)?;
+                store::note_seed(self.store, &self.item.path, &source, None, hash)?;
             }
         }
         durable(self.store)

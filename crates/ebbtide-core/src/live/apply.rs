@@ -164,6 +164,7 @@ fn build(live: &Live, entries: &[Entry], staging: &Staging, log: &mut Log<'_>) -
         accounts: live.accounts()?,
         in_use: false,
         fresh: true,
+        base: live.places.base,
         import_limit: None,
     };
     let look = |entries: &[Entry]| -> Result<Vec<attach::Observation>> {
