@@ -207,7 +207,7 @@ fn state(machine: &Machine) -> (Files, Trash) {
 }
 
 /// Lets the power fail: what was changed since it was last synced is damaged.
-fn cut(machine: &Machine, synced: &Files, left: &Files, damages: &[Damage; 4]) -> Files {
+fn cut(machine: &Machine, synced: &Files, left: &Files, damages: [Damage; 4]) -> Files {
     machine.look(|top| {
         let root = top.join("ebbtide/root");
         for file in 0..FILES.len() {
@@ -302,9 +302,9 @@ fn story(lives: &[Life]) {
                 None
             }
             End::Clean => Some(left),
-            End::Cut(damages) => Some(cut(&machine, &synced, &left, damages)),
+            End::Cut(damages) => Some(cut(&machine, &synced, &left, *damages)),
             End::CutAndCut(damages) => {
-                let shown = cut(&machine, &synced, &left, damages);
+                let shown = cut(&machine, &synced, &left, *damages);
                 machine.cut_after_reset();
                 let (after, trash) = state(&machine);
                 check_harvest(&store, &shown, &after, false, &trash);

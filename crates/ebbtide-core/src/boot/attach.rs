@@ -135,18 +135,7 @@ fn attach_in(
     let mut verified = verify(declared, &observed, policy);
     verified.missing.retain(|index| !postponed.contains(index));
     verified.postponed.extend(postponed);
-    if record.outcome != Outcome::Postponed {
-        for entry in verified.postponed.iter().filter_map(|index| declared.get(*index)) {
-            report(record, log, too_much(&entry.path));
-        }
-    }
-    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
-        if let Some(entry) = declared.get(*index) {
-            let path = entry.path.display();
-            let message = format!("{path} was attached, and is not in place when looked at again");
-            report(record, log, Problem::new(Level::Error, message));
-        }
-    }
+    report_unattached(declared, &verified, &told, record, log);
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =
@@ -184,6 +173,29 @@ fn attach_in(
         record.attached = Some(attached);
     }
     Ok(())
+}
+
+/// Says which entries are not in place, where nothing else has said so.
+fn report_unattached(
+    declared: &[Entry],
+    verified: &Verified,
+    told: &BTreeSet<usize>,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) {
+    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
+        if let Some(entry) = declared.get(*index) {
+            let path = entry.path.display();
+            let message = format!("{path} was attached, and is not in place when looked at again");
+            report(record, log, Problem::new(Level::Error, message));
+        }
+    }
+    // If the root was kept for their sake, that was said.
+    if record.outcome != Outcome::Postponed {
+        for entry in verified.postponed.iter().filter_map(|index| declared.get(*index)) {
+            report(record, log, too_much(&entry.path));
+        }
+    }
 }
 
 fn too_much(path: &Path) -> Problem {
