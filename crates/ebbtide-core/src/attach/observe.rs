@@ -224,7 +224,9 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
             return Ok((*store != entry.store).then(|| from_store(entry, store, places)).flatten());
         }
         let node = look(old.tree.as_fd(), entry.relative())?;
+        let unfit = unfit(entry, &node, old.tree.as_fd())?;
         if matches!(node, Node::Directory(_) | Node::File(_)) {
+            let node = unfit.unwrap_or(node);
             found = Some(seed_from(SeedSource::OldRoot(old.number), node));
         }
         // If it was declared then and could not be attached, an older root has what matters.
@@ -235,11 +237,24 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
     if found.is_some() {
         return Ok(found);
     }
+    if let Some(unfit) = unfit(entry, target, places.root.as_fd())? {
+        return Ok(Some(seed_from(SeedSource::Root, unfit)));
+    }
     Ok(match target {
         Node::Absent | Node::Link(_) | Node::Unusable(_) => None,
         node if places.in_use => Some(seed_from(SeedSource::Running, node.clone())),
         node => Some(seed_from(SeedSource::Root, node.clone())),
     })
+}
+
+/// Why a file is no first content of an entry that is synced, if it can't be: to take it into the
+/// store, or to pass over it in silence, would be worse than to say so.
+fn unfit(entry: &Entry, node: &Node, tree: BorrowedFd<'_>) -> Result<Option<Node>> {
+    if entry.method != Method::Sync || !matches!(node, Node::File(_)) {
+        return Ok(None);
+    }
+    let found = syncable(tree, entry.relative())?;
+    Ok(matches!(found, Node::Unusable(_)).then_some(found))
 }
 
 /// First content that was not measured.

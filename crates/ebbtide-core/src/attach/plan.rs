@@ -327,6 +327,9 @@ fn fill_store(
             steps.push(Step::NewMachineId);
             Ok(Attributes { mode: 0o444, ..DEFAULT_FILE })
         }
+        (Some(Seed { source, node: Node::Unusable(what), .. }), _) => {
+            Err(refuse(entry, &format!("in {source}, {what}"), "it is left there"))
+        }
         (Some(Seed { source, node, .. }), _) => {
             let has = describe(node);
             let why = format!("it is declared as a {}, and {source} has {has} there", entry.kind);

@@ -214,13 +214,17 @@ fn write_manifest(
     places: &Places,
     verified: &Verified,
 ) -> Result<()> {
+    let before = Manifest::read(container, root)?.map(|manifest| manifest.items);
     let mut items = Vec::new();
     for (index, entry) in compiled.entries.iter().enumerate() {
-        if entry.method == Method::Sync
-            && !verified.missing.contains(&index)
-            && !verified.postponed.contains(&index)
-            && let Some(store) = compiled.stores.get(&entry.store)
-        {
+        if entry.method != Method::Sync {
+            continue;
+        }
+        if verified.missing.contains(&index) || verified.postponed.contains(&index) {
+            // What an earlier boot put on this root is taken back when its store is there again.
+            let earlier = before.iter().flatten().find(|item| item.path == entry.path);
+            items.extend(earlier.cloned());
+        } else if let Some(store) = compiled.stores.get(&entry.store) {
             items.push(harvest::item(entry, store.uuid, places.root.as_fd())?);
         }
     }

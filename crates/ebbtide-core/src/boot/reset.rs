@@ -241,7 +241,8 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
 }
 
 /// Takes `sync` entries back from the last root, as its manifest says. An error means that not all
-/// of it is in its store: that root must not be put away then.
+/// of it is in its store: that root must not be put away then. If it is kept, one store that is missing
+/// takes only its own files along.
 fn harvest_root(
     container: &Container,
     compiled: &Compiled,
@@ -259,8 +260,13 @@ fn harvest_root(
                 wanted.subvolume.as_deref(),
                 &wanted.options,
                 wanted.uuid,
-            )?;
-            stores.insert(wanted.uuid, opened);
+            );
+            match opened {
+                Ok(opened) => drop(stores.insert(wanted.uuid, opened)),
+                // Attaching says the same of it.
+                Err(_) if record.outcome == Outcome::Kept(Switch::Keep) => {}
+                Err(failure) => return Err(failure),
+            }
         }
     }
     let last = btrfs::last_boot_on(container, uuid)?;
