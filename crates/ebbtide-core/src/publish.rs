@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::{self, FileKind};
-use ebbtide_sys::mount::MountAttributes;
 use ebbtide_sys::{resolve, xattr};
 use uuid::Uuid;
 
@@ -16,14 +15,12 @@ use crate::attach::{self, OldRoot, Places, Policy};
 use crate::backend;
 use crate::boot::{LOCATOR, RUN, STORES};
 use crate::compiled::{Backend, Compiled, ContainerRef, DeclarationHash, Entry, Method, StoreName};
-use crate::container::{self, Container, name};
+use crate::container::{self, Container};
 use crate::declaration::{Declaration, RootDeclaration, StoreDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
 use crate::harvest;
 use crate::locator::Locator;
-use crate::record::{BootNumber, RootIdentity};
 use crate::store;
-use crate::volume;
 
 /// What publishing will do, and what that means.
 #[derive(Debug, Default)]
@@ -131,7 +128,7 @@ impl Publication {
             return Ok(());
         }
         let base = backend::open_base(&self.container, self.container.base()?)?;
-        let roots = self.roots_of_today();
+        let roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let auto = std::mem::take(&mut self.declaration.auto);
         let is_open = |entry: &&mut Entry| auto.contains(&entry.path);
         for entry in self.declaration.entries.iter_mut().filter(is_open) {
@@ -253,47 +250,11 @@ impl Publication {
             || uuid != Some(booted.state.uuid)
     }
 
-    /// The root of today, as the next boot will find it put away, and older ones where it matters.
-    fn roots_of_today(&self) -> Vec<OldRoot> {
-        let Some((root, tree)) = self.root_of_today() else { return Vec::new() };
-        let record = backend::last_boot_on(&self.container, root.uuid())
-            .ok()
-            .flatten()
-            .and_then(|number| self.container.record(number).ok().flatten());
-        let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
-        let upper = backend::upper(&self.container, Path::new(name::ROOT), Path::new(RUN));
-        let trees = (tree, upper.ok().flatten());
-        let today = OldRoot::new(number, trees, record.and_then(|record| record.attached));
-        let mut roots = vec![today];
-        if roots.iter().any(|root| !root.unfinished.is_empty()) {
-            roots.extend(attach::old_roots(&self.container, number, Path::new(RUN)));
-        }
-        roots
-    }
-
-    /// The root that the next boot will put away, without what is mounted on it.
-    fn root_of_today(&self) -> Option<(RootIdentity, OwnedFd)> {
-        let backend = self.root.backend;
-        let place = Path::new(name::ROOT);
-        match (backend, backend::mounted(backend, Path::new("/"))) {
-            // What runs must not be mounted a second time, and in RAM it is nowhere else.
-            (Backend::Overlay | Backend::Tmpfs, Ok(running)) => {
-                let tree = volume::clone_directory(Path::new("/"), MountAttributes::NOATIME);
-                Some((running, tree.ok()?))
-            }
-            (Backend::Tmpfs, Err(_)) => None,
-            _ => {
-                let root = backend::identity(&self.container, place).ok()?;
-                Some((root, backend::tree(&self.container, place, Path::new(RUN)).ok()?))
-            }
-        }
-    }
-
     /// The attach plan of the next boot: on a new root from the base, with the root of today as the
     /// old one.
     fn next_boot(&self) -> Result<(Vec<String>, Vec<Problem>)> {
         let root = backend::open_base(&self.container, self.container.base()?)?;
-        let old_roots = self.roots_of_today();
+        let old_roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let mut stores = BTreeMap::new();
         for store in self.declaration.stores.keys() {
             let opened = match self.stores.get(store) {
@@ -312,6 +273,8 @@ impl Publication {
             old_roots,
             in_use: false,
             fresh: true,
+            base: None,
+            import_limit: None,
         };
         let entries = &self.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;

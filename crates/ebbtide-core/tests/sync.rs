@@ -91,6 +91,27 @@ fn a_deletion_counts_after_a_clean_end_only() {
 }
 
 #[test]
+fn a_deleted_file_does_not_come_back_with_a_base_that_has_one() {
+    if !is_root() {
+        return;
+    }
+    let machine = machine();
+    machine.boot("", |root| write(root, "etc/new.conf", "mine\n"));
+    machine.boot("", |root| fs::remove_file(root.join("etc/new.conf")).unwrap());
+    machine.look(|top| {
+        let base = top.join("ebbtide/bases/1");
+        let base = base.to_str().unwrap();
+        run("btrfs", &["property", "set", "-f", base, "ro", "false"]);
+        write(Path::new(base), "etc/new.conf", "of the base\n");
+        run("btrfs", &["property", "set", base, "ro", "true"]);
+    });
+    for _ in 0..2 {
+        let booted = machine.boot("", |root| assert_eq!(read(root, "etc/new.conf"), None));
+        assert_eq!(booted.record.outcome, Outcome::Reset);
+    }
+}
+
+#[test]
 fn after_a_power_cut_empty_and_torn_sets_are_not_believed() {
     if !is_root() {
         return;
@@ -145,13 +166,17 @@ fn what_can_not_be_synced_is_refused_with_advice() {
         fs::hard_link(root.join("etc/passwd"), root.join("etc/passwd-")).unwrap();
         fs::remove_file(root.join("etc/group")).unwrap();
         std::os::unix::fs::symlink("/etc/shadow", root.join("etc/group")).unwrap();
+        fs::write(root.join("etc/new.conf"), vec![b'x'; (16 << 20) + 1]).unwrap();
     });
     let booted = machine.boot("", |root| {
         assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"));
         assert!(root.join("etc/group").is_file());
     });
     let said = warnings(&booted).join("\n");
-    for words in ["it is a database", "more than one name", "not a regular file"] {
+    machine.look(|top| assert!(!top.join("state/etc/new.conf").exists()));
+    for words in
+        ["larger than 16 MiB", "it is a database", "more than one name", "not a regular file"]
+    {
         assert!(said.contains(words), "{words:?} is not in {said}");
     }
 }
@@ -234,4 +259,41 @@ fn account_files_are_put_on_a_root_all_or_none() {
         "{:?}",
         booted.errors()
     );
+}
+
+#[test]
+fn a_store_that_was_away_in_a_kept_boot_gets_its_files_all_the_same() {
+    if !is_root() {
+        return;
+    }
+    let mut machine = Machine::new();
+    let disk = machine.disk("big", "ext4");
+    write(&machine.source(), "etc/app.conf", "one\n");
+    machine.set_up(&format!(
+        "[store.big]\ndevice = \"{disk}\"\n[keep]\nfiles = [\n\
+         {{ path = \"/etc/app.conf\", method = \"sync\", store = \"big\" }},\n\
+         {{ path = \"/etc/issue\", method = \"sync\" }},\n]\n"
+    ));
+    machine.boot("", |root| {
+        replace(root, "etc/app.conf", "two\n");
+        replace(root, "etc/issue", "two\n");
+    });
+    let away = |from: &str, to: &str| {
+        machine.on_disk(&disk, |top| fs::rename(top.join(from), top.join(to)).unwrap());
+    };
+    away(".ebbtide", ".away");
+    let kept = machine.boot("ebbtide=keep", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("two\n"));
+        assert!(!root.join("etc/issue.ebbtide-replaced").exists());
+    });
+    assert_eq!(kept.record.attached.unwrap().missing, [Path::new("/etc/app.conf")]);
+    machine.look(|top| assert_eq!(read(top, "state/etc/issue").as_deref(), Some("two\n")));
+    away(".away", ".ebbtide");
+    let reset = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("two\n"));
+    });
+    assert_eq!(reset.record.outcome, Outcome::Reset);
+    assert_eq!(reset.errors(), Vec::<&str>::new());
 }

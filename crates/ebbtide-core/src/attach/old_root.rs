@@ -69,3 +69,20 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
     }
     roots
 }
+
+/// The root of today as the next reset is going to find it put away, and older ones where it matters.
+pub fn roots_of_today(container: &Container, run: &Path) -> Vec<OldRoot> {
+    let Some((root, tree)) = backend::root_of_today(container, run) else { return Vec::new() };
+    let record = backend::last_boot_on(container, root)
+        .ok()
+        .flatten()
+        .and_then(|number| container.record(number).ok().flatten());
+    let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
+    let upper = backend::upper(container, Path::new(name::ROOT), run);
+    let trees = (tree, upper.ok().flatten());
+    let mut roots = vec![OldRoot::new(number, trees, record.and_then(|record| record.attached))];
+    if roots.iter().any(|root| !root.unfinished.is_empty()) {
+        roots.extend(old_roots(container, number, run));
+    }
+    roots
+}

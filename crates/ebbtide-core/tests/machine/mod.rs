@@ -57,6 +57,7 @@ pub struct Machine {
     loops: Vec<String>,
     pub device: DeviceSpec,
     pub container: ContainerRef,
+    pub import_limit: u64,
 }
 
 impl Drop for Machine {
@@ -116,6 +117,7 @@ impl Machine {
             loops: Vec::new(),
             device: DeviceSpec(String::new()),
             container: ContainerRef { path: PathBuf::from("ebbtide"), uuid: setup::new_uuid() },
+            import_limit: boot::IMPORT_LIMIT,
         };
         machine.device = DeviceSpec(machine.disk("volume", kind.filesystem));
         machine
@@ -301,6 +303,7 @@ impl Machine {
             run: run.to_owned(),
             run_later: run.to_owned(),
             switches: Switches::parse(command_line.as_bytes()),
+            import_limit: self.import_limit,
         }
     }
 

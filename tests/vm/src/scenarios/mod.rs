@@ -4,6 +4,7 @@ mod apply_while_running;
 mod base_without_modules;
 mod broken_declaration;
 mod forgets_and_remembers;
+mod methods_in_a_container;
 mod missing_store;
 mod off_and_keep;
 mod overlay;
@@ -19,6 +20,7 @@ use crate::scenario::Scenario;
 
 /// All of them, in the order in which they run.
 pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "methods-in-a-container", slow: false, run: methods_in_a_container::run },
     Scenario { name: "forgets-and-remembers", slow: false, run: forgets_and_remembers::run },
     Scenario { name: "without-the-hook", slow: false, run: without_the_hook::run },
     Scenario { name: "through-grub", slow: false, run: through_grub::run },
