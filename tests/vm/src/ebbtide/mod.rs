@@ -36,7 +36,8 @@ pub const OVERLAY_ON_XFS: Kind = Kind { backend: "overlay", filesystem: Filesyst
 pub const TMPFS: Kind = Kind { backend: "tmpfs", filesystem: Filesystem::Ext4 };
 
 impl Kind {
-    fn name(self) -> String {
+    /// As in `overlay-on-ext4`.
+    pub fn name(self) -> String {
         format!("{}-on-{}", self.backend, self.filesystem.name())
     }
 
@@ -50,9 +51,10 @@ impl Kind {
         text.replace("subvolume = \"state\"", "directory = \"state\"")
     }
 
-    /// Whether the root goes with the power.
-    pub fn is_in_ram(self) -> bool {
-        self.backend == "tmpfs"
+    /// Where a past root has what was written to it, below the top level of the volume.
+    pub fn written(self, number: u32) -> PathBuf {
+        let past = Path::new("ebbtide/past").join(number.to_string());
+        if self.backend == "btrfs" { past } else { past.join("upper") }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use testkit::vm::Vm;
 
-use crate::ebbtide::{BTRFS, Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 use crate::programs;
 
 /// The homes of this machine are ephemeral from now on, with entries below them.
@@ -35,8 +35,8 @@ fn kept(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::fresh(directory, BTRFS)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::fresh(directory, kind)?;
     let mut vm = machine.start("")?;
     vm.check("for it in deleted linked mounted; do echo $it >/etc/$it.conf; done")?;
     vm.check(
