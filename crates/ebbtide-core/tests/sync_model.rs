@@ -321,7 +321,7 @@ fn nothing_is_lost_and_nothing_is_made_up() {
         return;
     }
     let config = ProptestConfig {
-        cases: 24,
+        cases: 12,
         max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()
