@@ -111,8 +111,23 @@ impl Container {
     /// Opens the container below a volume's top level, and refuses any but the expected one: no
     /// marker, another UUID, another backend, or a directory that others than root could have changed.
     pub fn open(volume: Volume, backend: Backend, expected: &ContainerRef) -> Result<Self> {
-        let place = expected.path.display();
-        let directory = resolve::open_directory(volume.as_fd(), &expected.path)
+        let found = Self::open_foreign(volume, backend, &expected.path)?;
+        if found.uuid != expected.uuid {
+            return Err(Failure::new(format!(
+                "{} is another container: its marker has UUID {}, the configuration pins {}",
+                expected.path.display(),
+                found.uuid,
+                expected.uuid
+            ))
+            .hint("nothing in it was touched; if this disk is meant, set its UUID under [root]"));
+        }
+        Ok(found)
+    }
+
+    /// Opens a container whatever its UUID is: for looking, not for changing anything.
+    pub fn open_foreign(volume: Volume, backend: Backend, path: &Path) -> Result<Self> {
+        let place = path.display();
+        let directory = resolve::open_directory(volume.as_fd(), path)
             .context(|| format!("cannot open the container {place}"))?;
         let found = metadata::metadata(directory.as_fd())
             .context(|| format!("cannot look at the container {place}"))?;
@@ -124,20 +139,12 @@ impl Container {
             ))
             .hint("look at what changed it, then chown root and chmod 0700"));
         }
-        let path = expected.path.clone();
-        let container = Self { volume, path, directory, uuid: expected.uuid, backend };
-        let marker: Marker = container.read(Path::new(name::MARKER))?.ok_or_else(|| {
-            Failure::new(format!("{place} has no marker: it is not a container of Ebbtide"))
-                .hint("nothing in it was touched; `ebbtide init` makes a container")
-        })?;
+        let marker: Marker =
+            read(directory.as_fd(), Path::new(name::MARKER))?.ok_or_else(|| {
+                Failure::new(format!("{place} has no marker: it is not a container of Ebbtide"))
+                    .hint("nothing in it was touched; `ebbtide init` makes a container")
+            })?;
         check_version("the marker", marker.version)?;
-        if marker.uuid != expected.uuid {
-            return Err(Failure::new(format!(
-                "{place} is another container: its marker has UUID {}, the configuration pins {}",
-                marker.uuid, expected.uuid
-            ))
-            .hint("nothing in it was touched; if this disk is meant, set its UUID under [root]"));
-        }
         if marker.backend != backend {
             return Err(Failure::new(format!(
                 "{place} was made for the backend {}, and the configuration says {backend}",
@@ -145,7 +152,7 @@ impl Container {
             ))
             .hint("nothing in it was touched; another backend wants a container of its own"));
         }
-        Ok(container)
+        Ok(Self { volume, path: path.to_owned(), directory, uuid: marker.uuid, backend })
     }
 
     /// Writes a marker into a new container: the last step of making one.

@@ -8,7 +8,7 @@ use crate::boot::{Boot, STORES};
 use crate::container::Container;
 use crate::failure::{Context, Failure, Log, Result};
 use crate::harvest::{self, Action, Harvested, Manifest};
-use crate::record::Record;
+use crate::record::{Outcome, Record, Switch};
 use crate::store;
 
 /// The root that runs, its manifest, and the stores that it goes back to.
@@ -19,6 +19,8 @@ pub struct Flush {
     root: OwnedFd,
     stores: harvest::Stores,
     manifest: Manifest,
+    /// Whether what is not there was deleted, and not lost in a power cut before this boot.
+    believed: bool,
 }
 
 impl Flush {
@@ -35,6 +37,12 @@ impl Flush {
                 sysroot.display()
             )));
         }
+        if record.outcome == Outcome::Kept(Switch::Off) {
+            return Err(Failure::new(
+                "this boot runs with ebbtide=off: nothing is taken back from it",
+            )
+            .hint("the next boot without it takes back what changed"));
+        }
         let container = boot.open_container()?;
         let uuid = identity.uuid();
         let empty = || Manifest { version: harvest::VERSION, root: uuid, items: Vec::new() };
@@ -50,13 +58,14 @@ impl Flush {
                 stores.insert(item.store_uuid, opened);
             }
         }
-        Ok(Self { container, record, root, stores, manifest })
+        let believed = harvest::ended_cleanly(&container, uuid, Some(record.number))?;
+        Ok(Self { container, record, root, stores, manifest, believed })
     }
 
     /// Says what flushing will do, a line for each file that is not as it was.
     pub fn preview(&self) -> Result<Vec<String>> {
         let observed = harvest::observe(&self.manifest.items, self.root.as_fd(), &self.stores)?;
-        let plan = harvest::plan(&self.manifest.items, &observed, true);
+        let plan = harvest::plan(&self.manifest.items, &observed, self.believed);
         let lines = self.manifest.items.iter().zip(plan).filter_map(|(item, action)| {
             let path = item.path.display();
             let store = &item.store;
@@ -77,7 +86,8 @@ impl Flush {
         let _lock = self.container.lock()?;
         let root = self.root.as_fd();
         let boot = self.record.number;
-        let harvested = harvest::harvest(&self.manifest, root, &self.stores, true, boot, log)?;
+        let believed = self.believed;
+        let harvested = harvest::harvest(&self.manifest, root, &self.stores, believed, boot, log)?;
         if harvested.updated + harvested.deleted > 0 {
             for item in &mut self.manifest.items {
                 let path = item.path.strip_prefix("/").unwrap_or(&item.path);

@@ -2,27 +2,25 @@
 //! boot.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::{self, FileKind};
-use ebbtide_sys::mount::MountAttributes;
-use ebbtide_sys::resolve;
+use ebbtide_sys::{resolve, xattr};
 use uuid::Uuid;
 
 use crate::attach::{self, OldRoot, Places, Policy};
 use crate::backend;
 use crate::boot::{LOCATOR, RUN, STORES};
 use crate::compiled::{Backend, Compiled, ContainerRef, DeclarationHash, Entry, Method, StoreName};
-use crate::container::{self, Container, name};
+use crate::container::{self, Container};
 use crate::declaration::{Declaration, RootDeclaration, StoreDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
 use crate::harvest;
 use crate::locator::Locator;
-use crate::record::{BootNumber, RootIdentity};
 use crate::store;
-use crate::volume;
 
 /// What publishing will do, and what that means.
 #[derive(Debug, Default)]
@@ -130,7 +128,7 @@ impl Publication {
             return Ok(());
         }
         let base = backend::open_base(&self.container, self.container.base()?)?;
-        let roots = self.roots_of_today();
+        let roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let auto = std::mem::take(&mut self.declaration.auto);
         let is_open = |entry: &&mut Entry| auto.contains(&entry.path);
         for entry in self.declaration.entries.iter_mut().filter(is_open) {
@@ -140,7 +138,9 @@ impl Publication {
                 .any(|was| was.method == Method::Sync);
             let seen = || {
                 let mut roots = roots.iter().filter(|root| root.store_of(&entry.path).is_none());
-                roots.any(|root| was_replaced(base.as_fd(), root.tree.as_fd(), entry.relative()))
+                roots.any(|root| {
+                    was_replaced(self.root.backend, base.as_fd(), root, entry.relative())
+                })
             };
             if decided || seen() {
                 entry.method = Method::Sync;
@@ -250,45 +250,11 @@ impl Publication {
             || uuid != Some(booted.state.uuid)
     }
 
-    /// The root of today, as the next boot will find it put away, and older ones where it matters.
-    fn roots_of_today(&self) -> Vec<OldRoot> {
-        let Some((root, tree)) = self.root_of_today() else { return Vec::new() };
-        let record = backend::last_boot_on(&self.container, root.uuid())
-            .ok()
-            .flatten()
-            .and_then(|number| self.container.record(number).ok().flatten());
-        let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
-        let today = OldRoot::new(number, tree, record.and_then(|record| record.attached));
-        let mut roots = vec![today];
-        if roots.iter().any(|root| !root.unfinished.is_empty()) {
-            roots.extend(attach::old_roots(&self.container, number, Path::new(RUN)));
-        }
-        roots
-    }
-
-    /// The root that the next boot will put away, without what is mounted on it.
-    fn root_of_today(&self) -> Option<(RootIdentity, OwnedFd)> {
-        let backend = self.root.backend;
-        let place = Path::new(name::ROOT);
-        match (backend, backend::mounted(backend, Path::new("/"))) {
-            // What runs must not be mounted a second time, and in RAM it is nowhere else.
-            (Backend::Overlay | Backend::Tmpfs, Ok(running)) => {
-                let tree = volume::clone_directory(Path::new("/"), MountAttributes::NOATIME);
-                Some((running, tree.ok()?))
-            }
-            (Backend::Tmpfs, Err(_)) => None,
-            _ => {
-                let root = backend::identity(&self.container, place).ok()?;
-                Some((root, backend::tree(&self.container, place, Path::new(RUN)).ok()?))
-            }
-        }
-    }
-
     /// The attach plan of the next boot: on a new root from the base, with the root of today as the
     /// old one.
     fn next_boot(&self) -> Result<(Vec<String>, Vec<Problem>)> {
         let root = backend::open_base(&self.container, self.container.base()?)?;
-        let old_roots = self.roots_of_today();
+        let old_roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let mut stores = BTreeMap::new();
         for store in self.declaration.stores.keys() {
             let opened = match self.stores.get(store) {
@@ -307,6 +273,8 @@ impl Publication {
             old_roots,
             in_use: false,
             fresh: true,
+            base: None,
+            import_limit: None,
         };
         let entries = &self.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;
@@ -325,15 +293,28 @@ impl Publication {
     }
 }
 
-/// Whether a file of a root is another than the base's under the same name. A root is a snapshot, in
-/// which every file keeps the inode number that it has in the base, until another one takes its place.
-fn was_replaced(base: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {
-    let inode = |tree| {
+/// Whether a file of a root is another than the base's under the same name.
+///
+/// In a snapshot every file keeps the inode number that it has in the base, until another one takes its
+/// place. In an overlay, a file of the base that was written to has a note of where it comes from.
+fn was_replaced(backend: Backend, base: BorrowedFd<'_>, root: &OldRoot, path: &Path) -> bool {
+    let file = |tree| {
         let found = metadata::metadata_beneath(tree, path).ok().flatten()?;
         (found.kind == FileKind::Regular).then_some(found.inode)
     };
-    let replaced = matches!((inode(base), inode(root)), (Some(was), Some(is)) if was != is);
-    replaced && matches!(harvest::look(root, path), Ok(harvest::Found::File(_)))
+    let Some(was) = file(base) else { return false };
+    let replaced = match (backend, &root.upper) {
+        (Backend::Btrfs, _) => file(root.tree.as_fd()).is_some_and(|is| was != is),
+        (_, None) => false,
+        (_, Some(upper)) => {
+            let written = file(upper.as_fd()).and_then(|_| {
+                let opened = resolve::open_path(upper.as_fd(), path).ok()?;
+                xattr::get(opened.as_fd(), OsStr::new("trusted.overlay.origin")).ok()
+            });
+            written == Some(None)
+        }
+    };
+    replaced && matches!(harvest::look(root.tree.as_fd(), path), Ok(harvest::Found::File(_)))
 }
 
 /// What the initramfs of this boot carried.

@@ -79,6 +79,8 @@ pub enum Outcome {
     Reset,
     /// The last root runs on, because the kernel command line said so.
     Kept(Switch),
+    /// The last root runs on, once, because first content of entries is more than a boot copies.
+    Postponed,
     /// The last root runs on, because resetting it was not safe.
     Refused,
 }

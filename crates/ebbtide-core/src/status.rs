@@ -175,6 +175,8 @@ fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> 
                 "reboot without it to have a new root",
             );
         }
+        // The record says why.
+        Outcome::Postponed => proved = false,
         Outcome::Refused => {
             proved = false;
             if record.gravest() != Some(Level::Error) {
@@ -249,11 +251,15 @@ fn look_at_entries(
         );
     }
     let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
+    let attached = boot.read_record().and_then(|record| record.attached);
+    let pending = attached.map(|attached| attached.pending).unwrap_or_default();
     status.declared = compiled.entries.len();
     let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
             status.in_place += 1;
+        } else if pending.contains(&entry.path) {
+            // It lies in the root still; whoever put it off said so.
         } else if let Err(why) = &seen.source {
             absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
         } else if plan.waiting.contains(&index) {

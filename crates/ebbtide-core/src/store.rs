@@ -250,6 +250,9 @@ struct SeedNote {
     version: u32,
     path: PathBuf,
     source: String,
+    /// The base that the root of that time was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<u64>,
     /// SHA-256 of a file's bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
@@ -260,6 +263,7 @@ pub(crate) fn note_seed(
     store: BorrowedFd<'_>,
     path: &Path,
     source: &str,
+    base: Option<u64>,
     hash: Option<String>,
 ) -> Result<()> {
     let seeds = own_subdirectory(store, SEEDS)?;
@@ -267,6 +271,7 @@ pub(crate) fn note_seed(
         version: container::VERSION,
         path: path.to_owned(),
         source: source.to_owned(),
+        base,
         hash,
     };
     container::write(seeds.as_fd(), &seed_name(path), &note)

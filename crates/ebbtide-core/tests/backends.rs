@@ -322,3 +322,35 @@ fn a_root_that_cannot_be_mounted_leaves_the_base_to_run() {
         assert!(!base, "a base is never written to");
     });
 }
+
+#[test]
+fn a_container_that_is_not_ours_is_not_changed_and_its_base_runs() {
+    each(|kind| {
+        if kind.backend == Backend::Btrfs {
+            return;
+        }
+        let machine = Machine::of(kind);
+        machine.set_up(KEEP);
+        machine.boot("", |root| write(root, "stray", "x"));
+        machine.look(|top| {
+            let marker = fs::read_to_string(top.join("ebbtide/marker.json")).unwrap();
+            let ours = machine.container.uuid.to_string();
+            let other = marker.replace(&ours, "00000000-0000-4000-8000-000000000000");
+            assert_ne!(marker, other);
+            fs::write(top.join("ebbtide/marker.json"), other).unwrap();
+        });
+        let listing = |top: &Path| {
+            let top = top.join("ebbtide");
+            machine::run("find", &[top.to_str().unwrap(), "-printf", "%P %T@ %C@ %s\n"])
+        };
+        let before = machine.look(listing);
+        let booted = machine.live("", |root, _| {
+            assert_eq!(read(root, "etc/issue").as_deref(), Some("from the base\n"));
+            assert_eq!(read(root, "stray"), None);
+            write(root, "etc/issue", "changed in RAM");
+        });
+        assert_eq!(booted.record.outcome, Outcome::Refused);
+        assert!(booted.errors()[0].contains("another container"), "{:?}", booted.errors());
+        assert_eq!(machine.look(listing), before);
+    });
+}

@@ -83,6 +83,9 @@ pub struct Seed {
     pub source: SeedSource,
     /// What lies there.
     pub node: Node,
+    /// How many bytes have to be copied; 0 where content can be shared, or was not measured.
+    /// Counting stops beyond the limit of a boot.
+    pub size: u64,
 }
 
 /// A tree that first content can come from.
@@ -173,6 +176,8 @@ pub struct Plan {
     pub problems: Vec<(usize, Problem)>,
     /// Entries with no data anywhere yet; by index.
     pub waiting: Vec<usize>,
+    /// Entries whose first content is too much to copy now; by index.
+    pub postponed: Vec<usize>,
 }
 
 /// Plans attaching. `entries` and `observed` run side by side; entries are sorted by path, so that
@@ -315,7 +320,7 @@ fn fill_store(
 ) -> Result<Attributes, Verdict> {
     steps.extend(make_parents(Tree::Store, &seen.missing_in_store));
     match (&seen.seed, entry.method) {
-        (Some(Seed { source, node }), _) if node.is(entry.kind) => {
+        (Some(Seed { source, node, .. }), _) if node.is(entry.kind) => {
             steps.push(Step::Import(source.clone()));
             let now = node.attributes().unwrap_or(DEFAULT_FILE);
             let wanted = declared(entry, seen, now);
@@ -328,7 +333,10 @@ fn fill_store(
             steps.push(Step::NewMachineId);
             Ok(Attributes { mode: 0o444, ..DEFAULT_FILE })
         }
-        (Some(Seed { source, node }), _) => {
+        (Some(Seed { source, node: Node::Unusable(what), .. }), _) => {
+            Err(refuse(entry, &format!("in {source}, {what}"), "it is left there"))
+        }
+        (Some(Seed { source, node, .. }), _) => {
             let has = describe(node);
             let why = format!("it is declared as a {}, and {source} has {has} there", entry.kind);
             Err(refuse(entry, &why, "declare it as what it is"))
@@ -465,6 +473,24 @@ pub fn waves(entries: &[Entry]) -> Vec<Vec<usize>> {
 }
 
 impl Plan {
+    /// Postpones the entries whose first content is more than may be copied now, all imports taken
+    /// together, in the order of the plan. `observed` is what the plan was made from.
+    pub fn postpone_imports_beyond(&mut self, limit: u64, observed: &[Observation]) {
+        let mut copied: u64 = 0;
+        for (index, step) in &self.steps {
+            if !matches!(step, Step::Import(_)) {
+                continue;
+            }
+            let size = observed.get(*index).and_then(|seen| seen.seed.as_ref());
+            let size = size.map_or(0, |seed| seed.size);
+            match copied.checked_add(size) {
+                Some(sum) if sum <= limit => copied = sum,
+                _ => self.postponed.push(*index),
+            }
+        }
+        self.steps.retain(|(index, _)| !self.postponed.contains(index));
+    }
+
     /// Whether there is nothing left to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

@@ -13,6 +13,9 @@ mod plan;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::mount::MountAttributes;
+use uuid::Uuid;
+
 pub use apply::apply;
 pub use observe::{last_boot_on, observe};
 pub use plan::{Leftover, Observation, Plan, Root, Source, Step, plan};
@@ -21,6 +24,7 @@ use crate::compiled::Backend;
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Result};
 use crate::record::{BaseIdentity, BootNumber, RootIdentity};
+use crate::volume;
 
 /// The identity of a root that lies in the container: `root`, or a past one.
 pub fn identity(container: &Container, place: &Path) -> Result<RootIdentity> {
@@ -74,6 +78,50 @@ pub fn tree(container: &Container, place: &Path, run: &Path) -> Result<OwnedFd> 
     match container.backend() {
         Backend::Btrfs => container.open_directory(place),
         Backend::Overlay | Backend::Tmpfs => overlay::tree(container, place, run),
+    }
+}
+
+/// The UUID and the tree of the root that the next reset puts away, without what is mounted on it.
+pub fn root_of_today(container: &Container, run: &Path) -> Option<(Uuid, OwnedFd)> {
+    let place = Path::new(name::ROOT);
+    // In a container of another machine that is only looked at, it is not what runs here.
+    let running = match (container.backend(), mounted(container.backend(), Path::new("/"))) {
+        (Backend::Overlay, Ok(running)) => {
+            identity(container, place).ok().filter(|root| *root == running)
+        }
+        (Backend::Tmpfs, Ok(running)) => {
+            last_boot_on(container, running.uuid()).ok().flatten().map(|_| running)
+        }
+        _ => None,
+    };
+    match running {
+        // What runs must not be mounted a second time, and in RAM it is nowhere else.
+        Some(running) => {
+            let tree = volume::clone_directory(Path::new("/"), MountAttributes::NOATIME);
+            Some((running.uuid(), tree.ok()?))
+        }
+        None if container.backend() == Backend::Tmpfs => None,
+        None => {
+            let root = identity(container, place).ok()?;
+            Some((root.uuid(), tree(container, place, run).ok()?))
+        }
+    }
+}
+
+/// What was written to a root that is an overlay; `None` for a subvolume. `run`: where that of a root in
+/// RAM is mounted.
+pub fn upper(container: &Container, place: &Path, run: &Path) -> Result<Option<OwnedFd>> {
+    let in_ram = container.backend() == Backend::Tmpfs && place == Path::new(name::ROOT);
+    match container.backend() {
+        Backend::Btrfs => Ok(None),
+        Backend::Tmpfs if in_ram => {
+            let path = run.join(overlay::RAM).join(overlay::UPPER);
+            let opened = std::fs::File::open(&path);
+            opened.map(|it| Some(it.into())).context(|| format!("cannot open {}", path.display()))
+        }
+        Backend::Overlay | Backend::Tmpfs => {
+            container.open_directory(&place.join(overlay::UPPER)).map(Some)
+        }
     }
 }
 

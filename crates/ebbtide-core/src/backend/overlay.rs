@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(super) use mounting::mount_of;
-pub use mounting::{RAM, limit_ram, mount, mount_in_ram, mounted, tree};
+pub use mounting::{RAM, limit_ram, mount, mount_base, mount_in_ram, mounted, tree};
 
 use crate::compiled::DeviceSpec;
 use crate::container::{self, Container, check_version, name};

@@ -101,6 +101,7 @@ fn attach_in(
     let declared = &loaded.compiled.entries;
     let mut told: BTreeSet<usize> = BTreeSet::new();
     let together = if policy == Policy::Full { set_of_accounts(declared) } else { BTreeSet::new() };
+    let mut postponed: BTreeSet<usize> = BTreeSet::new();
     if !together.is_empty() {
         let some: Vec<Entry> =
             together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
@@ -113,7 +114,11 @@ fn attach_in(
         let wave: Vec<usize> = wave.into_iter().filter(|it| !together.contains(it)).collect();
         let some: Vec<Entry> = wave.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let observed = observe(&some, &places, &now, &later)?;
-        let plan = entries::plan(&some, &observed, policy);
+        let mut plan = entries::plan(&some, &observed, policy);
+        if let Some(limit) = places.import_limit {
+            plan.postpone_imports_beyond(limit, &observed);
+            postponed.extend(plan.postponed.iter().filter_map(|index| wave.get(*index)));
+        }
         let applied = entries::apply(&plan, &some, &places, record.number, log);
         for (index, problem) in plan.problems.iter().chain(&applied) {
             told.extend(wave.get(*index).copied());
@@ -124,14 +129,10 @@ fn attach_in(
         root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
     }
     let observed = observe(declared, &places, &now, &later)?;
-    let verified = verify(declared, &observed, policy);
-    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
-        if let Some(entry) = declared.get(*index) {
-            let path = entry.path.display();
-            let message = format!("{path} was attached, and is not in place when looked at again");
-            report(record, log, Problem::new(Level::Error, message));
-        }
-    }
+    let mut verified = verify(declared, &observed, policy);
+    verified.missing.retain(|index| !postponed.contains(index));
+    verified.postponed.extend(postponed);
+    report_unattached(declared, &verified, &told, record, log);
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =
@@ -152,7 +153,7 @@ fn attach_in(
         entries: verified.in_place,
         missing: paths(&verified.missing),
         waiting: paths(&verified.waiting),
-        pending: Vec::new(),
+        pending: paths(&verified.postponed),
         mounted,
     };
     log(
@@ -172,6 +173,37 @@ fn attach_in(
     Ok(())
 }
 
+/// Says which entries are not in place, where nothing else has said so.
+fn report_unattached(
+    declared: &[Entry],
+    verified: &Verified,
+    told: &BTreeSet<usize>,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) {
+    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
+        if let Some(entry) = declared.get(*index) {
+            let path = entry.path.display();
+            let message = format!("{path} was attached, and is not in place when looked at again");
+            report(record, log, Problem::new(Level::Error, message));
+        }
+    }
+    // If the root was kept for their sake, that was said.
+    if record.outcome != Outcome::Postponed {
+        for entry in verified.postponed.iter().filter_map(|index| declared.get(*index)) {
+            report(record, log, too_much(&entry.path));
+        }
+    }
+}
+
+fn too_much(path: &Path) -> Problem {
+    let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());
+    let message = format!("{path} is not in its store yet: it is more than a boot copies");
+    let mut problem = Problem::new(Level::Notice, message);
+    problem.hint = Some("run `ebbtide apply` to copy it while the system runs".to_owned());
+    problem
+}
+
 /// Notes what was copied in, once that is durable: the harvest of this root goes by it.
 fn write_manifest(
     container: &Container,
@@ -180,12 +212,17 @@ fn write_manifest(
     places: &Places,
     verified: &Verified,
 ) -> Result<()> {
+    let before = Manifest::read(container, root)?.map(|manifest| manifest.items);
     let mut items = Vec::new();
     for (index, entry) in compiled.entries.iter().enumerate() {
-        if entry.method == Method::Sync
-            && !verified.missing.contains(&index)
-            && let Some(store) = compiled.stores.get(&entry.store)
-        {
+        if entry.method != Method::Sync {
+            continue;
+        }
+        if verified.missing.contains(&index) || verified.postponed.contains(&index) {
+            // What an earlier boot put on this root is taken back when its store is there again.
+            let earlier = before.iter().flatten().find(|item| item.path == entry.path);
+            items.extend(earlier.cloned());
+        } else if let Some(store) = compiled.stores.get(&entry.store) {
             items.push(harvest::item(entry, store.uuid, places.root.as_fd())?);
         }
     }
@@ -220,7 +257,7 @@ fn policy(
     Ok(Some(match record.outcome {
         // It is a new one, whatever was asked for: nothing is left of the last one.
         Outcome::Kept(_) | Outcome::Refused if mounted.is_in_ram() => Policy::RootOnly,
-        Outcome::Reset | Outcome::Kept(Switch::Keep) => Policy::Full,
+        Outcome::Reset | Outcome::Kept(Switch::Keep) | Outcome::Postponed => Policy::Full,
         Outcome::Kept(Switch::Off) | Outcome::Refused => Policy::AsItWas,
     }))
 }
@@ -272,6 +309,9 @@ fn places(
         accounts,
         in_use: policy == Policy::AsItWas,
         fresh,
+        base: record.base.as_ref().map(|base| base.number),
+        // A new root was made in the knowledge of what it takes.
+        import_limit: (!fresh).then_some(boot.import_limit),
     })
 }
 
@@ -360,13 +400,20 @@ struct Verified {
     in_place: usize,
     missing: Vec<usize>,
     waiting: Vec<usize>,
+    /// In the root still, because copying it into its store is too much for a boot.
+    postponed: Vec<usize>,
 }
 
 /// An entry is in place when there is nothing left to do for it.
 fn verify(declared: &[Entry], observed: &[entries::Observation], policy: Policy) -> Verified {
     let plan = entries::plan(declared, observed, policy);
     let to_do = |index: usize| plan.steps.iter().any(|(other, _)| *other == index);
-    let mut verified = Verified { in_place: 0, missing: Vec::new(), waiting: plan.waiting.clone() };
+    let mut verified = Verified {
+        in_place: 0,
+        missing: Vec::new(),
+        waiting: plan.waiting.clone(),
+        postponed: Vec::new(),
+    };
     for (index, seen) in observed.iter().enumerate() {
         if verified.waiting.contains(&index) {
             continue;
@@ -398,8 +445,18 @@ pub fn observe_running(
     let root_path = sysroot.to_owned();
     let old_roots = Vec::new();
     let (in_use, fresh) = (true, false);
-    let places =
-        Places { root, root_path, stores, stores_path, old_roots, accounts, in_use, fresh };
+    let places = Places {
+        root,
+        root_path,
+        stores,
+        stores_path,
+        old_roots,
+        accounts,
+        in_use,
+        fresh,
+        base: None,
+        import_limit: None,
+    };
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let observed = entries::observe(&compiled.entries, &places, &mounts)?;
     let plan = entries::plan(&compiled.entries, &observed, Policy::Full);

@@ -32,6 +32,8 @@ pub const LOCATOR: &str = "locator.json";
 pub const DECLARATION: &str = "declaration.json";
 /// Where stores are mounted in the run directory.
 pub const STORES: &str = "stores";
+/// The most that a boot copies into stores unasked, in bytes: nobody waits long before a dark console.
+pub const IMPORT_LIMIT: u64 = 1 << 30;
 /// The run directory of a real boot.
 pub const RUN: &str = "/run/ebbtide";
 
@@ -46,6 +48,8 @@ pub struct Boot {
     pub run_later: PathBuf,
     /// What the kernel command line asks for.
     pub switches: Switches,
+    /// How many bytes of first content are copied before the root is kept once instead.
+    pub import_limit: u64,
 }
 
 impl Boot {
@@ -70,7 +74,8 @@ impl Boot {
             None => kernel::command_line().context(|| "cannot read the kernel command line")?,
         };
         let switches = Switches::parse(&command_line);
-        Ok(Self { locator, run, run_later: PathBuf::from(RUN), switches })
+        let run_later = PathBuf::from(RUN);
+        Ok(Self { locator, run, run_later, switches, import_limit: IMPORT_LIMIT })
     }
 
     /// The mount options of the root, for the initramfs. `None`: what the kernel command line says
@@ -173,6 +178,12 @@ impl Boot {
     /// Opens the container that the locator names.
     pub fn open_container(&self) -> Result<Container> {
         Container::open(self.open_volume()?, self.locator.backend, &self.locator.container)
+    }
+
+    /// Opens what lies in the container's place, even if it is another container: nothing is changed.
+    fn open_any_container(&self) -> Result<Container> {
+        let path = &self.locator.container.path;
+        Container::open_foreign(self.open_volume()?, self.locator.backend, path)
     }
 
     /// Reads the compiled declaration from the state store.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{kernel, metadata};
 
-use super::{Boot, report};
+use super::{Boot, STORES, report};
+use crate::attach::{self as entries, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, StoreName};
 use crate::container::{Container, name};
@@ -66,10 +68,16 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         // A root that nobody wrote to has nothing to take back.
         if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
             harvest_root(boot, container, &checked.compiled, record, log)?;
+            if let Some(problem) = too_much_to_import(boot, container, &checked) {
+                record.outcome = Outcome::Postponed;
+                report(record, log, problem);
+                return Ok(());
+            }
         }
         make(container, &checked.observed, checked.base, record, log)
     });
     match made {
+        Ok(()) if record.outcome == Outcome::Postponed => keep(container, record, log),
         Ok(()) => {
             let put_away = match record.put_away {
                 Some(number) => format!(", the old one is past root {number}"),
@@ -224,7 +232,8 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
 }
 
 /// Takes `sync` entries back from the last root, as its manifest says. An error means that not all
-/// of it is in its store: that root must not be put away then.
+/// of it is in its store: that root must not be put away then. If it is kept, one store that is missing
+/// takes only its own files along.
 fn harvest_root(
     boot: &Boot,
     container: &Container,
@@ -243,15 +252,16 @@ fn harvest_root(
     let mut stores = harvest::Stores::new();
     for wanted in compiled.stores.values() {
         if manifest.items.iter().any(|item| item.store_uuid == wanted.uuid) {
-            stores.insert(wanted.uuid, store::open(wanted.place(), wanted.uuid)?);
+            match store::open(wanted.place(), wanted.uuid) {
+                Ok(opened) => drop(stores.insert(wanted.uuid, opened)),
+                // Attaching says the same of it.
+                Err(_) if record.outcome == Outcome::Kept(Switch::Keep) => {}
+                Err(failure) => return Err(failure),
+            }
         }
     }
     let last = backend::last_boot_on(container, uuid)?;
-    let record_of_last = match last {
-        Some(last) => container.record(last)?,
-        None => None,
-    };
-    let clean = record_of_last.is_some_and(|record| record.ended == Some(Ending::Clean));
+    let clean = harvest::ended_cleanly(container, uuid, None)?;
     let last = last.unwrap_or(BootNumber(0));
     let harvested = harvest::harvest(&manifest, root.as_fd(), &stores, clean, last, log)
         .context(|| "cannot take kept files back from the last root")?;
@@ -263,6 +273,58 @@ fn harvest_root(
         log(Level::Info, &format!("{updated} kept files taken back, {deleted} deleted"));
     }
     Ok(())
+}
+
+/// What a new root would have to copy into its stores, if that is so much that the machine would seem
+/// to hang. The last root is kept once for it, so that it can be copied while the system runs; at the
+/// boot after that it is copied, however long it takes. What can't be measured is not held against
+/// the reset: the import says what is wrong with it.
+fn too_much_to_import(boot: &Boot, container: &Container, checked: &Checked) -> Option<Problem> {
+    let uuid = backend::identity(container, Path::new(name::ROOT)).ok()?.uuid();
+    let last = backend::last_boot_on(container, uuid).ok().flatten();
+    let record = last.and_then(|last| container.record(last).ok().flatten());
+    if record.is_some_and(|record| record.outcome == Outcome::Postponed) {
+        return None;
+    }
+    let stores = checked.compiled.stores.iter().map(|(name, wanted)| {
+        let opened = store::open(wanted.place(), wanted.uuid);
+        (name.clone(), opened.map_err(|failure| failure.chain()))
+    });
+    let base = backend::open_base(container, checked.base.number).ok()?;
+    let places = Places {
+        accounts: Accounts::read(base.as_fd()).unwrap_or_default(),
+        root: base,
+        root_path: PathBuf::from("/"),
+        stores: stores.collect(),
+        stores_path: boot.run_later.join(STORES),
+        old_roots: entries::roots_of_today(container, &boot.run),
+        in_use: false,
+        fresh: true,
+        base: Some(checked.base.number),
+        import_limit: Some(boot.import_limit),
+    };
+    let declared = &checked.compiled.entries;
+    let observed = entries::observe(declared, &places, &[]).ok()?;
+    let mut plan = entries::plan(declared, &observed, Policy::Full);
+    plan.postpone_imports_beyond(boot.import_limit, &observed);
+    let postponed = plan.postponed.iter().filter_map(|index| declared.get(*index));
+    let paths: Vec<String> = postponed
+        .map(|entry| ebbtide_sys::escape(entry.path.as_os_str().as_encoded_bytes()))
+        .collect();
+    if paths.is_empty() {
+        return None;
+    }
+    let mut problem = Problem::new(
+        Level::Warning,
+        format!(
+            "the root is not reset this once: to copy what lies at {} into its store would take long",
+            paths.join(", ")
+        ),
+    );
+    let hint = "run `ebbtide apply` to copy it while the system runs; else the next boot copies it, \
+                however long it takes";
+    problem.hint = Some(hint.to_owned());
+    Some(problem)
 }
 
 fn make(

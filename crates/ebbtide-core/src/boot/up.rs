@@ -1,10 +1,11 @@
 //! A whole boot in one go: reset, mount of the root, attach.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use ebbtide_sys::{device, mount, mountinfo};
 
-use super::{Boot, attach, report, reset};
+use super::{Boot, attach, open_directory, report, reset};
 use crate::backend;
 use crate::compiled::Backend;
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
@@ -55,7 +56,8 @@ fn make_writable(boot: &Boot, sysroot: &Path) -> Result<()> {
 }
 
 /// Where the root of an overlay can't be mounted, a machine can still run on its base, with what is
-/// written in RAM, and with the entries that are required.
+/// written in RAM, and with the entries that are required. Nothing on the volume is changed by that,
+/// so the base of another container will do.
 fn last_resort(
     boot: &Boot,
     sysroot: &Path,
@@ -69,8 +71,21 @@ fn last_resort(
     let mut problem = Problem::from_failure(Level::Error, failure);
     problem.message = format!("the base runs, with what is written in RAM: {}", problem.message);
     report(record, log, problem);
+    let container = boot.open_any_container()?;
+    let root = backend::overlay::in_ram(&container)?;
     record.outcome = Outcome::Refused;
-    record.root = Some(backend::overlay::in_ram(&boot.open_container()?)?);
-    boot.mount_root(sysroot, record)?;
+    record.root = Some(root.clone());
+    let mounted = match backend::overlay::mount_in_ram(&container, &root, &boot.run) {
+        Ok(mounted) => mounted,
+        Err(failure) => {
+            let mut problem = Problem::from_failure(Level::Error, &failure);
+            problem.message = format!("the base runs, and is read-only: {}", problem.message);
+            report(record, log, problem);
+            backend::overlay::mount_base(&container, &boot.run)?
+        }
+    };
+    let target = open_directory(sysroot)?;
+    mount::attach(mounted.as_fd(), target.as_fd())
+        .context(|| format!("cannot mount the base at {}", sysroot.display()))?;
     boot.write_record(record)
 }

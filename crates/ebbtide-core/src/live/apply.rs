@@ -166,6 +166,8 @@ fn build(live: &Live, entries: &[Entry], staging: &Staging, log: &mut Log<'_>) -
         accounts: live.accounts()?,
         in_use: false,
         fresh: true,
+        base: live.places.base,
+        import_limit: None,
     };
     let look = |entries: &[Entry]| -> Result<Vec<attach::Observation>> {
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;

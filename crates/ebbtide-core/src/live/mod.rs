@@ -114,6 +114,8 @@ impl Live {
             accounts,
             in_use: true,
             fresh: false,
+            base: record.base.as_ref().map(|base| base.number),
+            import_limit: None,
         };
         Ok(Ok(Self {
             run: boot.run.clone(),

@@ -258,6 +258,8 @@ impl Work<'_> {
             old_roots: Vec::new(),
             in_use: false,
             fresh: true,
+            base: Some(BASE),
+            import_limit: None,
         };
         let entries = &self.request.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;

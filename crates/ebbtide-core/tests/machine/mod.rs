@@ -1,7 +1,7 @@
 //! A machine without a kernel of its own: a volume in a loop image, set up for real, and boots that
 //! are `reset`, mount and `attach` in a mount namespace of their own.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_macros)]
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -51,12 +51,34 @@ pub const KINDS: [Kind; 5] = [
 
 pub const BTRFS: Kind = Kind { backend: Backend::Btrfs, filesystem: "btrfs" };
 
+/// Makes tests of functions that take a [`Kind`]: one for subvolumes, one for an overlay.
+macro_rules! on_each_disk {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn btrfs() {
+                if $crate::machine::is_root() {
+                    super::$name($crate::machine::KINDS[0]);
+                }
+            }
+
+            #[test]
+            fn overlay() {
+                if $crate::machine::is_root() {
+                    super::$name($crate::machine::KINDS[1]);
+                }
+            }
+        }
+    )*};
+}
+
 pub struct Machine {
     pub kind: Kind,
     directory: tempfile::TempDir,
     loops: Vec<String>,
     pub device: DeviceSpec,
     pub container: ContainerRef,
+    pub import_limit: u64,
 }
 
 impl Drop for Machine {
@@ -116,6 +138,7 @@ impl Machine {
             loops: Vec::new(),
             device: DeviceSpec(String::new()),
             container: ContainerRef { path: PathBuf::from("ebbtide"), uuid: setup::new_uuid() },
+            import_limit: boot::IMPORT_LIMIT,
         };
         machine.device = DeviceSpec(machine.disk("volume", kind.filesystem));
         machine
@@ -301,6 +324,7 @@ impl Machine {
             run: run.to_owned(),
             run_later: run.to_owned(),
             switches: Switches::parse(command_line.as_bytes()),
+            import_limit: self.import_limit,
         }
     }
 

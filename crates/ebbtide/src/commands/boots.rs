@@ -86,6 +86,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         Some(Outcome::Reset) => "new",
         Some(Outcome::Kept(Switch::Off)) => "kept (off)",
         Some(Outcome::Kept(Switch::Keep)) => "kept (keep)",
+        Some(Outcome::Postponed) => "kept (once)",
         Some(Outcome::Refused) => "not reset",
         None => "unknown",
     };

@@ -83,6 +83,16 @@ pub fn mount_in_ram(container: &Container, root: &RootIdentity, run: &Path) -> R
     })
 }
 
+/// The base in use alone, for reading.
+pub fn mount_base(container: &Container, run: &Path) -> Result<OwnedFd> {
+    staging::within(run, |staging| {
+        let base = Base::read(container, container.base()?)?;
+        let place = attach_base(container, &base, staging)?;
+        let only = MountAttributes::READ_ONLY | MountAttributes::NOATIME;
+        volume::clone_directory(&place, only)
+    })
+}
+
 /// Limits the RAM of the running root.
 pub fn limit_ram(run: &Path, size: RamSize) -> Result<()> {
     let ram = run.join(RAM);
