@@ -8,6 +8,7 @@ mod compile;
 mod entries;
 mod explain;
 mod file;
+pub mod keep;
 mod layers;
 mod lint;
 mod locate;
@@ -19,6 +20,7 @@ mod read;
 mod schema;
 mod stores;
 mod surroundings;
+mod target;
 mod users;
 mod value;
 
@@ -40,6 +42,7 @@ pub use preset::{
 pub use problem::{Mark, Problem, Report, Severity, report};
 pub use schema::schema;
 pub use surroundings::Surroundings;
+pub use target::Target;
 
 /// The version of the file format that this program reads.
 pub const VERSION: u32 = 1;
