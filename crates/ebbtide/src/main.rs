@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod context;
 mod declaration;
+mod difference;
 mod error;
 mod generator;
 mod status;

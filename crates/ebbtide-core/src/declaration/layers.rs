@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::SourceFile;
 
 /// The most bytes that a file may have.
-const LIMIT: u64 = 1 << 20;
+pub(super) const LIMIT: u64 = 1 << 20;
 
 /// Vendor and packages.
 const VENDOR: &str = "usr/lib/ebbtide";

@@ -9,7 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
 use rustix::io::Errno;
 
 use super::SourceFile;
-use super::layers::{self, MACHINE, MAIN, System};
+use super::layers::{self, LIMIT, MACHINE, MAIN, System};
 use crate::failure::{Context, Failure, Result};
 use crate::store::OWN;
 
@@ -120,8 +120,25 @@ impl Target {
         sources
     }
 
-    /// Gives the file another text, atomically and durably; owner, mode and attributes stay.
+    /// Gives the file another text, atomically and durably; owner, mode and attributes stay. Refuses
+    /// if somebody has changed it since it was read.
     pub fn write(&self, text: &str) -> Result<()> {
+        let found = file::read_limited(self.directory.as_fd(), Path::new(&self.name), LIMIT);
+        let same = match found {
+            Ok(bytes) => !self.is_new && bytes == self.source.text.as_bytes(),
+            Err(error) if error.is_not_found() => self.is_new,
+            Err(error) => {
+                return Err(error).context(|| format!("cannot read {}", self.source.name));
+            }
+        };
+        if !same {
+            return Err(Failure::new(format!("{} was changed meanwhile", self.source.name))
+                .hint("run the command again"));
+        }
+        self.replace(text)
+    }
+
+    fn replace(&self, text: &str) -> Result<()> {
         let directory = self.directory.as_fd();
         if self.is_new {
             file::replace_file(directory, &self.name, text.as_bytes(), MODE)
@@ -139,7 +156,7 @@ impl Target {
                 .map(drop)
                 .context(|| format!("cannot remove {} again", self.source.name));
         }
-        self.write(&self.source.text)
+        self.replace(&self.source.text)
     }
 }
 
@@ -201,6 +218,10 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
         target.undo().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), TEXT);
+        fs::write(&path, "somebody else's").unwrap();
+        let failure = target.write("other").unwrap_err();
+        assert_eq!(failure.chain(), "/etc/ebbtide/ebbtide.toml was changed meanwhile");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody else's");
     }
 
     #[test]
