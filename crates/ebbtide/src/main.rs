@@ -1,6 +1,7 @@
 //! Ebbtide: makes a Linux machine forget at every boot, except for what was declared.
 
 mod bug;
+mod changes;
 mod cli;
 mod commands;
 mod context;

@@ -17,6 +17,7 @@ use ebbtide_sys::escape;
 use serde::Serialize;
 
 use super::apply::{Done, How, Prepared};
+use super::machine;
 use crate::context::Context;
 use crate::difference;
 use crate::error::{CommandError, Kind};
@@ -113,6 +114,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return Ok(Status::DONE);
     }
     let is_state = state.is_some();
+    if !is_state {
+        machine::require_root()?;
+    }
     let target = state.map_or_else(|| Target::find(&context.sysroot), Ok)?;
     let cannot = || format!("cannot add to {}", target.source().name);
     let text = keep::add(&target.source().text, &plan.additions)

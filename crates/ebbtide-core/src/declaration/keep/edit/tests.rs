@@ -41,7 +41,7 @@ fn edited(text: &str, additions: &[Addition]) -> String {
 fn all(texts: &[&str], additions: &[Addition]) -> String {
     let mut shown = String::new();
     for text in texts {
-        let _ = write!(shown, "{}----\n", edited(text, additions));
+        let _ = writeln!(shown, "{}----", edited(text, additions));
     }
     shown
 }
