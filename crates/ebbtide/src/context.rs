@@ -39,6 +39,12 @@ impl Context {
         Self { sysroot: sysroot.to_owned(), color: self.color }
     }
 
+    /// The same for a result that goes to standard error.
+    pub fn on_standard_error(&self) -> Self {
+        let color = if self.color_err() { Color::Always } else { Color::Never };
+        Self { sysroot: self.sysroot.clone(), color }
+    }
+
     /// Whether to colour what goes to standard output.
     pub fn color_out(&self) -> bool {
         self.color.wanted(io::stdout().is_terminal())

@@ -31,6 +31,7 @@ impl Kept {
     }
 }
 
+/// For a tree that is not the root itself, of paths below its top; the empty path is all of it.
 impl<'p> FromIterator<&'p Path> for Kept {
     fn from_iter<T: IntoIterator<Item = &'p Path>>(paths: T) -> Self {
         let mut top = Self::default();

@@ -35,6 +35,9 @@ pub fn overlay(
     kept: &Kept,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
+    if kept.is_kept() {
+        return Ok(());
+    }
     let mount = metadata::metadata(base).context(|| "cannot look at the base")?.mount_id;
     let mut walk = Walk { upper, base, mount, visit, renamed: VecDeque::new() };
     let root = PathBuf::from("/");

@@ -25,6 +25,9 @@ pub fn reference(
     kept: &Kept,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
+    if kept.is_kept() {
+        return Ok(());
+    }
     let top = metadata::metadata(root).context(|| "cannot look at the root")?;
     let mut walk = Walk { mount: top.mount_id, path: PathBuf::from("/"), visit };
     walk.directory(root, Some(base), Some(kept))

@@ -179,6 +179,7 @@ fn entries_and_the_way_to_them_are_no_changes() {
     fs::remove_file(root.join("etc/hosts")).unwrap();
     let kept = ["/srv/data/kept", "/var/lib/app/kept", "/etc/machine-id", "/etc/hosts"];
     insta::assert_snapshot!(lines(&overlay, &kept), @"added /opt Directory 0");
+    assert_eq!(lines(&overlay, &[""]), "", "all of it is kept");
     // What is new beside an entry, is new; and so is what only looks like one.
     fs::write(root.join("srv/data/kept2"), "").unwrap();
     fs::write(root.join("opt/kept"), "").unwrap();

@@ -122,6 +122,7 @@ impl Trial {
             run: work.run.join("ebbtide"),
             run_later: PathBuf::from(RUN),
             switches: Switches::default(),
+            import_limit: boot::IMPORT_LIMIT,
         };
         let own = reset_and_mount(&boot, state, &work.root, &base, log)?;
         let root = others::open_directory(&work.root)?;

@@ -7,15 +7,17 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// The size of the buffers that content is compared with, in bytes.
+/// The size of the buffers that content is compared with, in bytes: most files are small, and large
+/// ones need few calls.
+const FIRST: usize = 4 * 1024;
 const BUFFER: usize = 128 * 1024;
 
 /// Returns whether two regular files, open for reading, have the same bytes and the same length.
 ///
 /// What is a hole in both is not read, so that large sparse images cost what they hold.
 pub fn has_same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
-    let mut left = vec![0; BUFFER];
-    let mut right = vec![0; BUFFER];
+    let mut left = vec![0; FIRST];
+    let mut right = vec![0; FIRST];
     let mut at = 0;
     loop {
         at = match (next_data(a, at)?, next_data(b, at)?) {
@@ -32,6 +34,10 @@ pub fn has_same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
             return Ok(true);
         }
         at += n as u64;
+        if left.len() < BUFFER {
+            left.resize(BUFFER, 0);
+            right.resize(BUFFER, 0);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod flush;
 mod init;
 mod internal;
+mod keep;
 mod locator;
 mod machine;
 mod schema;
@@ -23,6 +24,7 @@ pub enum Command {
     Try(try_root::Args),
     Init(init::Args),
     Apply(apply::Args),
+    Keep(keep::Args),
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
@@ -41,6 +43,7 @@ impl Command {
             Self::Try(args) => Ok(try_root::run(args, context)),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
+            Self::Keep(args) => keep::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),

@@ -162,7 +162,7 @@ fn report(
     let (kept, notes) = (trial.kept(), trial.notes());
     let report = Report { end, changes: &changes, kept, notes, state };
     match &args.json {
-        None => context.tell_styled(report.text().trim_end()),
+        None => context.tell_styled(report.text(&context.on_standard_error()).trim_end()),
         Some(path) if path == Path::new(STDOUT) => context.print_json(&report.json())?,
         Some(path) => write(path, &json(&report.json()).map_err(|error| bug(&error))?)?,
     }

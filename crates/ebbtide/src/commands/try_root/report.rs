@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ebbtide_core::changes::{Changes, Group, Order, Summary, Tally};
-use ebbtide_core::trial::{DEFAULT, End, Note};
+use ebbtide_core::changes::{Changes, Order, Summary};
+use ebbtide_core::trial::{End, Note};
 use ebbtide_sys::escape;
 use serde::Serialize;
 
-use crate::commands::boots::size;
+use crate::changes;
+use crate::context::Context;
 use crate::text::count;
 
 /// How many groups are told to a person.
@@ -77,22 +78,14 @@ impl Report<'_> {
     }
 
     /// For a person.
-    pub fn text(&self) -> String {
+    pub fn text(&self, context: &Context) -> String {
         let summary = self.changes.summary(TOLD, Order::Biggest);
         let mut text = String::new();
         if summary.total.count() == 0 {
             text.push_str("nothing was changed that the next start takes away\n");
         } else {
-            let _ = writeln!(text, "the next start takes away {}:", tally(&summary.total));
-        }
-        let paths: Vec<_> = summary.groups.iter().map(path).collect();
-        let width = paths.iter().map(|path| path.chars().count()).max().unwrap_or(0).min(48);
-        for (group, path) in summary.groups.iter().zip(&paths) {
-            let _ = writeln!(text, "  {path:width$}  {}", what(group));
-        }
-        if let Some(more) = &summary.more {
-            let places = count(usize::try_from(more.groups).unwrap_or(usize::MAX), "more place");
-            let _ = writeln!(text, "  and {places}: {}", tally(&more.tally));
+            text.push_str("the next start takes away:\n");
+            text.push_str(&changes::render(&summary, context));
         }
         match self.kept {
             [] => {}
@@ -114,9 +107,6 @@ impl Report<'_> {
 
     /// The one command that keeps more.
     fn keep(&self) -> String {
-        if self.state == Path::new(DEFAULT) {
-            return "ebbtide keep --try PATH…".to_owned();
-        }
         format!("ebbtide keep --state {} PATH…", shown(self.state))
     }
 }
@@ -125,58 +115,22 @@ fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_encoded_bytes())
 }
 
-fn path(group: &Group) -> String {
-    let path = shown(&group.path);
-    if group.directory && path != "/" { path + "/" } else { path }
-}
-
-fn what(group: &Group) -> String {
-    let bytes = if group.tally.bytes > 0 {
-        format!(", {}", size(group.tally.bytes))
-    } else {
-        String::new()
-    };
-    match (group.below, group.change) {
-        (true, _) => tally(&group.tally),
-        (false, Some("renamed")) => {
-            format!("was {}", group.from.as_deref().map(shown).unwrap_or_default())
-        }
-        (false, Some("metadata")) => "has another owner, mode or attribute".to_owned(),
-        (false, Some(change)) => change.to_owned() + &bytes,
-        (false, None) => "became something else".to_owned() + &bytes,
-    }
-}
-
-fn tally(tally: &Tally) -> String {
-    let sorts = [
-        (tally.added, "added"),
-        (tally.changed, "changed"),
-        (tally.deleted, "deleted"),
-        (tally.metadata, "with other metadata"),
-        (tally.renamed, "renamed"),
-    ];
-    let sorts = sorts.iter().filter(|(number, _)| *number > 0);
-    let mut text: Vec<_> = sorts.map(|(number, sort)| format!("{number} {sort}")).collect();
-    if tally.bytes > 0 {
-        text.push(size(tally.bytes));
-    }
-    text.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use ebbtide_core::changes::{Change, What};
     use ebbtide_sys::metadata::FileKind;
 
     use super::*;
+    use crate::context::Color;
 
     fn change(path: &str, what: What, bytes: u64) -> Change {
         Change { path: path.into(), what, kind: FileKind::Regular, bytes, when: None }
     }
 
     fn told(changes: &Changes, kept: &[PathBuf]) -> String {
-        let (end, state) = (End::Exited(0), Path::new(DEFAULT));
-        Report { end: &end, changes, kept, notes: &[], state }.text()
+        let (end, state) = (End::Exited(0), Path::new("/var/lib/ebbtide/try"));
+        let context = Context::new("/".into(), Color::Never);
+        Report { end: &end, changes, kept, notes: &[], state }.text(&context)
     }
 
     #[test]
