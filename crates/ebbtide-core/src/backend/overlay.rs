@@ -5,6 +5,7 @@
 //! which comes last when it is made. The directory *is* the change (filesystems/overlayfs.rst).
 
 mod mounting;
+pub mod others;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -122,6 +123,13 @@ impl Base {
             None => container.open_directory(&self.place()),
             Some(device) => volume::inside(self.volume(device)?, device, self.directory.as_deref()),
         }
+    }
+
+    /// The directory that it is, where that is one of what is mounted already.
+    pub fn outside(&self) -> Option<PathBuf> {
+        let device = self.device.as_ref().filter(|device| device.is_directory())?;
+        let top = Path::new(&device.0);
+        Some(self.directory.as_ref().map_or_else(|| top.to_owned(), |it| top.join(it)))
     }
 
     /// The volume of a base outside of the container, for reading.

@@ -22,6 +22,10 @@ use crate::publish::Publication;
 /// The base of a new container.
 const FIRST: u64 = 1;
 
+/// How long the path of a state directory can be, in bytes: with what is added to it, it must fit into
+/// an option of 255 bytes.
+const LONGEST: usize = 120;
+
 /// Where it is tried whether there can be roots.
 const PROBE: &str = "probe";
 
@@ -35,6 +39,11 @@ pub(super) struct Prepared {
 /// Makes the container if there is none, sees to its base, and compiles the declaration into it.
 pub(super) fn prepare(state: &State, base: &Path, declaration: &Declaration) -> Result<Prepared> {
     let device = device(state.path())?;
+    if device.0.len() > LONGEST || device.0.contains([':', '\\']) {
+        return Err(Failure::new(format!("cannot use {device} as state directory"))
+            .caused_by("overlays take no names with a colon or backslash, and no long ones")
+            .hint("name another directory with --state"));
+    }
     let base = device_of_base(base)?;
     let (backend, uuid) = match existing(state)? {
         Some(found) => found,
@@ -66,7 +75,7 @@ pub(super) fn prepare(state: &State, base: &Path, declaration: &Declaration) -> 
     Ok(Prepared { locator, kept: declared.map(|entry| entry.path.clone()).collect() })
 }
 
-fn device(path: &Path) -> Result<DeviceSpec> {
+pub(super) fn device(path: &Path) -> Result<DeviceSpec> {
     let text = path.to_str().ok_or_else(|| {
         Failure::new(format!(
             "cannot use {}: its name is not UTF-8",

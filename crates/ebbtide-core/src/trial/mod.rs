@@ -9,6 +9,7 @@
 mod container;
 mod environment;
 mod inside;
+mod last;
 mod limits;
 mod others;
 mod plan;
@@ -29,7 +30,8 @@ use rustix::io::Errno;
 
 pub use environment::environment;
 pub use inside::{FORWARDED, Program};
-pub use others::{DIRECTORY as OTHERS, List, Note, Written};
+pub use last::LastRoot;
+pub use others::Note;
 pub use plan::{Other, Treatment};
 pub use state::{DECLARATION, DEFAULT, State};
 
@@ -178,7 +180,7 @@ impl Trial {
     }
 
     fn visit_changes(&self, visit: &mut changes::Visit<'_>) -> Result<()> {
-        let upper = others::open_directory(&self.own.join(others::UPPER))?;
+        let upper = others::open_directory(&self.own.join(overlay::UPPER))?;
         let kept: Kept = self.kept.iter().map(PathBuf::as_path).collect();
         changes::overlay_each(upper.as_fd(), self.base.as_fd(), &kept, visit)?;
         for layer in &self.others {

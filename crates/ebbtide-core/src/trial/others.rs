@@ -9,19 +9,14 @@ use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::mountinfo::MountEntry;
 use ebbtide_sys::{file, resolve, xattr};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::plan::{Kind, Other, Seen, Treatment};
-use crate::container;
-use crate::failure::{Context, Failure, Result};
+use crate::backend::overlay;
+use crate::backend::overlay::others::{DIRECTORY, Other as Written};
+use crate::backend::overlay::{UPPER, WORK};
+use crate::failure::{Context, Result};
 
-/// Where, beside the root's own upper directory, those of the others are: with it they are put away.
-pub const DIRECTORY: &str = "others";
-/// What is written.
-pub const UPPER: &str = "upper";
-const WORK: &str = "work";
-/// Which directory is for which filesystem.
-const LIST: &str = "others.json";
 /// The longest single file that is copied, in bytes.
 const COPIED: u64 = 1 << 20;
 
@@ -34,32 +29,12 @@ pub(super) const OPTIONS: [(&str, Option<&str>); 5] = [
     ("nfs_export", Some("off")),
 ];
 
-/// One of the others whose changes are in a directory of this boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Written {
-    /// Where it is mounted.
-    pub path: PathBuf,
-    /// What was written to it, below the directory of the root: `others/0/upper`.
-    pub upper: PathBuf,
-}
-
-/// One of them while it is mounted: with what lies below it.
+/// One of them that can be written to, with what lies below it.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) written: Written,
     pub(super) upper: OwnedFd,
     pub(super) base: OwnedFd,
-}
-
-/// The list of them, as it lies beside them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct List {
-    /// The version of the format: 1.
-    pub version: u32,
-    /// In the order of their paths.
-    pub others: Vec<Written>,
 }
 
 /// What is not as it is outside, and why.
@@ -99,8 +74,8 @@ pub(super) fn mount_all(
         let done = mount_one(other, root, directory.as_fd(), &name, empty.as_fd());
         let note = match done {
             Ok(Came::Writable { upper, base }) => {
-                let place = Path::new(DIRECTORY).join(&name).join(UPPER);
-                let written = Written { path: other.path.clone(), upper: place };
+                let place = Path::new(DIRECTORY).join(&name);
+                let written = Written { path: other.path.clone(), directory: place };
                 layers.push(Layer { written, upper, base });
                 None
             }
@@ -111,7 +86,7 @@ pub(super) fn mount_all(
         notes.extend(note.map(|what| Note { path: other.path.clone(), what }));
     }
     let others = layers.iter().map(|layer| layer.written.clone()).collect();
-    container::write(own.as_fd(), LIST, &List { version: 1, others })?;
+    overlay::others::write(own.as_fd(), others)?;
     Ok((layers, notes))
 }
 
@@ -146,7 +121,7 @@ fn mount_one(
             read_only(other, &root, source.as_fd(), empty)?;
             Ok(Came::AsPlanned)
         }
-        Treatment::Overlay => match overlay(other, directory, name, source.as_fd()) {
+        Treatment::Overlay => match mount_overlay(other, directory, name, source.as_fd()) {
             Ok((mounted, upper)) => {
                 attach(&mounted, &root, &other.path)?;
                 let base = mount::clone_mount(source.as_fd(), Path::new(""), false)
@@ -163,7 +138,7 @@ fn mount_one(
 
 /// An overlay over a mounted directory, its upper directory, which is returned too, in
 /// `directory/name`.
-fn overlay(
+fn mount_overlay(
     other: &Other,
     directory: BorrowedFd<'_>,
     name: &str,
@@ -295,19 +270,4 @@ pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
 
 pub(super) fn magic(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-impl List {
-    /// Reads the list beside the root of a boot; empty if there is none.
-    pub fn read(own: BorrowedFd<'_>) -> Result<Self> {
-        let list: Option<Self> = container::read(own, Path::new(LIST))?;
-        match list {
-            Some(list) if list.version == 1 => Ok(list),
-            Some(list) => Err(Failure::new(format!(
-                "{LIST} has format version {}, and this program knows version 1 only",
-                list.version
-            ))),
-            None => Ok(Self { version: 1, others: Vec::new() }),
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! `ebbtide keep`: declares paths, imports what lies there, and attaches it.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,6 +12,7 @@ use ebbtide_core::compiled::StoreName;
 use ebbtide_core::declaration::keep::{self, Addition, Options, Plan, Refusal, Section};
 use ebbtide_core::declaration::{Declaration, Outcome, Problem, Severity, SourceFile, Target};
 use ebbtide_core::live;
+use ebbtide_core::trial::{DECLARATION, LastRoot};
 use ebbtide_sys::escape;
 use serde::Serialize;
 
@@ -23,9 +23,6 @@ use crate::difference;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::{count, printable};
-
-/// The declaration in the state directory of a throw-away root.
-const DECLARATION: &str = "ebbtide.toml";
 
 /// Declares paths, takes what lies there into a store, and attaches it
 #[derive(Debug, ClapArgs)]
@@ -224,14 +221,19 @@ fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, 
             .and_then(|it| it.to_possible_value())
             .map(|it| it.get_name().to_owned()),
     };
-    let trees = trees(args.state.as_deref(), context)?;
-    let trees: Vec<_> = trees.iter().map(AsFd::as_fd).collect();
+    let last = args.state.as_deref().map(|state| LastRoot::open(state, &context.sysroot));
+    let last = last.transpose()?;
+    let sysroot = last.as_ref().map_or(context.sysroot.as_path(), LastRoot::base);
     let mut seen = Vec::new();
     for path in &args.paths {
         let slash = path.as_os_str().as_bytes().ends_with(b"/");
-        seen.push(keep::observe(&trees, &absolute(path)?, slash)?);
+        let path = absolute(path)?;
+        seen.push(match &last {
+            Some(last) => last.observe(&path, slash)?,
+            None => keep::observe(&[root(sysroot)?.as_fd()], &path, slash)?,
+        });
     }
-    let surroundings = crate::declaration::surroundings(context)?;
+    let surroundings = crate::declaration::surroundings(&context.for_sysroot(sysroot))?;
     keep::plan(sources, &surroundings, &seen, &options).map_err(|Refusal { message, hint }| {
         let error = CommandError::new(Kind::Usage, format!("cannot keep it: {message}"));
         match hint {
@@ -241,25 +243,11 @@ fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, 
     })
 }
 
-/// Where the paths are looked for: in the last root of a state directory, newest first, then in the
-/// machine itself.
-fn trees(state: Option<&Path>, context: &Context) -> Result<Vec<File>, CommandError> {
-    let mut paths = Vec::new();
-    if let Some(container) = state.map(|state| state.join("ebbtide")) {
-        paths.push(container.join("root/upper"));
-        let names = std::fs::read_dir(container.join("past")).into_iter().flatten().flatten();
-        let number = |name: &OsStr| name.to_str().and_then(|name| name.parse::<u64>().ok());
-        let last = names.filter_map(|entry| number(&entry.file_name())).max();
-        paths.extend(last.map(|number| container.join(format!("past/{number}/upper"))));
-    }
-    let mut trees: Vec<_> =
-        paths.iter().find_map(|path| File::open(path).ok()).into_iter().collect();
-    let root = File::open(&context.sysroot).map_err(|error| {
-        let path = escape(context.sysroot.as_os_str().as_bytes());
+fn root(sysroot: &Path) -> Result<File, CommandError> {
+    File::open(sysroot).map_err(|error| {
+        let path = escape(sysroot.as_os_str().as_bytes());
         CommandError::new(Kind::Failed, format!("cannot open {path}")).cause(error.to_string())
-    })?;
-    trees.push(root);
-    Ok(trees)
+    })
 }
 
 /// The path as the declaration has it. `..` is taken by its text: links are not followed later either.

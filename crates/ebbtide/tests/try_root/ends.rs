@@ -76,6 +76,38 @@ fn orphans_are_reaped_and_end_with_the_command() {
     assert_eq!(processes_with(&mark), Vec::<u32>::new());
 }
 
+/// The whole story: a mess, one thing that is worth it, and the next time.
+#[test]
+fn what_is_kept_after_the_fact_is_there_again() {
+    needs_root!();
+    let scratch = Scratch::new();
+    let base = scratch.path("root");
+    small_system(&base);
+    let volume = Volume::new(Filesystem::Ext4, 32 << 20).unwrap();
+    let home = base.join("home");
+    let mounted = Command::new("mount").arg("--bind").arg(volume.path()).arg(&home).status();
+    assert!(mounted.unwrap().success());
+    fs::create_dir(home.join("alice")).unwrap();
+    fs::write(home.join("alice/old"), "old").unwrap();
+    let it = Try::new(&scratch.path("state")).base(&base);
+    it.sh(
+        "mkdir /srv/app; echo data > /srv/app/file; echo note > /etc/note; echo x > /etc/mess; \
+         mkdir /home/alice/work; echo new > /home/alice/work/new; mv /home/alice/old /home/alice/work",
+    )
+    .ok();
+    let state = it.state.to_str().unwrap();
+    let kept = Command::new(env!("CARGO_BIN_EXE_ebbtide"))
+        .args(["keep", "--state", state, "/srv/app", "/etc/note", "/home/alice/work"])
+        .output()
+        .unwrap();
+    Ran(kept).ok();
+    for _ in 0..2 {
+        let again = it.sh("cat /srv/app/file /etc/note; cat /home/alice/work/*; ls /etc/mess");
+        assert_eq!(again.out(), "data\nnote\nnew\nold", "{}", again.err());
+    }
+    assert!(Command::new("umount").arg(&home).status().unwrap().success());
+}
+
 #[test]
 fn two_at_once_on_one_state_are_refused() {
     needs_root!();
