@@ -206,3 +206,30 @@ pub fn in_new_session(command: &mut Command, terminal: Option<OwnedFd>) -> &mut 
     // SAFETY: three system calls, which are safe between fork and exec; no memory is allocated.
     unsafe { command.pre_exec(begin) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_other_threads_is_not_forked() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || wait.recv());
+        let error = fork(&[], |_| 0).unwrap_err();
+        assert_eq!(error.errno(), Errno::BUSY);
+        drop(done);
+        let _ = other.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_closed_at_the_other_end_is_seen() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        assert!(!is_closed(read.as_fd()));
+        let limit = Some(Duration::ZERO);
+        assert_eq!(wait_for(&[read.as_fd()], limit).unwrap(), [false]);
+        rustix::io::write(&write, b"x").unwrap();
+        assert_eq!(wait_for(&[read.as_fd()], limit).unwrap(), [true]);
+        drop(write);
+        assert!(is_closed(read.as_fd()));
+    }
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use ebbtide_core::failure::Level;
-use ebbtide_core::trial::{self, End, Note, Program, State, Trial};
+use ebbtide_core::trial::{self, End, Program, State, Trial};
 
 use self::report::Report;
 use crate::context::Context;
@@ -117,7 +117,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     };
     let console = console.contains(&true);
     let trial = Trial::make(&state, base, &declaration, console, &mut log)?;
-    greet(&program, trial.notes(), context);
+    greet(&program, &trial, context);
     let signals = relay::watch().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot watch signals").cause(error.to_string())
     })?;
@@ -141,11 +141,16 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
 
 /// Says where one is, and what is different there. A script that asked for a command wants no more
 /// than what it must know.
-fn greet(program: &Program, notes: &[Note], context: &Context) {
+fn greet(program: &Program, trial: &Trial, context: &Context) {
     if program.command.is_empty() && program.console[0] {
         context.tell("a throw-away root: leave it with `exit`, and the machine is as it was");
     }
-    for note in notes {
+    if trial.in_ram() {
+        context.tell(
+            "what is written goes to RAM and is gone afterwards: the state directory can't hold it",
+        );
+    }
+    for note in trial.notes() {
         context.tell(&format!("{} {}", note.path.display(), note.what));
     }
 }
@@ -160,7 +165,8 @@ fn report(
 ) -> Result<(), CommandError> {
     let changes = trial.changes()?;
     let (kept, notes) = (trial.kept(), trial.notes());
-    let report = Report { end, changes: &changes, kept, notes, state };
+    let in_ram = trial.in_ram();
+    let report = Report { end, changes: &changes, kept, notes, in_ram, state };
     match &args.json {
         None => context.tell_styled(report.text(&context.on_standard_error()).trim_end()),
         Some(path) if path == Path::new(STDOUT) => context.print_json(&report.json())?,

@@ -27,6 +27,8 @@ pub struct Report<'a> {
     pub kept: &'a [PathBuf],
     /// What was not as it is outside.
     pub notes: &'a [Note],
+    /// Whether what was written is gone already.
+    pub in_ram: bool,
     /// The state directory.
     pub state: &'a Path,
 }
@@ -39,6 +41,7 @@ pub struct Json {
     changes: Summary,
     kept: Vec<String>,
     notes: Vec<JsonNote>,
+    in_ram: bool,
     keep: String,
 }
 
@@ -73,6 +76,7 @@ impl Report<'_> {
                 .iter()
                 .map(|note| JsonNote { path: shown(&note.path), what: note.what.clone() })
                 .collect(),
+            in_ram: self.in_ram,
             keep: self.keep(),
         }
     }
@@ -84,7 +88,12 @@ impl Report<'_> {
         if summary.total.count() == 0 {
             text.push_str("nothing was changed that the next start takes away\n");
         } else {
-            text.push_str("the next start takes away:\n");
+            let intro = if self.in_ram {
+                "what was written was in RAM, and this is gone already:\n"
+            } else {
+                "the next start takes away:\n"
+            };
+            text.push_str(intro);
             text.push_str(&changes::render(&summary, context));
         }
         match self.kept {
@@ -130,7 +139,7 @@ mod tests {
     fn told(changes: &Changes, kept: &[PathBuf]) -> String {
         let (end, state) = (End::Exited(0), Path::new("/var/lib/ebbtide/try"));
         let context = Context::new("/".into(), Color::Never);
-        Report { end: &end, changes, kept, notes: &[], state }.text(&context)
+        Report { end: &end, changes, kept, notes: &[], in_ram: false, state }.text(&context)
     }
 
     #[test]
