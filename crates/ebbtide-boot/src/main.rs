@@ -19,8 +19,10 @@ Usage: ebbtide-boot VERB [OPTION]…
 
 Run by the initramfs; people want the command `ebbtide`.
 
-  reset                  make a new root; print its mount options
-  attach --sysroot DIR   put the declared entries in place on the root mounted at DIR
+  reset                  make a new root; print its mount options. Where roots are overlays, that
+                         is left to attach
+  attach --sysroot DIR   put the declared entries in place on the root mounted at DIR; where roots
+                         are overlays, make one on what is mounted there first
   up --sysroot DIR       reset, mount the root at DIR, attach
 
   --config FILE          the locator, instead of /etc/ebbtide/locator.json
@@ -58,10 +60,8 @@ fn main() -> ExitCode {
         }
     };
     match run(&arguments) {
-        Ok(record) if record.gravest().is_none_or(|gravest| gravest > Level::Error) => {
-            ExitCode::SUCCESS
-        }
-        Ok(_) => ExitCode::FAILURE,
+        Ok(Some(record)) if record.gravest() == Some(Level::Error) => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
         Err(failure) => {
             say(Level::Error, &failure.chain());
             ExitCode::FAILURE
@@ -69,7 +69,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<Record> {
+/// `None`: there was nothing to do yet.
+fn run(arguments: &Arguments) -> Result<Option<Record>> {
     let boot =
         Boot::read(&arguments.locator, arguments.run.clone(), arguments.command_line.as_deref())?;
     let debug = boot.switches.debug;
@@ -82,13 +83,13 @@ fn run(arguments: &Arguments) -> Result<Record> {
         }
     };
     let sysroot = arguments.sysroot.as_deref();
-    Ok(match (arguments.verb, sysroot) {
-        (Verb::Attach, Some(sysroot)) => boot::attach(&boot, sysroot, &mut log),
-        (Verb::Up, Some(sysroot)) => {
-            let record = boot::reset(&boot, &mut log);
-            boot.mount_root(sysroot, &record)?;
+    Ok(Some(match (arguments.verb, sysroot) {
+        (Verb::Attach, Some(sysroot)) if boot.resets_before_mount() => {
             boot::attach(&boot, sysroot, &mut log)
         }
+        (Verb::Attach, Some(sysroot)) => boot::take_over(&boot, sysroot, &mut log)?,
+        (Verb::Up, Some(sysroot)) => boot::up(&boot, sysroot, &mut log)?,
+        (_, _) if !boot.resets_before_mount() => return Ok(None),
         (_, _) => {
             let record = boot::reset(&boot, &mut log);
             if let Some(options) = boot.root_mount_options(&record) {
@@ -96,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<Record> {
             }
             record
         }
-    })
+    }))
 }
 
 /// Says one line, with its level, in one write.

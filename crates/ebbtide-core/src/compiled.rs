@@ -41,6 +41,111 @@ pub struct Root {
     /// Mount options of the root, besides `subvol=` and `noatime`, which are always there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// With `tmpfs`: how much of the RAM a root may take; without it, [`RamSize::DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<RamSize>,
+    /// With `tmpfs`: up to how many bytes of what was written are archived as a past root when the
+    /// machine goes down; without it, nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<u64>,
+    /// Whether the root itself can be written to: if not, only entries and what is mounted can.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub writable: bool,
+    /// Empty filesystems in RAM that every boot mounts on the root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<RamMount>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// An empty filesystem in RAM, mounted on the root at every boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RamMount {
+    /// Absolute, normalised.
+    pub path: PathBuf,
+    /// How much it may take; without it, [`RamSize::DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<RamSize>,
+    /// Permission bits of its top directory.
+    pub mode: Mode,
+}
+
+/// A limit for a filesystem in RAM, as `size=` of tmpfs(5) takes it: a share of the RAM, or bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RamSize {
+    /// A share of the RAM, 1 to 100 percent.
+    Percent(u8),
+    /// That many bytes, not 0: tmpfs takes that for no limit.
+    Bytes(u64),
+}
+
+impl RamSize {
+    /// Half of the RAM, as the kernel has it for a tmpfs without `size=`.
+    pub const DEFAULT: Self = Self::Percent(50);
+}
+
+impl fmt::Display for RamSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+impl std::str::FromStr for RamSize {
+    type Err = &'static str;
+
+    /// Reads `50%`, or bytes with one of the suffixes `K`, `M`, `G`, `T` (powers of 1024).
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(percent) = text.strip_suffix('%') {
+            return match percent.parse() {
+                Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
+                _ => Err("a share of the RAM is 1% to 100%"),
+            };
+        }
+        match parse_bytes(text) {
+            Some(bytes @ 4096..) => Ok(Self::Bytes(bytes)),
+            Some(_) => Err("less than one page is no room at all"),
+            None => Err("a size is a number with K, M, G or T behind it, or a share as in \"50%\""),
+        }
+    }
+}
+
+/// Reads a number of bytes with one of the suffixes `K`, `M`, `G`, `T` (powers of 1024) or none.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = match text.as_bytes().last()? {
+        b'K' | b'k' => (&text[..text.len() - 1], 10),
+        b'M' | b'm' => (&text[..text.len() - 1], 20),
+        b'G' | b'g' => (&text[..text.len() - 1], 30),
+        b'T' | b't' => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(1 << unit)
+}
+
+impl Serialize for RamSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RamSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// A way of making roots and putting them away.
@@ -50,20 +155,34 @@ pub struct Root {
 pub enum Backend {
     /// Snapshots of a base subvolume.
     Btrfs,
+    /// A directory for what is written, over a base that is not: on any filesystem.
+    Overlay,
+    /// The same with that directory in RAM.
+    Tmpfs,
 }
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Btrfs => "btrfs",
+            Self::Overlay => "overlay",
+            Self::Tmpfs => "tmpfs",
         })
     }
 }
 
-/// A device as in fstab: `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=` or an absolute path.
+/// A device as in fstab: `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=` or an absolute path. Where a
+/// machine is only tried out, the path may be that of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceSpec(pub String);
+
+impl DeviceSpec {
+    /// Whether it names a directory, and no device.
+    pub fn is_directory(&self) -> bool {
+        self.0.starts_with('/') && Path::new(&self.0).is_dir()
+    }
+}
 
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,6 +225,9 @@ pub struct Store {
     /// On btrfs, the subvolume's path below the top level, without a leading slash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subvolume: Option<PathBuf>,
+    /// The directory's path below the top level of its filesystem, without a leading slash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
     /// What kind of data it holds.
     pub class: Class,
     /// Its mount options: those of its class, as the declaration changes them.

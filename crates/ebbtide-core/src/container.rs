@@ -5,16 +5,17 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ebbtide_sys::{file, metadata, mount, resolve};
+use ebbtide_sys::{file, metadata, resolve};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::compiled::{ContainerRef, DeclarationHash, DeviceSpec};
+use crate::compiled::{Backend, ContainerRef, DeclarationHash, DeviceSpec};
 use crate::failure::{Context, Failure, Result};
 use crate::record::{BootNumber, CleanMark, Record};
+use crate::volume::{self, Volume};
 
 /// The version of the marker and of the small files.
 pub const VERSION: u32 = 1;
@@ -46,9 +47,11 @@ pub mod name {
 /// An open container, whose marker was found to be the expected one.
 #[derive(Debug)]
 pub struct Container {
-    top: OwnedFd,
+    volume: Volume,
+    path: PathBuf,
     directory: OwnedFd,
     uuid: Uuid,
+    backend: Backend,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +59,19 @@ pub struct Container {
 struct Marker {
     version: u32,
     uuid: Uuid,
+    /// How its roots are made: another backend does not understand them.
+    #[serde(default = "btrfs", skip_serializing_if = "is_btrfs")]
+    backend: Backend,
+}
+
+/// The backend of a marker that names none.
+fn btrfs() -> Backend {
+    Backend::Btrfs
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_btrfs(backend: &Backend) -> bool {
+    *backend == Backend::Btrfs
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,42 +94,40 @@ pub struct Pins {
     pub previous: Option<DeclarationHash>,
 }
 
-/// Mounts the top level of a btrfs volume, attached nowhere.
-pub fn open_volume(device: &DeviceSpec) -> Result<OwnedFd> {
-    open_volume_with(device, &[])
-}
-
-/// As [`open_volume`], with more mount options, such as `degraded`.
-pub fn open_volume_with(device: &DeviceSpec, flags: &[String]) -> Result<OwnedFd> {
-    let path = ebbtide_sys::device::find(&device.0)
-        .context(|| format!("cannot find the device {device}"))?;
-    match ebbtide_sys::device::probe(&path) {
-        Ok(Some(found)) if found.fstype != "btrfs" => {
-            return Err(Failure::new(format!("{device} has {}, and no btrfs", found.fstype))
-                .hint("the volume of a container is a btrfs filesystem"));
+/// Mounts the volume of a container, attached nowhere. `flags` are more mount options, such as
+/// `degraded`.
+pub fn open_volume(backend: Backend, device: &DeviceSpec, flags: &[String]) -> Result<Volume> {
+    match volume::filesystem(device) {
+        Ok(Some(found)) if backend == Backend::Btrfs && found != "btrfs" => {
+            return Err(Failure::new(format!("{device} has {found}, and no btrfs"))
+                .hint("the volume of a container with the backend btrfs is a btrfs filesystem"));
         }
         _ => {}
     }
-    let mut options = vec![("subvolid", Some("5"))];
-    options.extend(flags.iter().map(|flag| mount_option(flag)));
-    mount::mount_detached("btrfs", Some(&path), &options, mount::MountAttributes::NOATIME)
-        .context(|| format!("cannot mount the top level of {device}"))
-}
-
-/// Splits `key=value`.
-pub(crate) fn mount_option(option: &str) -> (&str, Option<&str>) {
-    match option.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
-        None => (option, None),
-    }
+    Volume::open(device, flags).context(|| format!("cannot mount the top level of {device}"))
 }
 
 impl Container {
     /// Opens the container below a volume's top level, and refuses any but the expected one: no
-    /// marker, another UUID, or a directory that others than root could have changed.
-    pub fn open(top: OwnedFd, expected: &ContainerRef) -> Result<Self> {
-        let place = expected.path.display();
-        let directory = resolve::open_directory(top.as_fd(), &expected.path)
+    /// marker, another UUID, another backend, or a directory that others than root could have changed.
+    pub fn open(volume: Volume, backend: Backend, expected: &ContainerRef) -> Result<Self> {
+        let found = Self::open_foreign(volume, backend, &expected.path)?;
+        if found.uuid != expected.uuid {
+            return Err(Failure::new(format!(
+                "{} is another container: its marker has UUID {}, the configuration pins {}",
+                expected.path.display(),
+                found.uuid,
+                expected.uuid
+            ))
+            .hint("nothing in it was touched; if this disk is meant, set its UUID under [root]"));
+        }
+        Ok(found)
+    }
+
+    /// Opens a container whatever its UUID is: for looking, not for changing anything.
+    pub fn open_foreign(volume: Volume, backend: Backend, path: &Path) -> Result<Self> {
+        let place = path.display();
+        let directory = resolve::open_directory(volume.as_fd(), path)
             .context(|| format!("cannot open the container {place}"))?;
         let found = metadata::metadata(directory.as_fd())
             .context(|| format!("cannot look at the container {place}"))?;
@@ -125,25 +139,25 @@ impl Container {
             ))
             .hint("look at what changed it, then chown root and chmod 0700"));
         }
-        let container = Self { top, directory, uuid: expected.uuid };
-        let marker: Marker = container.read(Path::new(name::MARKER))?.ok_or_else(|| {
-            Failure::new(format!("{place} has no marker: it is not a container of Ebbtide"))
-                .hint("nothing in it was touched; `ebbtide init` makes a container")
-        })?;
+        let marker: Marker =
+            read(directory.as_fd(), Path::new(name::MARKER))?.ok_or_else(|| {
+                Failure::new(format!("{place} has no marker: it is not a container of Ebbtide"))
+                    .hint("nothing in it was touched; `ebbtide init` makes a container")
+            })?;
         check_version("the marker", marker.version)?;
-        if marker.uuid != expected.uuid {
+        if marker.backend != backend {
             return Err(Failure::new(format!(
-                "{place} is another container: its marker has UUID {}, the configuration pins {}",
-                marker.uuid, expected.uuid
+                "{place} was made for the backend {}, and the configuration says {backend}",
+                marker.backend
             ))
-            .hint("nothing in it was touched; if this disk is meant, set its UUID under [root]"));
+            .hint("nothing in it was touched; another backend wants a container of its own"));
         }
-        Ok(container)
+        Ok(Self { volume, path: path.to_owned(), directory, uuid: marker.uuid, backend })
     }
 
     /// Writes a marker into a new container: the last step of making one.
-    pub fn mark(directory: BorrowedFd<'_>, uuid: Uuid) -> Result<()> {
-        let marker = Marker { version: VERSION, uuid };
+    pub fn mark(directory: BorrowedFd<'_>, backend: Backend, uuid: Uuid) -> Result<()> {
+        let marker = Marker { version: VERSION, uuid, backend };
         write(directory, name::MARKER, &marker)
     }
 
@@ -157,14 +171,24 @@ impl Container {
         self.uuid
     }
 
+    /// How its roots are made.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
     /// The container itself.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// The top level of its volume.
-    pub fn top(&self) -> BorrowedFd<'_> {
-        self.top.as_fd()
+    /// Its volume.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// Its path below the top level of its volume.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Opens a directory inside, such as `past`.

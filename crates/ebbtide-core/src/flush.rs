@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::backend;
 use crate::boot::{Boot, STORES};
-use crate::container::{self, Container};
+use crate::container::Container;
 use crate::failure::{Context, Failure, Log, Result};
 use crate::harvest::{self, Action, Harvested, Manifest};
-use crate::record::{Record, RootIdentity};
+use crate::record::{Outcome, Record, Switch};
 use crate::store;
 
 /// The root that runs, its manifest, and the stores that it goes back to.
@@ -18,6 +19,8 @@ pub struct Flush {
     root: OwnedFd,
     stores: harvest::Stores,
     manifest: Manifest,
+    /// Whether what is not there was deleted, and not lost in a power cut before this boot.
+    believed: bool,
 }
 
 impl Flush {
@@ -27,16 +30,21 @@ impl Flush {
             .read_record()
             .ok_or_else(|| Failure::new("this boot has no record: nothing was copied in"))?;
         let root = open(sysroot)?;
-        let identity = crate::backend::btrfs::identity(root.as_fd())?;
+        let identity = backend::mounted(boot.locator.backend, sysroot)?;
         if record.root.as_ref() != Some(&identity) {
             return Err(Failure::new(format!(
                 "{} is not the root of this boot",
                 sysroot.display()
             )));
         }
-        let top = container::open_volume(&boot.locator.device)?;
-        let container = Container::open(top, &boot.locator.container)?;
-        let RootIdentity { uuid, .. } = identity;
+        if record.outcome == Outcome::Kept(Switch::Off) {
+            return Err(Failure::new(
+                "this boot runs with ebbtide=off: nothing is taken back from it",
+            )
+            .hint("the next boot without it takes back what changed"));
+        }
+        let container = boot.open_container()?;
+        let uuid = identity.uuid();
         let empty = || Manifest { version: harvest::VERSION, root: uuid, items: Vec::new() };
         let manifest = Manifest::read(&container, uuid)?.unwrap_or_else(empty);
         let mut stores = harvest::Stores::new();
@@ -50,13 +58,14 @@ impl Flush {
                 stores.insert(item.store_uuid, opened);
             }
         }
-        Ok(Self { container, record, root, stores, manifest })
+        let believed = harvest::ended_cleanly(&container, uuid, Some(record.number))?;
+        Ok(Self { container, record, root, stores, manifest, believed })
     }
 
     /// Says what flushing will do, a line for each file that is not as it was.
     pub fn preview(&self) -> Result<Vec<String>> {
         let observed = harvest::observe(&self.manifest.items, self.root.as_fd(), &self.stores)?;
-        let plan = harvest::plan(&self.manifest.items, &observed, true);
+        let plan = harvest::plan(&self.manifest.items, &observed, self.believed);
         let lines = self.manifest.items.iter().zip(plan).filter_map(|(item, action)| {
             let path = item.path.display();
             let store = &item.store;
@@ -77,7 +86,8 @@ impl Flush {
         let _lock = self.container.lock()?;
         let root = self.root.as_fd();
         let boot = self.record.number;
-        let harvested = harvest::harvest(&self.manifest, root, &self.stores, true, boot, log)?;
+        let believed = self.believed;
+        let harvested = harvest::harvest(&self.manifest, root, &self.stores, believed, boot, log)?;
         if harvested.updated + harvested.deleted > 0 {
             for item in &mut self.manifest.items {
                 let path = item.path.strip_prefix("/").unwrap_or(&item.path);

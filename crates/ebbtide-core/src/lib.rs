@@ -14,6 +14,7 @@ pub mod container;
 pub mod declaration;
 pub mod failure;
 pub mod flush;
+pub mod fstab;
 pub mod harvest;
 pub mod held;
 #[cfg(feature = "declaration")]
@@ -26,6 +27,8 @@ pub mod record;
 #[cfg(feature = "declaration")]
 pub mod setup;
 pub mod shutdown;
+pub(crate) mod staging;
 pub mod status;
 pub mod store;
 pub mod switches;
+pub mod volume;

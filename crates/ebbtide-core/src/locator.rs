@@ -41,6 +41,9 @@ pub struct StateStore {
     /// On btrfs, the subvolume's path below the top level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subvolume: Option<PathBuf>,
+    /// The directory's path below the top level of its filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
     /// The UUID in its marker.
     pub uuid: Uuid,
 }

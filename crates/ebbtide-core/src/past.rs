@@ -1,14 +1,13 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::btrfs;
 use serde::Serialize;
 
+use crate::backend;
 use crate::container::{Container, name};
 use crate::failure::Result;
-use crate::record::{BootNumber, Ending, Outcome, Record};
+use crate::record::{BootNumber, Ending, Outcome, Record, RootIdentity};
 
 /// One boot, as `boots` lists it.
 #[derive(Debug, Clone, Serialize)]
@@ -42,7 +41,7 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
     numbers.dedup();
     let roots: Vec<_> = numbers
         .iter()
-        .map(|number| Some((*number, container.record(*number).ok()??.root?.uuid)))
+        .map(|number| Some((*number, container.record(*number).ok()??.root?.uuid())))
         .collect();
     numbers
         .into_iter()
@@ -54,10 +53,12 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
                 past.contains(&number).then(|| Path::new(name::PAST).join(number.to_string()));
             let current = record.as_ref().is_some_and(|it| it.kernel_boot_id == kernel_boot_id);
             let place = below.or_else(|| current.then(|| PathBuf::from(name::ROOT)));
-            let root = record.as_ref().and_then(|record| record.root.as_ref()).map(|it| it.uuid);
+            let root =
+                record.as_ref().and_then(|record| record.root.as_ref()).map(RootIdentity::uuid);
             let mut same = roots.iter().flatten().filter(|(_, uuid)| Some(*uuid) == root);
             let last = same.next_back().map(|(number, _)| *number);
-            let own_bytes = place.as_deref().and_then(|place| own_bytes(container, place).ok());
+            let own_bytes =
+                place.as_deref().and_then(|place| backend::own_bytes(container, place).ok());
             Ok(PastBoot {
                 number,
                 current,
@@ -71,12 +72,4 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
             })
         })
         .collect()
-}
-
-fn own_bytes(container: &Container, place: &Path) -> Result<u64> {
-    use crate::failure::Context;
-    let directory = container.open_directory(place)?;
-    let what = || format!("cannot measure {}", place.display());
-    let info = btrfs::subvolume_info(directory.as_fd()).context(what)?;
-    btrfs::written_since(directory.as_fd(), info.otransid).context(what)
 }

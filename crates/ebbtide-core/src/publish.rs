@@ -8,19 +8,18 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::{self, FileKind};
-use ebbtide_sys::{btrfs, resolve};
+use ebbtide_sys::{resolve, xattr};
 use uuid::Uuid;
 
 use crate::attach::{self, OldRoot, Places, Policy};
-use crate::backend::btrfs as btrfs_backend;
+use crate::backend;
 use crate::boot::{LOCATOR, RUN, STORES};
-use crate::compiled::{Compiled, ContainerRef, DeclarationHash, Entry, Method, StoreName};
-use crate::container::{self, Container, name};
-use crate::declaration::{Declaration, RootDeclaration};
+use crate::compiled::{Backend, Compiled, ContainerRef, DeclarationHash, Entry, Method, StoreName};
+use crate::container::{self, Container};
+use crate::declaration::{Declaration, RootDeclaration, StoreDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
 use crate::harvest;
 use crate::locator::Locator;
-use crate::record::BootNumber;
 use crate::store;
 
 /// What publishing will do, and what that means.
@@ -84,16 +83,18 @@ impl Publication {
             Failure::new("the declaration does not pin a container: [root] has no uuid")
                 .hint("`ebbtide init` makes a container and writes its UUID there")
         })?;
-        let top = container::open_volume(&root.device)?;
-        let container = Container::open(top, &ContainerRef { path: root.container.clone(), uuid })?;
+        let volume = container::open_volume(root.backend, &root.device, &[])?;
+        let at = ContainerRef { path: root.container.clone(), uuid };
+        let container = Container::open(volume, root.backend, &at)?;
         let mut stores = BTreeMap::new();
         for (name, wanted) in &declaration.stores {
-            if missing_subvolume(declaration, name, &container)?.is_some() {
+            if is_missing(wanted, root, &container)
+                .context(|| format!("cannot look at store {name}"))?
+            {
                 continue;
             }
             let opened =
-                store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
-                    .context(|| format!("store {name} is not there"))?;
+                store::open_any(wanted.place()).context(|| format!("store {name} is not there"))?;
             let found = store::identity(opened.as_fd())?;
             stores.insert(name.clone(), (opened, found));
         }
@@ -126,9 +127,8 @@ impl Publication {
         if self.declaration.auto.is_empty() {
             return Ok(());
         }
-        let base = Path::new(name::BASES).join(self.container.base()?.to_string());
-        let base = self.container.open_directory(&base)?;
-        let roots = self.roots_of_today();
+        let base = backend::open_base(&self.container, self.container.base()?)?;
+        let roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let auto = std::mem::take(&mut self.declaration.auto);
         let is_open = |entry: &&mut Entry| auto.contains(&entry.path);
         for entry in self.declaration.entries.iter_mut().filter(is_open) {
@@ -138,7 +138,9 @@ impl Publication {
                 .any(|was| was.method == Method::Sync);
             let seen = || {
                 let mut roots = roots.iter().filter(|root| root.store_of(&entry.path).is_none());
-                roots.any(|root| was_replaced(base.as_fd(), root.tree.as_fd(), entry.relative()))
+                roots.any(|root| {
+                    was_replaced(self.root.backend, base.as_fd(), root, entry.relative())
+                })
             };
             if decided || seen() {
                 entry.method = Method::Sync;
@@ -167,8 +169,8 @@ impl Publication {
         let before = self.previous.as_ref().map(|it| paths(&it.entries)).unwrap_or_default();
         let after = paths(&self.declaration.entries);
         let moved_stores = self.moved_stores();
-        let (reset, _) = btrfs_backend::observe(&self.container)?;
-        let reset = btrfs_backend::plan(&reset);
+        let (reset, _) = backend::observe(&self.container)?;
+        let reset = backend::plan(&reset);
         let (next_boot, problems) = self.next_boot()?;
         Ok(Preview {
             new_stores,
@@ -195,17 +197,13 @@ impl Publication {
     pub fn publish(self) -> Result<Published> {
         let _lock = self.container.lock()?;
         let mut stores = self.stores;
-        for name in self.declaration.stores.keys() {
-            if let Some(subvolume) = missing_subvolume(&self.declaration, name, &self.container)? {
-                make_subvolume(self.container.top(), &subvolume)
+        for (name, wanted) in &self.declaration.stores {
+            if is_missing(wanted, &self.root, &self.container)? {
+                store::make(wanted.place(), self.container.volume().as_fd())
                     .context(|| format!("cannot make store {name}"))?;
             }
-            if let (false, Some(wanted)) =
-                (stores.contains_key(name), self.declaration.stores.get(name))
-            {
-                let opened =
-                    store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)?;
-                stores.insert(name.clone(), (opened, None));
+            if !stores.contains_key(name) {
+                stores.insert(name.clone(), (store::open_any(wanted.place())?, None));
             }
         }
         let mut uuids = BTreeMap::new();
@@ -233,10 +231,7 @@ impl Publication {
     pub fn moved_stores(&self) -> Vec<StoreName> {
         let previous = self.previous.iter().flat_map(|previous| &previous.stores);
         let moved = previous.filter(|(name, was)| {
-            self.declaration
-                .stores
-                .get(name)
-                .is_some_and(|is| (&is.device, &is.subvolume) != (&was.device, &was.subvolume))
+            self.declaration.stores.get(name).is_some_and(|is| !is.place().is_at(&was.place()))
         });
         moved.map(|(name, _)| name.clone()).collect()
     }
@@ -250,37 +245,16 @@ impl Publication {
         let uuid = found.or_else(|| self.recorded.get(&state).copied());
         booted.device != self.root.device
             || booted.options != self.root.options
-            || is.is_none_or(|is| {
-                (&is.device, &is.subvolume) != (&booted.state.device, &booted.state.subvolume)
-            })
+            || booted.backend != self.root.backend
+            || is.is_none_or(|is| !is.place().is_at(&booted.state.place()))
             || uuid != Some(booted.state.uuid)
-    }
-
-    /// The root of today, as the next boot will find it put away, and older ones where it matters.
-    fn roots_of_today(&self) -> Vec<OldRoot> {
-        let Ok(tree) = self.container.open_directory(Path::new(name::ROOT)) else {
-            return Vec::new();
-        };
-        let record = btrfs_backend::identity(tree.as_fd())
-            .and_then(|root| btrfs_backend::last_boot_on(&self.container, root.uuid))
-            .ok()
-            .flatten()
-            .and_then(|number| self.container.record(number).ok().flatten());
-        let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
-        let today = OldRoot::new(number, tree, record.and_then(|record| record.attached));
-        let mut roots = vec![today];
-        if roots.iter().any(|root| !root.unfinished.is_empty()) {
-            roots.extend(attach::old_roots(&self.container, number));
-        }
-        roots
     }
 
     /// The attach plan of the next boot: on a new root from the base, with the root of today as the
     /// old one.
     fn next_boot(&self) -> Result<(Vec<String>, Vec<Problem>)> {
-        let base = Path::new(name::BASES).join(self.container.base()?.to_string());
-        let root = self.container.open_directory(&base)?;
-        let old_roots = self.roots_of_today();
+        let root = backend::open_base(&self.container, self.container.base()?)?;
+        let old_roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let mut stores = BTreeMap::new();
         for store in self.declaration.stores.keys() {
             let opened = match self.stores.get(store) {
@@ -299,6 +273,8 @@ impl Publication {
             old_roots,
             in_use: false,
             fresh: true,
+            base: None,
+            import_limit: None,
         };
         let entries = &self.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;
@@ -317,15 +293,28 @@ impl Publication {
     }
 }
 
-/// Whether a file of a root is another than the base's under the same name. A root is a snapshot, in
-/// which every file keeps the inode number that it has in the base, until another one takes its place.
-fn was_replaced(base: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {
-    let inode = |tree| {
+/// Whether a file of a root is another than the base's under the same name.
+///
+/// In a snapshot every file keeps the inode number that it has in the base, until another one takes its
+/// place. In an overlay, a file of the base that was written to has a note of where it comes from.
+fn was_replaced(backend: Backend, base: BorrowedFd<'_>, root: &OldRoot, path: &Path) -> bool {
+    let file = |tree| {
         let found = metadata::metadata_beneath(tree, path).ok().flatten()?;
         (found.kind == FileKind::Regular).then_some(found.inode)
     };
-    let replaced = matches!((inode(base), inode(root)), (Some(was), Some(is)) if was != is);
-    replaced && matches!(harvest::look(root, path), Ok(harvest::Found::File(_)))
+    let Some(was) = file(base) else { return false };
+    let replaced = match (backend, &root.upper) {
+        (Backend::Btrfs, _) => file(root.tree.as_fd()).is_some_and(|is| was != is),
+        (_, None) => false,
+        (_, Some(upper)) => {
+            let written = file(upper.as_fd()).and_then(|_| {
+                let opened = resolve::open_path(upper.as_fd(), path).ok()?;
+                xattr::get(opened.as_fd(), OsStr::new("trusted.overlay.origin")).ok()
+            });
+            written == Some(None)
+        }
+    };
+    replaced && matches!(harvest::look(root.tree.as_fd(), path), Ok(harvest::Found::File(_)))
 }
 
 /// What the initramfs of this boot carried.
@@ -343,11 +332,10 @@ fn recorded(
     let mut uuids = BTreeMap::new();
     for (name, is) in &declaration.stores {
         let was = previous.and_then(|previous| previous.stores.get(name));
-        let same = was.filter(|was| (&was.device, &was.subvolume) == (&is.device, &is.subvolume));
-        let state = booted.map(|booted| &booted.state).filter(|state| {
-            name.0 == StoreName::STATE
-                && (&state.device, &state.subvolume) == (&is.device, &is.subvolume)
-        });
+        let same = was.filter(|was| was.place().is_at(&is.place()));
+        let state = booted
+            .map(|booted| &booted.state)
+            .filter(|state| name.0 == StoreName::STATE && state.place().is_at(&is.place()));
         if let Some(uuid) = same.map(|was| was.uuid).or(state.map(|state| state.uuid)) {
             uuids.insert(name.clone(), uuid);
         }
@@ -355,29 +343,17 @@ fn recorded(
     uuids
 }
 
-/// The subvolume of a store on the volume itself that is not there yet.
-fn missing_subvolume(
-    declaration: &Declaration,
-    name: &StoreName,
+/// Whether a store on the volume itself is not there yet: it is made then.
+fn is_missing(
+    wanted: &StoreDeclaration,
+    root: &RootDeclaration,
     container: &Container,
-) -> Result<Option<PathBuf>> {
-    let root = declaration.root.as_ref().map(|root| &root.device);
-    let Some(wanted) = declaration.stores.get(name).filter(|it| Some(&it.device) == root) else {
-        return Ok(None);
-    };
-    let Some(subvolume) = &wanted.subvolume else { return Ok(None) };
-    match resolve::open_directory(container.top(), subvolume) {
-        Ok(_) => Ok(None),
-        Err(error) if error.is_not_found() => Ok(Some(subvolume.clone())),
-        Err(error) => Err(error).context(|| format!("cannot look at store {name}")),
+) -> Result<bool> {
+    let place = wanted.subvolume.as_deref().or(wanted.directory.as_deref());
+    let Some(place) = place.filter(|_| wanted.device == root.device) else { return Ok(false) };
+    match resolve::open_directory(container.volume().as_fd(), place) {
+        Ok(_) => Ok(false),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) => Err(error).context(|| format!("cannot open {}", place.display())),
     }
-}
-
-fn make_subvolume(top: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let (parent, name) = resolve::split_parent(path)
-        .ok_or_else(|| Failure::new(format!("{} has no name", path.display())))?;
-    let parent = resolve::open_directory(top, parent)
-        .context(|| format!("cannot open the directory above {}", path.display()))?;
-    let name: &OsStr = name;
-    btrfs::create_subvolume(parent.as_fd(), name).context(|| "cannot make the subvolume")
 }

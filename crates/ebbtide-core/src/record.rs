@@ -41,7 +41,7 @@ pub struct Record {
     pub clock: i64,
     /// What happened to the root.
     pub outcome: Outcome,
-    /// The subvolume that this boot runs on.
+    /// The root that this boot runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<RootIdentity>,
     /// The base it was made from.
@@ -79,6 +79,8 @@ pub enum Outcome {
     Reset,
     /// The last root runs on, because the kernel command line said so.
     Kept(Switch),
+    /// The last root runs on, once, because first content of entries is more than a boot copies.
+    Postponed,
     /// The last root runs on, because resetting it was not safe.
     Refused,
 }
@@ -93,21 +95,67 @@ pub enum Switch {
     Keep,
 }
 
-/// A subvolume, as the kernel identifies it (`BTRFS_IOC_GET_SUBVOL_INFO`).
+/// A root, as the kernel identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RootIdentity {
-    /// The filesystem.
-    pub filesystem: Uuid,
-    /// The subvolume's own UUID, given by the kernel when it was made.
-    pub uuid: Uuid,
-    /// Its id on that filesystem.
-    pub subvolume: u64,
-    /// The subvolume it is a snapshot of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<Uuid>,
-    /// The generation (btrfs transaction) in which it was made.
-    pub made: u64,
+#[serde(untagged, deny_unknown_fields)]
+pub enum RootIdentity {
+    /// A subvolume (`BTRFS_IOC_GET_SUBVOL_INFO`).
+    Btrfs {
+        /// The filesystem.
+        filesystem: Uuid,
+        /// The subvolume's own UUID, given by the kernel when it was made.
+        uuid: Uuid,
+        /// Its id on that filesystem.
+        subvolume: u64,
+        /// The subvolume it is a snapshot of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Uuid>,
+        /// The generation (btrfs transaction) in which it was made.
+        made: u64,
+    },
+    /// A mount of overlayfs. Its layers were mounted at places that are named by these UUIDs, and the
+    /// kernel tells those names as long as the mount is there.
+    Overlay {
+        /// The directory that is written to.
+        uuid: Uuid,
+        /// The base below it.
+        base: Uuid,
+        /// Whether that directory is in RAM.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_ram: bool,
+    },
+}
+
+impl RootIdentity {
+    /// What no other root has.
+    pub fn uuid(&self) -> Uuid {
+        match self {
+            Self::Btrfs { uuid, .. } | Self::Overlay { uuid, .. } => *uuid,
+        }
+    }
+
+    /// Whether it goes with the power.
+    pub fn is_in_ram(&self) -> bool {
+        matches!(self, Self::Overlay { in_ram: true, .. })
+    }
+
+    /// The base that it was made from, if it was made from one.
+    pub fn base(&self) -> Option<Uuid> {
+        match self {
+            Self::Btrfs { parent, .. } => *parent,
+            Self::Overlay { base, .. } => Some(*base),
+        }
+    }
+}
+
+impl std::fmt::Display for RootIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Btrfs { subvolume, uuid, .. } => write!(f, "subvolume {subvolume} ({uuid})"),
+            Self::Overlay { uuid, in_ram: false, .. } => write!(f, "overlay {uuid}"),
+            Self::Overlay { uuid, in_ram: true, .. } => write!(f, "overlay in RAM {uuid}"),
+        }
+    }
 }
 
 /// A base, by number and by what the kernel knows of it.
@@ -116,7 +164,7 @@ pub struct RootIdentity {
 pub struct BaseIdentity {
     /// Its number.
     pub number: u64,
-    /// The subvolume's UUID.
+    /// Its UUID: with btrfs the subvolume's, given by the kernel.
     pub uuid: Uuid,
 }
 

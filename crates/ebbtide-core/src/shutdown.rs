@@ -8,9 +8,9 @@ use ebbtide_sys::mount;
 use ebbtide_sys::mountinfo::{self, MountEntry};
 use rustix::io::Errno;
 
-use crate::backend::btrfs;
+use crate::backend;
 use crate::boot::{Boot, STORES};
-use crate::container::{self, Container};
+use crate::container::name;
 use crate::failure::{Context, Failure, Level, Log, Result};
 use crate::record::{CleanMark, VERSION};
 
@@ -59,7 +59,7 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
         .ok_or_else(|| Failure::new("the record of this boot does not know its root"))?;
     let directory =
         std::fs::File::open(sysroot).context(|| format!("cannot open {}", sysroot.display()))?;
-    if btrfs::identity(directory.as_fd())? != root {
+    if backend::mounted(boot.locator.backend, sysroot)? != root {
         return Err(Failure::new(
             "/ is not the root of this boot, so its end is not marked as clean",
         ));
@@ -67,37 +67,32 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
     // sync(2) waits for everything and tells no errors, syncfs(2) tells those of the root.
     rustix::fs::sync();
     ebbtide_sys::file::sync_filesystem(directory.as_fd()).context(|| "cannot sync the root")?;
-    open(boot)?.set_clean_mark(&CleanMark {
+    boot.open_container()?.set_clean_mark(&CleanMark {
         version: VERSION,
         number: record.number,
         kernel_boot_id: record.kernel_boot_id,
-        root: root.uuid,
+        root: root.uuid(),
     })
 }
 
 /// At the start of a boot: removes a mark that the initramfs did not, because it was not Ebbtide's or
 /// could not open the container.
 pub fn began(boot: &Boot) -> Result<()> {
-    open(boot)?.remove_clean_mark()
-}
-
-fn open(boot: &Boot) -> Result<Container> {
-    let top = container::open_volume(&boot.locator.device)?;
-    Container::open(top, &boot.locator.container)
+    boot.open_container()?.remove_clean_mark()
 }
 
 /// Whether the filesystem at a path is a root of this container: asked before the package goes.
 pub fn owns(boot: &Boot, path: &Path) -> Result<bool> {
     let recorded = boot.read_record().and_then(|record| record.root);
-    let directory =
-        std::fs::File::open(path).context(|| format!("cannot open {}", path.display()))?;
-    let Ok(mounted) = btrfs::identity(directory.as_fd()) else { return Ok(false) };
-    if recorded.is_some_and(|root| root.uuid == mounted.uuid) {
+    std::fs::File::open(path).context(|| format!("cannot open {}", path.display()))?;
+    let backend = boot.locator.backend;
+    let Ok(mounted) = backend::mounted(backend, path) else { return Ok(false) };
+    if recorded.is_some_and(|root| root.uuid() == mounted.uuid()) {
         return Ok(true);
     }
-    let container = open(boot)?;
-    let root = container.open_directory(Path::new(container::name::ROOT))?;
-    Ok(btrfs::identity(root.as_fd())?.uuid == mounted.uuid)
+    let container = boot.open_container()?;
+    let root = backend::identity(&container, Path::new(name::ROOT))?;
+    Ok(root.uuid() == mounted.uuid())
 }
 
 #[cfg(test)]

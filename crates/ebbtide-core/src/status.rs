@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ebbtide_sys::{btrfs as subvolumes, file, kernel, metadata};
+use ebbtide_sys::{file, kernel, metadata};
 use serde::Serialize;
 
-use crate::backend::btrfs;
+use crate::backend;
 use crate::boot::{self, Boot};
-use crate::compiled::{Class, Compiled, DeclarationHash};
-use crate::container::{self, Container, name};
+use crate::compiled::{Backend, Compiled, DeclarationHash};
+use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::held;
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
@@ -69,13 +69,11 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         declared: 0,
         problems: Vec::new(),
     };
-    match root_of(sysroot) {
+    match backend::mounted(boot.locator.backend, sysroot) {
         Ok(root) => status.root = Some(root),
         Err(failure) => status.failure(&failure),
     }
-    let container = container::open_volume(&boot.locator.device)
-        .and_then(|top| Container::open(top, &boot.locator.container));
-    match container {
+    match boot.open_container() {
         Ok(container) => {
             if let Err(failure) = prove(boot, &container, &mut status) {
                 status.failure(&failure);
@@ -92,13 +90,6 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
     status.problems.sort_by_key(|problem| problem.level);
     status.ok = status.proved && status.problems.iter().all(|it| it.level > Level::Warning);
     status
-}
-
-fn root_of(sysroot: &Path) -> Result<RootIdentity> {
-    let directory =
-        std::fs::File::open(sysroot).context(|| format!("cannot open {}", sysroot.display()))?;
-    btrfs::identity(directory.as_fd())
-        .context(|| format!("{} is not a root of Ebbtide", sysroot.display()))
 }
 
 /// Compares what the container's record of this boot says with what the kernel says.
@@ -143,24 +134,23 @@ fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> 
         deny(
             status,
             format!(
-                "/ is subvolume {}, and the root of this boot is subvolume {}",
+                "/ is {}, and the root of this boot is {}",
                 describe(status.root.as_ref()),
                 describe(record.root.as_ref())
             ),
             "something else was mounted as root: look at rootflags= on the kernel command line",
         );
     }
-    match container
-        .open_directory(Path::new(name::ROOT))
-        .and_then(|root| btrfs::identity(root.as_fd()))
+    // In RAM there is none that a next boot could take.
+    if container.backend() != Backend::Tmpfs
+        && backend::identity(container, Path::new(name::ROOT)).ok() != record.root
     {
-        Ok(named) if Some(&named) == record.root.as_ref() => {}
-        _ => deny(
+        deny(
             status,
             "the container's `root` is not the root of this boot: the next boot would take another"
                 .to_owned(),
             "find out what renamed it",
-        ),
+        );
     }
     match &record.outcome {
         Outcome::Reset => {
@@ -174,12 +164,19 @@ fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> 
                 Switch::Off => "off",
                 Switch::Keep => "keep",
             };
+            let root = if record.root.as_ref().is_some_and(RootIdentity::is_in_ram) {
+                "the root is the base with the entries that are required"
+            } else {
+                "the root is that of an earlier boot"
+            };
             status.problem(
                 Level::Warning,
-                format!("the root is that of an earlier boot: ebbtide={word} was on the kernel command line"),
+                format!("{root}: ebbtide={word} was on the kernel command line"),
                 "reboot without it to have a new root",
             );
         }
+        // The record says why.
+        Outcome::Postponed => proved = false,
         Outcome::Refused => {
             proved = false;
             if record.gravest() != Some(Level::Error) {
@@ -199,16 +196,12 @@ fn made_from_base(container: &Container, record: &Record) -> Result<()> {
     let (Some(root), Some(base)) = (&record.root, &record.base) else {
         return Err(Failure::new("the record of this boot does not know its root and base"));
     };
-    if root.parent != Some(base.uuid) {
-        return Err(Failure::new("/ is no snapshot of the base of this boot"));
+    if root.base() != Some(base.uuid) {
+        return Err(Failure::new("/ was not made from the base of this boot"));
     }
-    let path = Path::new(name::BASES).join(base.number.to_string());
-    let directory = container.open_directory(&path)?;
-    let info = subvolumes::subvolume_info(directory.as_fd())
-        .context(|| format!("cannot look at base {}", base.number))?;
-    if info.uuid != base.uuid || !info.read_only {
+    if backend::base(container, base.number)?.uuid != base.uuid {
         return Err(Failure::new(format!(
-            "base {} is not the one of this boot any more, or is writable",
+            "base {} is not the one of this boot any more",
             base.number
         )));
     }
@@ -216,7 +209,7 @@ fn made_from_base(container: &Container, record: &Record) -> Result<()> {
         if let Ok(Some(earlier)) = container.record(number)
             && earlier.number < record.number
             && earlier.attached.is_some()
-            && earlier.root.as_ref().map(|root| root.uuid) == Some(root.uuid)
+            && earlier.root.as_ref().map(RootIdentity::uuid) == Some(root.uuid())
         {
             return Err(Failure::new(format!("/ is the root that boot {number} ran on")));
         }
@@ -226,7 +219,7 @@ fn made_from_base(container: &Container, record: &Record) -> Result<()> {
 
 fn describe(root: Option<&RootIdentity>) -> String {
     match root {
-        Some(root) => format!("{} ({})", root.subvolume, root.uuid),
+        Some(root) => root.to_string(),
         None => "unknown".to_owned(),
     }
 }
@@ -258,11 +251,15 @@ fn look_at_entries(
         );
     }
     let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
+    let attached = boot.read_record().and_then(|record| record.attached);
+    let pending = attached.map(|attached| attached.pending).unwrap_or_default();
     status.declared = compiled.entries.len();
     let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
             status.in_place += 1;
+        } else if pending.contains(&entry.path) {
+            // It lies in the root still; whoever put it off said so.
         } else if let Err(why) = &seen.source {
             absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
         } else if plan.waiting.contains(&index) {
@@ -309,21 +306,14 @@ pub fn declaration(boot: &Boot, container: &Container) -> Result<(DeclarationHas
     let pins = container.pins()?.ok_or_else(|| {
         Failure::new("no declaration was ever compiled").hint("run `ebbtide apply`")
     })?;
-    let place = &boot.locator.state;
-    let state = store::open(
-        &place.device,
-        place.subvolume.as_deref(),
-        Class::State.mount_options(),
-        place.uuid,
-    )?;
+    let state = store::open(boot.locator.state.place(), boot.locator.state.uuid)?;
     let (hash, compiled, _) = store::load(state.as_fd(), &pins)?;
     Ok((hash, compiled))
 }
 
 /// A kernel in `/boot` whose modules the base does not have comes up without its drivers.
 fn look_at_kernels(container: &Container, sysroot: &Path, status: &mut Status) -> Result<()> {
-    let base = PathBuf::from(name::BASES).join(container.base()?.to_string());
-    let base = container.open_directory(&base)?;
+    let base = backend::open_base(container, container.base()?)?;
     let modules = |release: &str| {
         ["usr/lib/modules", "lib/modules"].iter().any(|directory| {
             let path = Path::new(directory).join(release);

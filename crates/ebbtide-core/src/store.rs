@@ -4,15 +4,17 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::mount::{self, MountAttributes};
-use ebbtide_sys::{device, file, metadata, resolve};
+use ebbtide_sys::mount::MountAttributes;
+use ebbtide_sys::{file, metadata, resolve};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::compiled::{Compiled, DeclarationHash, DeviceSpec, MountOption, sha256};
+use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption, Store, sha256};
 use crate::container::{self, Container, Pins};
 use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::locator::StateStore;
 use crate::record::BootNumber;
+use crate::volume;
 
 /// The directory of a store that is Ebbtide's own.
 pub const OWN: &str = ".ebbtide";
@@ -30,16 +32,76 @@ struct Marker {
     uuid: Uuid,
 }
 
-/// Mounts a store, attached nowhere, and checks that it is the recorded one.
-pub fn open(
-    spec: &DeviceSpec,
-    subvolume: Option<&Path>,
-    options: &[MountOption],
-    expected: Uuid,
-) -> Result<OwnedFd> {
-    let mounted = open_any(spec, subvolume, options)?;
-    match identity(mounted.as_fd())? {
-        Some(found) if found == expected => Ok(mounted),
+/// Where a store lies, and how it is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The device that holds it.
+    pub device: &'a DeviceSpec,
+    /// On btrfs, the subvolume's path below the top level.
+    pub subvolume: Option<&'a Path>,
+    /// The directory's path below the top level of its filesystem.
+    pub directory: Option<&'a Path>,
+    /// Its mount options.
+    pub options: &'a [MountOption],
+}
+
+impl Place<'_> {
+    /// Whether it is the same place, however it is mounted.
+    pub fn is_at(&self, other: &Place<'_>) -> bool {
+        (self.device, self.subvolume, self.directory)
+            == (other.device, other.subvolume, other.directory)
+    }
+
+    fn volume(&self) -> Result<OwnedFd> {
+        let attributes = attributes(self.options) | MountAttributes::NOATIME;
+        volume::mount(self.device, self.subvolume, &[], attributes)
+            .context(|| format!("cannot mount the store on {}", self.device))
+    }
+}
+
+impl Store {
+    /// Where it lies.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            device: &self.device,
+            subvolume: self.subvolume.as_deref(),
+            directory: self.directory.as_deref(),
+            options: &self.options,
+        }
+    }
+}
+
+impl StateStore {
+    /// Where it lies; with the options of its class.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            device: &self.device,
+            subvolume: self.subvolume.as_deref(),
+            directory: self.directory.as_deref(),
+            options: Class::State.mount_options(),
+        }
+    }
+}
+
+/// Opens a store, attached nowhere, and checks that it is the recorded one.
+pub fn open(place: Place<'_>, expected: Uuid) -> Result<OwnedFd> {
+    let opened = open_any(place)?;
+    check(opened.as_fd(), place.device, expected)?;
+    Ok(opened)
+}
+
+/// Mounts a store at a path, and checks that it is the recorded one.
+pub fn attach(place: Place<'_>, expected: Uuid, path: &Path) -> Result<OwnedFd> {
+    open(place, expected)?;
+    volume::attach(place.volume()?.as_fd(), place.directory, path)?;
+    std::fs::File::open(path)
+        .map(OwnedFd::from)
+        .context(|| format!("cannot open {}", path.display()))
+}
+
+fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) -> Result<()> {
+    match identity(store)? {
+        Some(found) if found == expected => Ok(()),
         Some(found) => Err(Failure::new(format!(
             "the store on {spec} is not the recorded one: it has UUID {found}, recorded is {expected}"
         ))
@@ -49,30 +111,32 @@ pub fn open(
     }
 }
 
-/// Mounts what should be a store, without a check.
-pub fn open_any(
-    spec: &DeviceSpec,
-    subvolume: Option<&Path>,
-    options: &[MountOption],
-) -> Result<OwnedFd> {
-    let path = device::find(&spec.0).context(|| format!("cannot find the device {spec}"))?;
-    let superblock = device::probe(&path)
-        .context(|| format!("cannot read the superblock of {spec}"))?
-        .ok_or_else(|| {
-            Failure::new(format!("there is no filesystem on {spec} that a store can be on"))
-                .hint("stores can be on btrfs, ext4 and xfs")
-        })?;
-    let subvolume = subvolume.and_then(Path::to_str).map(ToOwned::to_owned);
-    let mut flags = Vec::new();
-    if superblock.fstype == "btrfs" {
-        match &subvolume {
-            Some(name) => flags.push(("subvol", Some(name.as_str()))),
-            None => flags.push(("subvolid", Some("5"))),
-        }
+/// Opens what should be a store, without a check.
+pub fn open_any(place: Place<'_>) -> Result<OwnedFd> {
+    volume::inside(place.volume()?, place.device, place.directory)
+}
+
+/// Makes the subvolume or the directory for a store on a volume that is open already.
+#[cfg(feature = "declaration")]
+pub(crate) fn make(place: Place<'_>, volume: BorrowedFd<'_>) -> Result<()> {
+    let split = |path: &Path| -> Result<(OwnedFd, std::ffi::OsString)> {
+        let (parent, name) = resolve::split_parent(path)
+            .ok_or_else(|| Failure::new(format!("{} has no name", path.display())))?;
+        let parent = resolve::open_directory(volume, parent)
+            .context(|| format!("cannot open the directory above {}", path.display()))?;
+        Ok((parent, name.to_owned()))
+    };
+    if let Some(path) = place.subvolume {
+        let (parent, name) = split(path)?;
+        return ebbtide_sys::btrfs::create_subvolume(parent.as_fd(), &name)
+            .context(|| "cannot make the subvolume");
     }
-    let attributes = attributes(options) | MountAttributes::NOATIME;
-    mount::mount_detached(superblock.fstype, Some(&path), &flags, attributes)
-        .context(|| format!("cannot mount the store on {spec}"))
+    if let Some(path) = place.directory {
+        let (parent, name) = split(path)?;
+        file::create_directory(parent.as_fd(), &name, 0o755)
+            .context(|| "cannot make the directory")?;
+    }
+    Ok(())
 }
 
 /// Whether a store has compiled declarations, as the state store of a container has.
@@ -186,6 +250,9 @@ struct SeedNote {
     version: u32,
     path: PathBuf,
     source: String,
+    /// The base that the root of that time was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<u64>,
     /// SHA-256 of a file's bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
@@ -196,6 +263,7 @@ pub(crate) fn note_seed(
     store: BorrowedFd<'_>,
     path: &Path,
     source: &str,
+    base: Option<u64>,
     hash: Option<String>,
 ) -> Result<()> {
     let seeds = own_subdirectory(store, SEEDS)?;
@@ -203,6 +271,7 @@ pub(crate) fn note_seed(
         version: container::VERSION,
         path: path.to_owned(),
         source: source.to_owned(),
+        base,
         hash,
     };
     container::write(seeds.as_fd(), &seed_name(path), &note)

@@ -89,8 +89,11 @@ fn a_new_directory_is_made_in_the_store_and_in_the_root_with_its_parents() {
 #[test]
 fn first_content_is_imported_once_and_tightened() {
     let mut seen = seen(Node::Absent, Node::Directory(ROOT_755));
-    seen.seed =
-        Some(Seed { source: SeedSource::OldRoot(BootNumber(7)), node: Node::Directory(ROOT_755) });
+    seen.seed = Some(Seed {
+        source: SeedSource::OldRoot(BootNumber(7)),
+        node: Node::Directory(ROOT_755),
+        size: 0,
+    });
     let mut entry = directory("/var/lib/app");
     entry.mode = Some(Mode(0o700));
     insta::assert_snapshot!(full(&entry, &seen), @r"
@@ -198,6 +201,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             seed: seed.map(|(node, old)| Seed {
                 source: if old { SeedSource::OldRoot(BootNumber(7)) } else { SeedSource::Root },
                 node,
+                size: 0,
             }),
             deleted: false,
             owner,
@@ -288,4 +292,23 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn imports_share_one_budget_in_their_order() {
+    let sized = |size| Observation {
+        seed: Some(Seed { source: SeedSource::Root, node: Node::Directory(ROOT_755), size }),
+        ..seen(Node::Absent, Node::Directory(ROOT_755))
+    };
+    let entries: Vec<Entry> = ["/a", "/b", "/c", "/d"].map(directory).into();
+    let observed = [sized(40), sized(70), sized(60), sized(u64::MAX)];
+    let postponed = |limit| {
+        let mut plan = plan(&entries, &observed, Policy::Full);
+        plan.postpone_imports_beyond(limit, &observed);
+        assert!(plan.steps.iter().all(|(index, _)| !plan.postponed.contains(index)));
+        plan.postponed
+    };
+    assert_eq!(postponed(100), [1, 3]);
+    assert_eq!(postponed(39), [0, 1, 2, 3]);
+    assert_eq!(postponed(170), [3]);
 }

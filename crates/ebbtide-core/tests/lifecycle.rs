@@ -1,6 +1,7 @@
 //! Whole boots on a real btrfs, without a kernel of their own.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[macro_use]
 mod machine;
 
 use std::fs;
@@ -10,7 +11,21 @@ use std::path::Path;
 use ebbtide_core::failure::Level;
 use ebbtide_core::record::{Ending, Outcome, Switch};
 use ebbtide_core::setup::BaseSource;
-use machine::{Machine, is_root, read, run, write};
+use machine::{Kind, Machine, is_root, read, run, write};
+
+on_each_disk!(
+    a_link_into_the_store_takes_over_what_the_base_has,
+    metadata_survives,
+    a_looser_mode_is_tightened_and_said,
+    an_unclean_end_is_noted_and_the_mark_never_outlives_a_boot,
+    a_broken_declaration_falls_back_to_the_previous_one,
+    a_missing_store_keeps_the_root_and_takes_only_its_own_entries_with_it,
+    a_base_without_modules_for_this_kernel_is_refused,
+    hostile_places_are_refused_one_by_one,
+    a_blank_base_gives_an_empty_root_with_its_entries,
+    users_have_their_own_in_ephemeral_homes,
+    private_state_lies_in_a_private_directory,
+);
 
 const KEEP: &str = "[keep]\n\
 directories = [\"/var/log\", \"/home\", { path = \"/var/lib/app\", user = \"alice\", group = \"alice\", mode = \"0700\" }]\n\
@@ -112,28 +127,20 @@ fn the_base_keeps_no_identity_and_no_home() {
     });
 }
 
-#[test]
-fn a_link_into_the_store_takes_over_what_the_base_has() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_link_into_the_store_takes_over_what_the_base_has(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\nfiles = [{ path = \"/etc/issue\", method = \"symlink\" }]\n");
     machine.boot("", |root| {
         let link = fs::read_link(root.join("etc/issue")).unwrap();
-        assert!(link.ends_with("stores/state/etc/issue"), "{link:?}");
+        assert!(link.ends_with("stores/state/etc/issue"), "{}", link.display());
         assert_eq!(read(root, "etc/issue").as_deref(), Some("from the base\n"));
         write(root, "etc/issue", "mine\n");
     });
     machine.boot("", |root| assert_eq!(read(root, "etc/issue").as_deref(), Some("mine\n")));
 }
 
-#[test]
-fn metadata_survives() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn metadata_survives(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/srv\"]\n");
     machine.boot("", |root| {
         write(root, "srv/tool", "#!/bin/sh\n");
@@ -158,12 +165,8 @@ fn metadata_survives() {
     });
 }
 
-#[test]
-fn a_looser_mode_is_tightened_and_said() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_looser_mode_is_tightened_and_said(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEEP);
     machine.boot("", |root| {
         let app = root.join("var/lib/app");
@@ -205,12 +208,8 @@ fn off_changes_nothing_and_keep_keeps_the_root_once() {
     );
 }
 
-#[test]
-fn an_unclean_end_is_noted_and_the_mark_never_outlives_a_boot() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn an_unclean_end_is_noted_and_the_mark_never_outlives_a_boot(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEEP);
     let cut = machine.live("", |_, _| ());
     machine.boot("ebbtide=off", |_| ());
@@ -221,12 +220,8 @@ fn an_unclean_end_is_noted_and_the_mark_never_outlives_a_boot() {
     assert_eq!(container.record(cut.record.number).unwrap().unwrap().ended, Some(Ending::Unclean));
 }
 
-#[test]
-fn a_broken_declaration_falls_back_to_the_previous_one() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_broken_declaration_falls_back_to_the_previous_one(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEEP);
     machine.apply("[keep]\ndirectories = [\"/home\"]\n");
     let pins = machine.open().pins().unwrap().unwrap();
@@ -252,12 +247,8 @@ fn a_broken_declaration_falls_back_to_the_previous_one() {
     assert_eq!(refused.record.outcome, Outcome::Refused);
 }
 
-#[test]
-fn a_missing_store_keeps_the_root_and_takes_only_its_own_entries_with_it() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn a_missing_store_keeps_the_root_and_takes_only_its_own_entries_with_it(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let disk = machine.disk("big", "ext4");
     let keep = format!("[store.big]\ndevice = \"{disk}\"\n{KEEP}")
         .replace("\"/var/log\",", "\"/var/log\", { path = \"/srv\", store = \"big\" },");
@@ -316,12 +307,8 @@ fn a_volume_without_the_right_marker_is_never_touched() {
     assert_eq!(booted.record.outcome, Outcome::Reset);
 }
 
-#[test]
-fn a_base_without_modules_for_this_kernel_is_refused() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_base_without_modules_for_this_kernel_is_refused(kind: Kind) {
+    let machine = Machine::of(kind);
     let source = machine.source();
     fs::create_dir_all(source.join("usr/lib/modules/0.0.1-other")).unwrap();
     machine.set_up_from(BaseSource::Directory(source), KEEP);
@@ -374,12 +361,8 @@ fn status_believes_the_kernel_and_not_the_record() {
     });
 }
 
-#[test]
-fn hostile_places_are_refused_one_by_one() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn hostile_places_are_refused_one_by_one(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/srv/a\", \"/srv/b/c\", \"/srv/d\"]\n");
     machine.boot("", |_| ());
     machine.look(|top| {
@@ -418,12 +401,8 @@ fn set_up_refuses_what_it_did_not_make() {
     assert!(again.starts_with("ebbtide is a container already"), "{again}");
 }
 
-#[test]
-fn a_blank_base_gives_an_empty_root_with_its_entries() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_blank_base_gives_an_empty_root_with_its_entries(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up_from(BaseSource::Blank, "[keep]\ndirectories = [\"/var/lib/x\"]\n");
     let booted = machine.boot("", |root| {
         assert!(root.join("proc").is_dir());
@@ -471,12 +450,8 @@ fn owner_and_mode(root: &Path, path: &str) -> (u32, u32, u32) {
     (found.uid(), found.gid(), found.mode() & 0o7777)
 }
 
-#[test]
-fn users_have_their_own_in_ephemeral_homes() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn users_have_their_own_in_ephemeral_homes(kind: Kind) {
+    let machine = Machine::of(kind);
     let source = machine.source();
     // The base has a home that is open to others; it is not alice's business how open.
     fs::remove_dir_all(source.join("home/alice")).unwrap();
@@ -544,12 +519,8 @@ fn links_in_a_home_lead_nowhere() {
     machine.look(|top| assert!(!top.join("cache/home/alice/.history").exists()));
 }
 
-#[test]
-fn private_state_lies_in_a_private_directory() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn private_state_lies_in_a_private_directory(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [{ path = \"/var/lib/private/app\", user = 61184, group = 61184, mode = \"0700\" }]\n");
     for _ in 0..2 {
         machine.boot("", |root| {

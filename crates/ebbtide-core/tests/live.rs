@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[macro_use]
 mod machine;
 
 use std::fs;
@@ -16,7 +17,23 @@ use ebbtide_core::live::{Applied, Live, Plan, When, Work};
 use ebbtide_core::shutdown;
 use ebbtide_core::status;
 use ebbtide_sys::mountinfo;
-use machine::{Machine, is_root, read, write};
+use machine::{Kind, Machine, read, write};
+
+on_each_disk!(
+    a_new_entry_is_attached_with_what_is_there,
+    what_a_process_uses_waits_and_comes_with_the_next_boot,
+    nested_entries_of_two_stores_appear_together,
+    what_is_not_declared_any_more_is_unmounted_unless_it_is_in_use,
+    two_versions_are_not_mixed,
+    a_new_sync_file_is_in_its_store_at_once_and_taken_back_later,
+    mount_options_change_without_a_new_mount,
+    a_boot_on_the_last_root_as_it_was_changes_nothing,
+    a_failure_in_the_middle_leaves_what_was,
+    a_line_written_meanwhile_is_not_lost_in_silence,
+    what_only_its_user_uses_comes_with_their_next_login,
+    a_file_that_was_seen_to_be_replaced_is_synced_from_then_on,
+    a_file_on_another_mount_is_not_taken_for_a_part_of_the_root,
+);
 
 const KEPT: &str = "[keep]\ndirectories = [\"/var/log\"]\n";
 
@@ -75,12 +92,8 @@ impl Drop for Process {
     }
 }
 
-#[test]
-fn a_new_entry_is_attached_with_what_is_there() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_new_entry_is_attached_with_what_is_there(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     machine.live("", |root, boot| {
         write(root, "/srv/site/index", "hello");
@@ -108,12 +121,8 @@ fn a_new_entry_is_attached_with_what_is_there() {
     });
 }
 
-#[test]
-fn what_a_process_uses_waits_and_comes_with_the_next_boot() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn what_a_process_uses_waits_and_comes_with_the_next_boot(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     machine.live("", |root, boot| {
         write(root, "/srv/data", "one");
@@ -133,12 +142,8 @@ fn what_a_process_uses_waits_and_comes_with_the_next_boot() {
     machine.boot("", |root| assert_eq!(read(root, "/srv/data").as_deref(), Some("two")));
 }
 
-#[test]
-fn nested_entries_of_two_stores_appear_together() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn nested_entries_of_two_stores_appear_together(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let disk = machine.disk("second", "ext4");
     machine.set_up(KEPT);
     let rest = format!(
@@ -166,12 +171,8 @@ fn nested_entries_of_two_stores_appear_together() {
     });
 }
 
-#[test]
-fn what_is_not_declared_any_more_is_unmounted_unless_it_is_in_use() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn what_is_not_declared_any_more_is_unmounted_unless_it_is_in_use(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
     machine.live("", |root, boot| {
         write(root, "/srv/data", "kept");
@@ -193,12 +194,8 @@ fn what_is_not_declared_any_more_is_unmounted_unless_it_is_in_use() {
     });
 }
 
-#[test]
-fn two_versions_are_not_mixed() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn two_versions_are_not_mixed(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
     machine.live("", |root, boot| {
         write(root, "/srv/data", "of the store");
@@ -213,12 +210,8 @@ fn two_versions_are_not_mixed() {
     machine.boot("", |root| assert_eq!(read(root, "/srv/data").as_deref(), Some("of the store")));
 }
 
-#[test]
-fn a_new_sync_file_is_in_its_store_at_once_and_taken_back_later() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_new_sync_file_is_in_its_store_at_once_and_taken_back_later(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     let rest = "[keep]\ndirectories = [\"/var/log\"]\nfiles = [\n\
                 { path = \"/etc/issue\", method = \"sync\" }, { path = \"/etc/none\", method = \"sync\" }]\n";
@@ -245,12 +238,8 @@ fn a_new_sync_file_is_in_its_store_at_once_and_taken_back_later() {
     });
 }
 
-#[test]
-fn mount_options_change_without_a_new_mount() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn mount_options_change_without_a_new_mount(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n");
     machine.live("", |root, boot| {
         let options = |path: &str| {
@@ -272,12 +261,8 @@ fn mount_options_change_without_a_new_mount() {
     });
 }
 
-#[test]
-fn a_boot_on_the_last_root_as_it_was_changes_nothing() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_boot_on_the_last_root_as_it_was_changes_nothing(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     machine.boot("", |_| ());
     machine.live("ebbtide=off", |root, boot| {
@@ -288,12 +273,8 @@ fn a_boot_on_the_last_root_as_it_was_changes_nothing() {
     });
 }
 
-#[test]
-fn a_failure_in_the_middle_leaves_what_was() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn a_failure_in_the_middle_leaves_what_was(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let small = machine.disk_of("small", "ext4", 16);
     machine.set_up(KEPT);
     let rest = format!(
@@ -319,12 +300,8 @@ fn is_contiguous(text: &str) -> bool {
     text.lines().enumerate().all(|(index, line)| line == index.to_string())
 }
 
-#[test]
-fn a_line_written_meanwhile_is_not_lost_in_silence() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_line_written_meanwhile_is_not_lost_in_silence(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     let rest = "[keep]\ndirectories = [\"/var/log\", \"/srv\"]\n";
     let mut attached = 0;
@@ -373,12 +350,8 @@ fn a_line_written_meanwhile_is_not_lost_in_silence() {
     eprintln!("attached in {attached} of 8 rounds, put off in the others");
 }
 
-#[test]
-fn what_only_its_user_uses_comes_with_their_next_login() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn what_only_its_user_uses_comes_with_their_next_login(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     machine.live("", |root, boot| {
         fs::create_dir_all(root.join("home/alice/Documents")).unwrap();
@@ -427,12 +400,8 @@ fn what_only_its_user_uses_comes_with_their_next_login() {
     });
 }
 
-#[test]
-fn a_file_that_was_seen_to_be_replaced_is_synced_from_then_on() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_file_that_was_seen_to_be_replaced_is_synced_from_then_on(kind: Kind) {
+    let machine = Machine::of(kind);
     let source = machine.source();
     write(&source, "etc/still.conf", "still\n");
     machine.set_up_from(ebbtide_core::setup::BaseSource::Directory(source), KEPT);
@@ -466,12 +435,8 @@ fn a_file_that_was_seen_to_be_replaced_is_synced_from_then_on() {
     });
 }
 
-#[test]
-fn a_file_on_another_mount_is_not_taken_for_a_part_of_the_root() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_file_on_another_mount_is_not_taken_for_a_part_of_the_root(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(KEPT);
     machine.live("", |root, boot| {
         fs::create_dir_all(root.join("mnt/disk")).unwrap();

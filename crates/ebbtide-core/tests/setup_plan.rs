@@ -59,7 +59,7 @@ fn everything_is_made_before_the_marker() {
     request.grub = Some(PathBuf::from("/dev/null"));
     insta::assert_snapshot!(plan(&request, &seen).unwrap(), @r"
     make the container ebbtide
-    make subvolume state for store state
+    make state for store state
     write the marker of store state
     make base 1 as a snapshot of @rootfs
     copy the nested subvolume var/lib/machines into the base
@@ -70,8 +70,8 @@ fn everything_is_made_before_the_marker() {
     mask apt-daily-upgrade.timer in the base
     build the base's initramfs again
     install GRUB on /dev/null with its home in the base
-    make base 1 read-only
-    snapshot the base as the first root
+    seal base 1
+    make the first root from the base
     write the container's marker
     compile the declaration
     ");

@@ -1,6 +1,7 @@
 //! The method `sync` over whole boots: copied in, harvested back, and nothing lost in between.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[macro_use]
 mod machine;
 
 use std::fs;
@@ -10,7 +11,19 @@ use std::path::Path;
 use ebbtide_core::failure::Level;
 use ebbtide_core::flush::Flush;
 use ebbtide_core::record::Outcome;
-use machine::{Booted, Machine, is_root, read, run, write};
+use machine::{BTRFS, Booted, Kind, Machine, is_root, read, run, write};
+
+on_each_disk!(
+    files_that_are_replaced_by_rename_keep_their_new_content,
+    a_deletion_counts_after_a_clean_end_only,
+    after_a_power_cut_empty_and_torn_sets_are_not_believed,
+    off_and_keep_go_by_the_manifest_of_their_root,
+    what_can_not_be_synced_is_refused_with_advice,
+    flush_harvests_a_running_root_and_only_once,
+    a_user_who_was_added_owns_entries_from_the_next_boot_on,
+    account_files_are_put_on_a_root_all_or_none,
+    a_store_that_was_away_in_a_kept_boot_gets_its_files_all_the_same,
+);
 
 const KEEP: &str = "[keep]\ndirectories = [\"/home\"]\nfiles = [\n\
     { path = \"/etc/app.conf\", method = \"sync\" },\n\
@@ -18,8 +31,8 @@ const KEEP: &str = "[keep]\ndirectories = [\"/home\"]\nfiles = [\n\
     { path = \"/etc/passwd\", method = \"sync\" },\n\
     { path = \"/etc/group\", method = \"sync\" },\n]\n";
 
-fn machine() -> Machine {
-    let machine = Machine::new();
+fn machine(kind: Kind) -> Machine {
+    let machine = Machine::of(kind);
     let source = machine.source();
     write(&source, "etc/app.conf", "one\n");
     fs::set_permissions(source.join("etc/app.conf"), fs::Permissions::from_mode(0o640)).unwrap();
@@ -40,12 +53,8 @@ fn warnings(booted: &Booted) -> Vec<&str> {
     grave.map(|(_, text)| text.as_str()).collect()
 }
 
-#[test]
-fn files_that_are_replaced_by_rename_keep_their_new_content() {
-    if !is_root() {
-        return;
-    }
-    let machine = machine();
+fn files_that_are_replaced_by_rename_keep_their_new_content(kind: Kind) {
+    let machine = machine(kind);
     let first = machine.boot("", |root| {
         assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"));
         replace(root, "etc/app.conf", "two\n");
@@ -72,12 +81,8 @@ fn files_that_are_replaced_by_rename_keep_their_new_content() {
     });
 }
 
-#[test]
-fn a_deletion_counts_after_a_clean_end_only() {
-    if !is_root() {
-        return;
-    }
-    let machine = machine();
+fn a_deletion_counts_after_a_clean_end_only(kind: Kind) {
+    let machine = machine(kind);
     machine.live("", |root, _| fs::remove_file(root.join("etc/app.conf")).unwrap());
     let after_cut = machine.boot("", |root| {
         assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"), "the store's copy stays");
@@ -90,12 +95,31 @@ fn a_deletion_counts_after_a_clean_end_only() {
     });
 }
 
+/// What is changed below a root that is an overlay changes that root: there, another base has to be
+/// another base.
 #[test]
-fn after_a_power_cut_empty_and_torn_sets_are_not_believed() {
+fn a_deleted_file_does_not_come_back_with_a_base_that_has_one() {
     if !is_root() {
         return;
     }
-    let machine = machine();
+    let machine = machine(BTRFS);
+    machine.boot("", |root| write(root, "etc/new.conf", "mine\n"));
+    machine.boot("", |root| fs::remove_file(root.join("etc/new.conf")).unwrap());
+    machine.look(|top| {
+        let base = top.join("ebbtide/bases/1");
+        let base = base.to_str().unwrap();
+        run("btrfs", &["property", "set", "-f", base, "ro", "false"]);
+        write(Path::new(base), "etc/new.conf", "of the base\n");
+        run("btrfs", &["property", "set", base, "ro", "true"]);
+    });
+    for _ in 0..2 {
+        let booted = machine.boot("", |root| assert_eq!(read(root, "etc/new.conf"), None));
+        assert_eq!(booted.record.outcome, Outcome::Reset);
+    }
+}
+
+fn after_a_power_cut_empty_and_torn_sets_are_not_believed(kind: Kind) {
+    let machine = machine(kind);
     let passwd = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n";
     machine.live("", |root, _| {
         fs::write(root.join("etc/app.conf"), "").unwrap();
@@ -113,12 +137,8 @@ fn after_a_power_cut_empty_and_torn_sets_are_not_believed() {
     });
 }
 
-#[test]
-fn off_and_keep_go_by_the_manifest_of_their_root() {
-    if !is_root() {
-        return;
-    }
-    let machine = machine();
+fn off_and_keep_go_by_the_manifest_of_their_root(kind: Kind) {
+    let machine = machine(kind);
     machine.boot("", |root| replace(root, "etc/app.conf", "two\n"));
     // A clean end, then a boot that changes nothing, in which a file is written, and a cut.
     machine.live("ebbtide=off", |root, _| {
@@ -134,34 +154,30 @@ fn off_and_keep_go_by_the_manifest_of_their_root() {
     machine.boot("", |root| assert_eq!(read(root, "etc/app.conf").as_deref(), Some("three\n")));
 }
 
-#[test]
-fn what_can_not_be_synced_is_refused_with_advice() {
-    if !is_root() {
-        return;
-    }
-    let machine = machine();
+fn what_can_not_be_synced_is_refused_with_advice(kind: Kind) {
+    let machine = machine(kind);
     machine.boot("", |root| {
         write(root, "etc/app.conf", "SQLite format 3\0and so on");
         fs::hard_link(root.join("etc/passwd"), root.join("etc/passwd-")).unwrap();
         fs::remove_file(root.join("etc/group")).unwrap();
         std::os::unix::fs::symlink("/etc/shadow", root.join("etc/group")).unwrap();
+        fs::write(root.join("etc/new.conf"), vec![b'x'; (16 << 20) + 1]).unwrap();
     });
     let booted = machine.boot("", |root| {
         assert_eq!(read(root, "etc/app.conf").as_deref(), Some("one\n"));
         assert!(root.join("etc/group").is_file());
     });
     let said = warnings(&booted).join("\n");
-    for words in ["it is a database", "more than one name", "not a regular file"] {
+    machine.look(|top| assert!(!top.join("state/etc/new.conf").exists()));
+    for words in
+        ["larger than 16 MiB", "it is a database", "more than one name", "not a regular file"]
+    {
         assert!(said.contains(words), "{words:?} is not in {said}");
     }
 }
 
-#[test]
-fn flush_harvests_a_running_root_and_only_once() {
-    if !is_root() {
-        return;
-    }
-    let machine = machine();
+fn flush_harvests_a_running_root_and_only_once(kind: Kind) {
+    let machine = machine(kind);
     machine.live("", |root, boot| {
         replace(root, "etc/app.conf", "two\n");
         let flush = Flush::open(boot, root).unwrap_or_else(|it| panic!("{}", it.chain()));
@@ -193,12 +209,8 @@ fn add_bob(root: &Path) {
     }
 }
 
-#[test]
-fn a_user_who_was_added_owns_entries_from_the_next_boot_on() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_user_who_was_added_owns_entries_from_the_next_boot_on(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(ACCOUNTS);
     let first = machine.boot("", add_bob);
     assert!(first.errors().iter().any(|it| it.contains("bob")), "{:?}", first.errors());
@@ -210,12 +222,8 @@ fn a_user_who_was_added_owns_entries_from_the_next_boot_on() {
     assert_eq!(second.errors(), Vec::<&str>::new());
 }
 
-#[test]
-fn account_files_are_put_on_a_root_all_or_none() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn account_files_are_put_on_a_root_all_or_none(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up(ACCOUNTS);
     machine.boot("", |_| ());
     machine.boot("", add_bob);
@@ -234,4 +242,37 @@ fn account_files_are_put_on_a_root_all_or_none() {
         "{:?}",
         booted.errors()
     );
+}
+
+fn a_store_that_was_away_in_a_kept_boot_gets_its_files_all_the_same(kind: Kind) {
+    let mut machine = Machine::of(kind);
+    let disk = machine.disk("big", "ext4");
+    write(&machine.source(), "etc/app.conf", "one\n");
+    machine.set_up(&format!(
+        "[store.big]\ndevice = \"{disk}\"\n[keep]\nfiles = [\n\
+         {{ path = \"/etc/app.conf\", method = \"sync\", store = \"big\" }},\n\
+         {{ path = \"/etc/issue\", method = \"sync\" }},\n]\n"
+    ));
+    machine.boot("", |root| {
+        replace(root, "etc/app.conf", "two\n");
+        replace(root, "etc/issue", "two\n");
+    });
+    let away = |from: &str, to: &str| {
+        machine.on_disk(&disk, |top| fs::rename(top.join(from), top.join(to)).unwrap());
+    };
+    away(".ebbtide", ".away");
+    let kept = machine.boot("ebbtide=keep", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("two\n"));
+        assert!(!root.join("etc/issue.ebbtide-replaced").exists());
+    });
+    assert_eq!(kept.record.attached.unwrap().missing, [Path::new("/etc/app.conf")]);
+    machine.look(|top| assert_eq!(read(top, "state/etc/issue").as_deref(), Some("two\n")));
+    away(".away", ".ebbtide");
+    let reset = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/app.conf").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("two\n"));
+    });
+    assert_eq!(reset.record.outcome, Outcome::Reset);
+    assert_eq!(reset.errors(), Vec::<&str>::new());
 }

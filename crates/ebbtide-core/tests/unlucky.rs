@@ -1,25 +1,33 @@
 //! Boots on machines where something is not as it should be: nothing is lost, nothing is claimed.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[macro_use]
 mod machine;
 
 use std::fs;
 use std::path::Path;
 
 use ebbtide_core::record::{Ending, Outcome};
-use machine::{Machine, is_root, read, run, write};
+use machine::{Kind, Machine, is_root, read, run, write};
+
+on_each_disk!(
+    a_store_that_is_too_small_is_not_filled_with_nothing,
+    an_entry_that_moves_to_another_store_takes_its_data_along,
+    entries_inside_entries_are_in_place_at_every_boot,
+    a_kept_root_loses_no_file_to_a_link,
+    odd_objects_in_the_container_take_no_entry_away,
+    the_mark_of_a_clean_end_goes_even_if_the_record_is_torn,
+    a_mount_that_hides_an_entry_is_found_out,
+    a_store_that_was_restored_without_its_marker_is_the_same_after_apply,
+);
 
 /// A declaration with a store on another disk.
 fn with_store(name: &str, disk: &str, keep: &str) -> String {
     format!("[store.{name}]\ndevice = \"{disk}\"\n[keep]\n{keep}")
 }
 
-#[test]
-fn a_store_that_is_too_small_is_not_filled_with_nothing() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn a_store_that_is_too_small_is_not_filled_with_nothing(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let disk = machine.disk_of("small", "ext4", 16);
     machine.set_up("");
     machine.boot("", |root| {
@@ -47,12 +55,8 @@ fn a_store_that_is_too_small_is_not_filled_with_nothing() {
     assert_eq!(mended.errors(), Vec::<&str>::new());
 }
 
-#[test]
-fn an_entry_that_moves_to_another_store_takes_its_data_along() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn an_entry_that_moves_to_another_store_takes_its_data_along(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let disk = machine.disk("other", "ext4");
     machine
         .set_up("[keep]\ndirectories = [\"/home\"]\nfiles = [\"/etc/ssh/ssh_host_ed25519_key\"]\n");
@@ -74,12 +78,8 @@ fn an_entry_that_moves_to_another_store_takes_its_data_along() {
     });
 }
 
-#[test]
-fn entries_inside_entries_are_in_place_at_every_boot() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn entries_inside_entries_are_in_place_at_every_boot(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let disk = machine.disk("big", "ext4");
     machine.set_up(&with_store(
         "big",
@@ -122,12 +122,8 @@ fn a_subvolume_in_what_is_imported_comes_along() {
     });
 }
 
-#[test]
-fn a_kept_root_loses_no_file_to_a_link() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_kept_root_loses_no_file_to_a_link(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\nfiles = [{ path = \"/etc/issue\", method = \"symlink\" }]\n");
     machine.boot("", |root| {
         // A program that replaces its file by rename replaces the link.
@@ -140,12 +136,8 @@ fn a_kept_root_loses_no_file_to_a_link() {
     assert!(kept.errors()[0].contains("/etc/issue"), "{:?}", kept.errors());
 }
 
-#[test]
-fn odd_objects_in_the_container_take_no_entry_away() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn odd_objects_in_the_container_take_no_entry_away(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/home\"]\n");
     machine.boot("", |root| write(root, "stray", "x"));
     machine.look(|top| {
@@ -165,12 +157,8 @@ fn odd_objects_in_the_container_take_no_entry_away() {
     });
 }
 
-#[test]
-fn the_mark_of_a_clean_end_goes_even_if_the_record_is_torn() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn the_mark_of_a_clean_end_goes_even_if_the_record_is_torn(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("");
     machine.boot("", |_| ());
     assert!(machine.open().clean_mark().is_some());
@@ -182,12 +170,8 @@ fn the_mark_of_a_clean_end_goes_even_if_the_record_is_torn() {
     assert_eq!(ended, Some(Ending::Unclean));
 }
 
-#[test]
-fn a_mount_that_hides_an_entry_is_found_out() {
-    if !is_root() {
-        return;
-    }
-    let machine = Machine::new();
+fn a_mount_that_hides_an_entry_is_found_out(kind: Kind) {
+    let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
     machine.live("", |root, boot| {
         assert!(Machine::status(boot, root).ok);
@@ -197,12 +181,8 @@ fn a_mount_that_hides_an_entry_is_found_out() {
     });
 }
 
-#[test]
-fn a_store_that_was_restored_without_its_marker_is_the_same_after_apply() {
-    if !is_root() {
-        return;
-    }
-    let mut machine = Machine::new();
+fn a_store_that_was_restored_without_its_marker_is_the_same_after_apply(kind: Kind) {
+    let mut machine = Machine::of(kind);
     let disk = machine.disk("big", "ext4");
     let keep = with_store("big", &disk, "directories = [{ path = \"/srv\", store = \"big\" }]\n");
     machine.set_up(&keep);

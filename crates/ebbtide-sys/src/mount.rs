@@ -255,6 +255,24 @@ pub fn unmount_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
 ///
 /// `EINVAL` if nothing is mounted at `path`, and those of fspick(2) and fsconfig(2).
 pub fn remount_writable(path: &Path) -> Result<()> {
+    let mount = reconfigured(path, |fs| set_flag(fs, "rw"))?;
+    change_attributes(mount.as_fd(), MountAttributes::NOATIME, MountAttributes::READ_ONLY, false)
+}
+
+/// Changes options of the filesystem that is mounted at `path`; a final link is not followed.
+///
+/// # Errors
+///
+/// As [`remount_writable`].
+pub fn reconfigure(path: &Path, options: &[(&str, &str)]) -> Result<()> {
+    reconfigured(path, |fs| {
+        options.iter().try_for_each(|(name, value)| set_string(fs, name, OsStr::new(value)))
+    })
+    .map(drop)
+}
+
+/// Lets `change` set options, and has the filesystem take them. Returns the mount.
+fn reconfigured(path: &Path, change: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mount = rustix::fs::open(path, flags, Mode::empty())
         .map_err(|e| Error::new("openat", e).fd(CWD).path(path).arg("O_PATH|O_NOFOLLOW"))?;
@@ -262,10 +280,10 @@ pub fn remount_writable(path: &Path) -> Result<()> {
     let context = rustix::mount::fspick(&mount, "", flags)
         .map_err(|e| Error::new("fspick", e).fd(mount.as_fd()).path(""))?;
     let fs = context.as_fd();
-    set_flag(fs, "rw")?;
+    change(fs)?;
     rustix::mount::fsconfig_reconfigure(fs)
         .map_err(|e| said(fs, config_error(e, "FSCONFIG_CMD_RECONFIGURE", "", Some(path))))?;
-    change_attributes(mount.as_fd(), MountAttributes::NOATIME, MountAttributes::READ_ONLY, false)
+    Ok(mount)
 }
 
 /// Moves the calling thread to a mount namespace of its own, which gets no more mounts from outside

@@ -113,6 +113,31 @@ pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Copies what decides about access besides owner and mode: security labels, and ACLs with those that
+/// new files inherit. Owner and mode have to be set before.
+///
+/// ACLs that the target inherited, and that the source has not, are removed. What the target's
+/// filesystem can't store is left out.
+pub fn copy_labels(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let is_label = |name: &OsStr| {
+        let name = name.as_bytes();
+        name == b"security.selinux" || name.starts_with(b"security.SMACK64")
+    };
+    let is_acl = |name: &OsStr| name == ACCESS_ACL || name == DEFAULT_ACL;
+    let names = list(from)?;
+    for name in names.iter().filter(|name| is_label(name) || is_acl(name)) {
+        let Some(value) = get(from, name)? else { continue };
+        match set(to, name, &value) {
+            Err(error) if error.errno() == Errno::OPNOTSUPP => {}
+            result => result?,
+        }
+    }
+    for inherited in list(to)?.iter().filter(|name| is_acl(name) && !names.contains(name)) {
+        remove(to, inherited)?;
+    }
+    Ok(())
+}
+
 /// XFS shows each ACL a second time, under the name that it has on the disk.
 pub(crate) fn is_alias(name: &OsStr) -> bool {
     matches!(name.as_bytes(), b"trusted.SGI_ACL_FILE" | b"trusted.SGI_ACL_DEFAULT")

@@ -207,6 +207,14 @@ fn what_can_not_be_kept_is_not_written() {
       |   ------ keeps all that is below it
       |
       = hint: remove this entry
+
+    warning: `/var` is filled by packages of the base: kept, it grows old
+     --> /state/ebbtide.toml:7:3
+      |
+    7 |   "/var",
+      |   ^^^^^^
+      |
+      = hint: keep what is below it: its package database belongs to the base
     error: cannot keep /var: nothing was written
     ----
     "#);

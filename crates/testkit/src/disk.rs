@@ -31,15 +31,15 @@ pub struct Disk {
 
 impl Disk {
     /// Makes the disk of a machine, `size` bytes: GPT with a partition for GRUB (BIOS) and one with
-    /// a btrfs labelled `label`, which the guest sees as `/dev/vda2`.
+    /// a filesystem labelled `label`, which the guest sees as `/dev/vda2`.
     ///
     /// # Errors
     ///
     /// Fails when the file exists or cannot be made.
-    pub fn new_system(path: &Path, size: u64, label: &str) -> Result<Self> {
+    pub fn new_system(path: &Path, size: u64, filesystem: Filesystem, label: &str) -> Result<Self> {
         ensure!(size > SYSTEM_START + TABLE_COPY, "{size} bytes are too few for a system disk");
         sparse_file(path, size)?;
-        let disk = Self { path: path.to_owned(), filesystem: Filesystem::Btrfs, partitioned: true };
+        let disk = Self { path: path.to_owned(), filesystem, partitioned: true };
         disk.partition()?;
         // Through a loop device, as mkfs itself can only use the whole file.
         let device = LoopDevice::attach(&disk.path, &disk.loop_range()?)?;
@@ -162,7 +162,8 @@ impl Disk {
         ensure!(self.partitioned, "{} has no partitions", self.path.display());
         let device = LoopDevice::attach(&self.path, &["--partscan".to_owned()])?;
         let partition = device.partition(SYSTEM_PARTITION)?;
-        let mount = Mount::new(&partition, self.filesystem, "subvolid=5")?;
+        let top_level = if self.filesystem == Filesystem::Btrfs { "subvolid=5" } else { "rw" };
+        let mount = Mount::new(&partition, self.filesystem, top_level)?;
         let result = visit(&device.path, &mount.path().join(root.trim_start_matches('/')));
         let closed = mount.close().and_then(|()| device.detach());
         let value = result?;
@@ -274,7 +275,13 @@ mod tests {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::new_system(&directory.path().join("disk"), 256 << 20, "system").unwrap();
+        let disk = Disk::new_system(
+            &directory.path().join("disk"),
+            256 << 20,
+            Filesystem::Btrfs,
+            "system",
+        )
+        .unwrap();
         disk.with_top_level(|top| Ok(std::fs::write(top.join("file"), "first")?)).unwrap();
 
         let copy = disk.copy_to(&directory.path().join("copy")).unwrap();
@@ -294,7 +301,13 @@ mod tests {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::new_system(&directory.path().join("disk"), 256 << 20, "system").unwrap();
+        let disk = Disk::new_system(
+            &directory.path().join("disk"),
+            256 << 20,
+            Filesystem::Btrfs,
+            "system",
+        )
+        .unwrap();
         let device = disk
             .with_system("/", |device, top| {
                 std::fs::write(top.join("file"), "content")?;

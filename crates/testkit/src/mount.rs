@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::process::run;
 
 /// A filesystem that an image can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Filesystem {
     /// btrfs
     Btrfs,

@@ -23,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "mount",
     "qemu-system-x86",
     "shellcheck",
+    "systemd-container",
     "util-linux",
     "xfsprogs",
     "zstd",

@@ -6,7 +6,7 @@ use anyhow::Result;
 use testkit::process::target_directory;
 use testkit::vm::Vm;
 
-use crate::ebbtide::{Ebbtide, checks, mess};
+use crate::ebbtide::{BTRFS, Ebbtide, checks, mess};
 
 /// What is looked at, and how.
 const THINGS: &[(&str, &str)] = &[
@@ -31,7 +31,7 @@ pub fn run() -> Result<()> {
     );
     let directory = target_directory().join("vm/demo");
     let _ = fs::remove_dir_all(&directory);
-    let machine = Ebbtide::fresh(&directory)?;
+    let machine = Ebbtide::fresh(&directory, BTRFS)?;
     println!("2. First boot. It is used, and then made a mess of, as root.");
     let mut vm = machine.start("")?;
     checks::healthy(&mut vm)?;

@@ -1,9 +1,11 @@
-//! Scenarios that reboot a real Debian in QEMU: `cargo xtask vm`, or this program by itself with
-//! the arguments of any Rust test. See `docs/testing.md`.
+//! Scenarios that boot a real Debian again and again, in QEMU or in a container: `cargo xtask vm`, or
+//! this program by itself with the arguments of any Rust test. See `docs/testing.md`.
 
 mod demo;
 mod ebbtide;
+mod forgetful;
 mod prepared;
+mod programs;
 mod scenario;
 mod scenarios;
 

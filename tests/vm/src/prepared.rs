@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow};
 use testkit::disk::Disk;
 use testkit::guest::{BootFiles, Guest};
+use testkit::mount::Filesystem;
 use testkit::process::{run, target_directory};
 
 /// The size of a prepared disk, in bytes.
@@ -26,7 +27,7 @@ impl Prepared {
         let directory = directory().join(name);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let disk = Disk::new_system(&directory.join("disk"), SIZE, "system")?;
+        let disk = Disk::new_system(&directory.join("disk"), SIZE, Filesystem::Btrfs, "system")?;
         let boot = disk.with_top_level(|top| BootFiles::copy(&fill(top)?, &directory))?;
         Ok(Self { disk, boot })
     }

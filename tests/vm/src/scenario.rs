@@ -9,27 +9,59 @@ use anyhow::{Context, Result};
 use libtest_mimic::{Failed, Trial};
 use testkit::process::{Lock, target_directory};
 
+use crate::ebbtide::{BTRFS, Kind};
 use crate::scenarios::SCENARIOS;
 
 /// One story about a machine, told in one function.
 pub struct Scenario {
     pub name: &'static str,
-    /// Whether it runs only when all are asked for.
-    pub slow: bool,
-    /// Tells it, in a directory of its own.
-    pub run: fn(&Path) -> Result<()>,
+    pub story: Story,
 }
+
+/// Tells a story, in a directory of its own.
+#[derive(Clone, Copy)]
+pub enum Story {
+    /// About one machine.
+    Of(When, fn(&Path) -> Result<()>),
+    /// About machines that differ in what they make their roots of.
+    OfEach(&'static [(Kind, When)], fn(&Path, Kind) -> Result<()>),
+}
+
+/// When a story is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Always,
+    /// Only when all are asked for.
+    ForAll,
+}
+
+type Tell = dyn Fn(&Path) -> Result<()> + Send;
 
 /// Returns all scenarios as tests; they count as ignored if they cannot run here because of
 /// `missing`.
 pub fn trials(missing: Option<&str>) -> Vec<Trial> {
-    SCENARIOS
-        .iter()
-        .map(|scenario| {
-            Trial::test(scenario.name, || run(scenario))
-                .with_ignored_flag(scenario.slow || missing.is_some())
-        })
-        .collect()
+    let trial = |name: String, when: When, tell: Box<Tell>| {
+        let own = name.clone();
+        Trial::test(name, move || run(&own, &*tell))
+            .with_ignored_flag(when == When::ForAll || missing.is_some())
+    };
+    let mut trials = Vec::new();
+    for Scenario { name, story } in SCENARIOS {
+        match *story {
+            Story::Of(when, tell) => trials.push(trial((*name).to_owned(), when, Box::new(tell))),
+            Story::OfEach(kinds, tell) => {
+                for (kind, when) in kinds.iter().copied() {
+                    let name = match kind {
+                        BTRFS => (*name).to_owned(),
+                        kind => format!("{name}-{}", kind.name()),
+                    };
+                    let tell = move |directory: &Path| tell(directory, kind);
+                    trials.push(trial(name, when, Box::new(tell)));
+                }
+            }
+        }
+    }
+    trials
 }
 
 /// Waits until no other run of the scenarios uses the target directory.
@@ -37,24 +69,24 @@ pub fn lock() -> Result<Lock> {
     Lock::wait_for(&target_directory().join("vm"))
 }
 
-fn run(scenario: &Scenario) -> Result<(), Failed> {
+fn run(name: &str, tell: &dyn Fn(&Path) -> Result<()>) -> Result<(), Failed> {
     let started = Instant::now();
-    let result = run_in_own_directory(scenario);
+    let result = run_in_own_directory(name, tell);
     // The harness prints the name before and the outcome after.
     let _ = write!(std::io::stdout(), "{:.1} s ... ", started.elapsed().as_secs_f64());
     result.map_err(|error| Failed::from(format!("{error:#}")))
 }
 
 /// Runs it in `target/vm/<name>`. What it leaves there is kept if it fails, else only its logs.
-fn run_in_own_directory(scenario: &Scenario) -> Result<()> {
-    let directory = target_directory().join("vm").join(scenario.name);
+fn run_in_own_directory(name: &str, tell: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
+    let directory = target_directory().join("vm").join(name);
     if directory.exists() {
         fs::remove_dir_all(&directory)
             .with_context(|| format!("cannot delete {}", directory.display()))?;
     }
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    (scenario.run)(&directory).with_context(|| format!("see {}", directory.display()))?;
+    tell(&directory).with_context(|| format!("see {}", directory.display()))?;
     for file in files(&directory)? {
         if file.extension().is_none_or(|extension| extension != "log") {
             fs::remove_file(&file).with_context(|| format!("cannot delete {}", file.display()))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::tree::{self, CopyOptions};
-use ebbtide_sys::{file, mount, resolve};
+use ebbtide_sys::{file, mount, resolve, xattr};
 
 use super::observe::Places;
 use super::plan::{Attributes, Plan, SeedSource, Step, Tree};
@@ -63,7 +63,7 @@ fn apply_step(
     };
     let done = match step {
         Step::MakeParent(which, path, attributes) => {
-            make(tree(*which), path, Kind::Directory, *attributes)
+            make_parent(*which, path, *attributes, entry, places, store)
         }
         Step::Make(which, kind, attributes) => {
             make(tree(*which), &entry.path, *kind, *attributes)?;
@@ -79,7 +79,8 @@ fn apply_step(
                 Kind::Directory => None,
             };
             let hash = hash.map(|content| content.hash);
-            store::note_seed(store, &entry.path, &source.to_string(), hash)?;
+            let base = places.base;
+            store::note_seed(store, &entry.path, &source.to_string(), base, hash)?;
             return Ok(told);
         }
         Step::SetAttributes(attributes) => {
@@ -158,6 +159,35 @@ fn make(tree: BorrowedFd<'_>, path: &Path, kind: Kind, attributes: Attributes) -
     set_attributes(made.as_fd(), attributes)
 }
 
+/// Makes a parent as the plan has it, with the labels that the same directory has in the other tree, or
+/// in an old root. A home's own ACL is nobody's business but its user's: it begins without.
+fn make_parent(
+    which: Tree,
+    path: &Path,
+    attributes: Attributes,
+    entry: &Entry,
+    places: &Places,
+    store: BorrowedFd<'_>,
+) -> Result<()> {
+    let root = places.root.as_fd();
+    let (tree, other) = match which {
+        Tree::Store => (store, root),
+        Tree::Root => (root, store),
+    };
+    make(tree, path, Kind::Directory, attributes)?;
+    if entry.home.as_deref() == Some(path) {
+        return Ok(());
+    }
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let open = |tree: BorrowedFd<'_>| resolve::open_directory(tree, relative);
+    let olds = places.old_roots.iter().map(|old| old.tree.as_fd());
+    if let Some(model) = std::iter::once(other).chain(olds).find_map(|tree| open(tree).ok()) {
+        let made = open(tree).context(|| "open what was made")?;
+        xattr::copy_labels(model.as_fd(), made.as_fd()).context(|| "copy the labels")?;
+    }
+    Ok(())
+}
+
 /// The owner first: changing it clears setuid and setgid bits (chown(2)).
 fn set_attributes(fd: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
     metadata::set_owner(fd, attributes.uid, attributes.gid).context(|| "set the owner")?;
@@ -174,15 +204,9 @@ fn import(
     entry: &Entry,
     scratch: &str,
 ) -> Result<Vec<Problem>> {
-    let from = match source {
-        SeedSource::Root | SeedSource::Running => places.root.as_fd(),
-        SeedSource::Store(name) => places.store(name).map_err(Failure::new)?,
-        SeedSource::OldRoot(number) => {
-            let old = places.old_roots.iter().find(|old| old.number == *number);
-            old.map(|old| old.tree.as_fd())
-                .ok_or_else(|| Failure::new(format!("past root {number} is not open")))?
-        }
-    };
+    let from = places
+        .source(source)
+        .ok_or_else(|| Failure::new(format!("{source} is not there to copy from")))?;
     let incoming = store::own_subdirectory(store, "incoming")?;
     remove_leftovers(incoming.as_fd())?;
     let scratch = OsStr::new(scratch);
@@ -266,7 +290,9 @@ pub fn copy_together(plan: &Plan, entries: &[Entry], places: &Places) -> Result<
             let what = || format!("cannot {}", step.describe(entry));
             match step {
                 Step::MakeParent(Tree::Root, path, attributes) => {
-                    make(places.root.as_fd(), path, Kind::Directory, *attributes).context(what)?;
+                    let store = places.store(&entry.store).map_err(Failure::new)?;
+                    make_parent(Tree::Root, path, *attributes, entry, places, store)
+                        .context(what)?;
                 }
                 Step::CopyIn => {
                     let store = places.store(&entry.store).map_err(Failure::new)?;

@@ -9,7 +9,7 @@ mod plan;
 
 pub use apply::{apply, copy_together, machine_id_is_valid};
 pub use observe::{Places, observe};
-pub use old_root::{OldRoot, old_roots};
+pub use old_root::{OldRoot, old_roots, roots_of_today};
 pub use plan::{
     Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan, waves,
 };

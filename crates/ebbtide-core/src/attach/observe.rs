@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::{self, FileKind, Metadata};
 use ebbtide_sys::mountinfo::MountEntry;
-use ebbtide_sys::{file, resolve};
+use ebbtide_sys::{btrfs, file, resolve, tree};
 
 use super::old_root::OldRoot;
 use super::plan::{Attributes, MissingParent, Node, Observation, Seed, SeedSource};
@@ -39,6 +39,11 @@ pub struct Places {
     /// Whether the root was made from the base by this boot, so that what lies in an entry's place
     /// is in the base as well.
     pub fresh: bool,
+    /// The base that the root was made from, where that is known.
+    pub base: Option<u64>,
+    /// Up to how many bytes first content is measured, where it can't share the original's. Without,
+    /// it is not.
+    pub import_limit: Option<u64>,
 }
 
 impl Places {
@@ -48,6 +53,18 @@ impl Places {
             Some(Ok(store)) => Ok(store.as_fd()),
             Some(Err(why)) => Err(format!("store {name} is not there: {why}")),
             None => Err(format!("store {name} is not there")),
+        }
+    }
+
+    /// The tree that first content comes from, if it is there.
+    pub fn source(&self, source: &SeedSource) -> Option<BorrowedFd<'_>> {
+        match source {
+            SeedSource::Root | SeedSource::Running => Some(self.root.as_fd()),
+            SeedSource::Store(name) => self.store(name).ok(),
+            SeedSource::OldRoot(number) => {
+                let old = self.old_roots.iter().find(|old| old.number == *number);
+                old.map(|old| old.tree.as_fd())
+            }
         }
     }
 
@@ -100,7 +117,11 @@ fn observe_entry(
     };
     let (missing_in_store, seed) = match &store {
         Ok(store) if absent => {
-            let seed = if deleted { None } else { seed(entry, &target, places)? };
+            let mut seed = if deleted { None } else { seed(entry, &target, places)? };
+            if let (Some(seed), Some(limit)) = (&mut seed, places.import_limit) {
+                // What can't be measured can't be copied either, and that says why.
+                seed.size = size_of_copy(entry, &seed.source, *store, places, limit).unwrap_or(0);
+            }
             (missing_parents(*store, path, &attributes_above)?, seed)
         }
         _ => (Vec::new(), None),
@@ -194,7 +215,7 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
                 .is_ok_and(|content| super::machine_id_is_valid(&content))
         };
         let node = target.clone();
-        return Ok(usable(places.root.as_fd()).then_some(Seed { source: SeedSource::Root, node }));
+        return Ok(usable(places.root.as_fd()).then_some(seed_from(SeedSource::Root, node)));
     }
     let mut found = None;
     for old in &places.old_roots {
@@ -203,8 +224,10 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
             return Ok((*store != entry.store).then(|| from_store(entry, store, places)).flatten());
         }
         let node = look(old.tree.as_fd(), entry.relative())?;
+        let unfit = unfit(entry, &node, old.tree.as_fd())?;
         if matches!(node, Node::Directory(_) | Node::File(_)) {
-            found = Some(Seed { source: SeedSource::OldRoot(old.number), node });
+            let node = unfit.unwrap_or(node);
+            found = Some(seed_from(SeedSource::OldRoot(old.number), node));
         }
         // If it was declared then and could not be attached, an older root has what matters.
         if !old.unfinished.contains(&entry.path) {
@@ -214,11 +237,54 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
     if found.is_some() {
         return Ok(found);
     }
+    if let Some(unfit) = unfit(entry, target, places.root.as_fd())? {
+        return Ok(Some(seed_from(SeedSource::Root, unfit)));
+    }
     Ok(match target {
         Node::Absent | Node::Link(_) | Node::Unusable(_) => None,
-        node if places.in_use => Some(Seed { source: SeedSource::Running, node: node.clone() }),
-        node => Some(Seed { source: SeedSource::Root, node: node.clone() }),
+        node if places.in_use => Some(seed_from(SeedSource::Running, node.clone())),
+        node => Some(seed_from(SeedSource::Root, node.clone())),
     })
+}
+
+/// Why a file is no first content of an entry that is synced, if it can't be: to take it into the
+/// store, or to pass over it in silence, would be worse than to say so.
+fn unfit(entry: &Entry, node: &Node, tree: BorrowedFd<'_>) -> Result<Option<Node>> {
+    if entry.method != Method::Sync || !matches!(node, Node::File(_)) {
+        return Ok(None);
+    }
+    let found = syncable(tree, entry.relative())?;
+    Ok(matches!(found, Node::Unusable(_)).then_some(found))
+}
+
+/// First content that was not measured.
+fn seed_from(source: SeedSource, node: Node) -> Seed {
+    Seed { source, node, size: 0 }
+}
+
+/// How many bytes importing an entry copies: none where source and store are one btrfs, on which
+/// the copy shares the original's content.
+fn size_of_copy(
+    entry: &Entry,
+    source: &SeedSource,
+    store: BorrowedFd<'_>,
+    places: &Places,
+    limit: u64,
+) -> Result<u64> {
+    let what = || format!("cannot measure {} in {source}", entry.path.display());
+    let Some(tree) = places.source(source) else { return Ok(0) };
+    let place = resolve::open_path(tree, entry.relative()).context(what)?;
+    let filesystem = |fd: BorrowedFd<'_>| btrfs::filesystem_uuid(fd).ok();
+    // The ioctl takes no O_PATH descriptor; of a file, its directory is asked.
+    let around = match resolve::split_parent(entry.relative()) {
+        Some((parent, _)) => resolve::open_directory(tree, parent).context(what)?,
+        None => place,
+    };
+    let shared = filesystem(store);
+    if shared.is_some() && shared == filesystem(around.as_fd()) {
+        return Ok(0);
+    }
+    tree::tree_size_up_to(tree, entry.relative(), limit).context(what)
 }
 
 /// First content of an entry that another store kept until now.
@@ -229,7 +295,7 @@ fn from_store(entry: &Entry, store: &StoreName, places: &Places) -> Option<Seed>
         }
         Err(why) => Node::Unusable(why),
     };
-    (node != Node::Absent).then(|| Seed { source: SeedSource::Store(store.clone()), node })
+    (node != Node::Absent).then(|| seed_from(SeedSource::Store(store.clone()), node))
 }
 
 /// Parents that are not there, outermost first.
@@ -249,8 +315,8 @@ fn missing_parents(
     Ok(missing)
 }
 
-/// What a missing parent should be: as in the root, else as in the store, else as declared, else
-/// from a table of the usual places; never a guess from the umask.
+/// What a missing parent should be: as in the root, else as in the store, else as declared, else as in
+/// the old root, else from a table of the usual places; never a guess from the umask.
 fn parent_attributes(
     parent: &Path,
     entry: &Entry,
@@ -269,6 +335,7 @@ fn parent_attributes(
     in_tree(places.root.as_fd())
         .or_else(|| store.as_ref().ok().and_then(|store| in_tree(*store)))
         .or_else(|| entry.parent.as_ref().map(|parent| declared_parent(parent, &places.accounts)))
+        .or_else(|| places.old_roots.iter().find_map(|old| in_tree(old.tree.as_fd())))
         .unwrap_or_else(|| match &entry.home {
             Some(home) if home.strip_prefix("/").is_ok_and(|home| parent.starts_with(home)) => {
                 private(entry, &places.accounts)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::backend;
 use crate::compiled::StoreName;
 use crate::container::{Container, name};
 use crate::record::{Attached, BootNumber};
@@ -15,6 +16,8 @@ pub struct OldRoot {
     pub number: BootNumber,
     /// Its tree.
     pub tree: OwnedFd,
+    /// Where it is an overlay: what was written to it.
+    pub upper: Option<OwnedFd>,
     /// Entries that were declared and could not be attached: what they should have had is in an
     /// older root still.
     pub unfinished: BTreeSet<PathBuf>,
@@ -24,10 +27,14 @@ pub struct OldRoot {
 
 impl OldRoot {
     /// A root with what its boot recorded.
-    pub fn new(number: BootNumber, tree: OwnedFd, attached: Option<Attached>) -> Self {
+    pub fn new(
+        number: BootNumber,
+        (tree, upper): (OwnedFd, Option<OwnedFd>),
+        attached: Option<Attached>,
+    ) -> Self {
         let (missing, mounted) =
             attached.map(|attached| (attached.missing, attached.mounted)).unwrap_or_default();
-        Self { number, tree, unfinished: missing.into_iter().collect(), mounted }
+        Self { number, tree, upper, unfinished: missing.into_iter().collect(), mounted }
     }
 
     /// The store that a path of this root was in, if something was mounted on it or above it.
@@ -42,7 +49,7 @@ impl OldRoot {
 /// As a rule that is the root that was just put away. After a power cut it may have been put away
 /// by a boot that got no further, and a root that was never attached may lie in between. What can't
 /// be read is passed over.
-pub fn old_roots(container: &Container, before: BootNumber) -> Vec<OldRoot> {
+pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<OldRoot> {
     let mut roots = Vec::new();
     let numbers = container.numbers(name::PAST).unwrap_or_default();
     for number in numbers.into_iter().rev().filter(|number| *number < before) {
@@ -51,14 +58,31 @@ pub fn old_roots(container: &Container, before: BootNumber) -> Vec<OldRoot> {
             Ok(record) => record.and_then(|record| record.attached),
             Err(_) => None,
         };
-        let path = Path::new(name::PAST).join(number.to_string());
-        let Ok(tree) = container.open_directory(&path) else { continue };
-        let root = OldRoot::new(number, tree, attached);
+        let Ok(tree) = backend::past(container, number, run) else { continue };
+        let upper = backend::upper(container, &Path::new(name::PAST).join(number.to_string()), run);
+        let root = OldRoot::new(number, (tree, upper.ok().flatten()), attached);
         let is_complete = root.unfinished.is_empty();
         roots.push(root);
         if is_complete {
             break;
         }
+    }
+    roots
+}
+
+/// The root of today as the next reset is going to find it put away, and older ones where it matters.
+pub fn roots_of_today(container: &Container, run: &Path) -> Vec<OldRoot> {
+    let Some((root, tree)) = backend::root_of_today(container, run) else { return Vec::new() };
+    let record = backend::last_boot_on(container, root)
+        .ok()
+        .flatten()
+        .and_then(|number| container.record(number).ok().flatten());
+    let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
+    let upper = backend::upper(container, Path::new(name::ROOT), run);
+    let trees = (tree, upper.ok().flatten());
+    let mut roots = vec![OldRoot::new(number, trees, record.and_then(|record| record.attached))];
+    if roots.iter().any(|root| !root.unfinished.is_empty()) {
+        roots.extend(old_roots(container, number, run));
     }
     roots
 }

@@ -83,6 +83,9 @@ pub struct Seed {
     pub source: SeedSource,
     /// What lies there.
     pub node: Node,
+    /// How many bytes have to be copied; 0 where content can be shared, or was not measured.
+    /// Counting stops beyond the limit of a boot.
+    pub size: u64,
 }
 
 /// A tree that first content can come from.
@@ -116,6 +119,9 @@ pub enum Policy {
     Full,
     /// Only mounts on what is there: `ebbtide=off`, and roots that were not reset.
     AsItWas,
+    /// The same where no last root is left, because roots are in RAM: what is required is put in place
+    /// on a new one, and nothing is changed in a store.
+    RootOnly,
 }
 
 /// Which tree a step works on.
@@ -170,6 +176,8 @@ pub struct Plan {
     pub problems: Vec<(usize, Problem)>,
     /// Entries with no data anywhere yet; by index.
     pub waiting: Vec<usize>,
+    /// Entries whose first content is too much to copy now; by index.
+    pub postponed: Vec<usize>,
 }
 
 /// Plans attaching. `entries` and `observed` run side by side; entries are sorted by path, so that
@@ -215,6 +223,9 @@ fn plan_entry(entry: &Entry, seen: &Observation, policy: Policy) -> Verdict {
     }
     if policy == Policy::AsItWas {
         return as_it_was(entry, seen, source);
+    }
+    if policy == Policy::RootOnly {
+        return root_only(entry, seen, source);
     }
     if entry.method == Method::Sync && *source == Node::Absent {
         match &seen.target {
@@ -309,7 +320,7 @@ fn fill_store(
 ) -> Result<Attributes, Verdict> {
     steps.extend(make_parents(Tree::Store, &seen.missing_in_store));
     match (&seen.seed, entry.method) {
-        (Some(Seed { source, node }), _) if node.is(entry.kind) => {
+        (Some(Seed { source, node, .. }), _) if node.is(entry.kind) => {
             steps.push(Step::Import(source.clone()));
             let now = node.attributes().unwrap_or(DEFAULT_FILE);
             let wanted = declared(entry, seen, now);
@@ -322,7 +333,10 @@ fn fill_store(
             steps.push(Step::NewMachineId);
             Ok(Attributes { mode: 0o444, ..DEFAULT_FILE })
         }
-        (Some(Seed { source, node }), _) => {
+        (Some(Seed { source, node: Node::Unusable(what), .. }), _) => {
+            Err(refuse(entry, &format!("in {source}, {what}"), "it is left there"))
+        }
+        (Some(Seed { source, node, .. }), _) => {
             let has = describe(node);
             let why = format!("it is declared as a {}, and {source} has {has} there", entry.kind);
             Err(refuse(entry, &why, "declare it as what it is"))
@@ -406,6 +420,20 @@ fn as_it_was(entry: &Entry, seen: &Observation, source: &Node) -> Verdict {
     ))
 }
 
+/// With nothing changed in any store, what is required is put in place.
+fn root_only(entry: &Entry, seen: &Observation, source: &Node) -> Verdict {
+    let Some(kept) = source.attributes().filter(|_| !entry.optional) else {
+        return Verdict::Wait(None);
+    };
+    let mut steps = Vec::new();
+    if !seen.in_place
+        && let Err(verdict) = put_in_place(entry, seen, kept, &mut steps)
+    {
+        return verdict;
+    }
+    Verdict::Do(steps, None)
+}
+
 const DEFAULT_FILE: Attributes = Attributes { uid: 0, gid: 0, mode: 0o644 };
 
 fn describe(node: &Node) -> String {
@@ -445,6 +473,24 @@ pub fn waves(entries: &[Entry]) -> Vec<Vec<usize>> {
 }
 
 impl Plan {
+    /// Postpones the entries whose first content is more than may be copied now, all imports taken
+    /// together, in the order of the plan. `observed` is what the plan was made from.
+    pub fn postpone_imports_beyond(&mut self, limit: u64, observed: &[Observation]) {
+        let mut copied: u64 = 0;
+        for (index, step) in &self.steps {
+            if !matches!(step, Step::Import(_)) {
+                continue;
+            }
+            let size = observed.get(*index).and_then(|seen| seen.seed.as_ref());
+            let size = size.map_or(0, |seed| seed.size);
+            match copied.checked_add(size) {
+                Some(sum) if sum <= limit => copied = sum,
+                _ => self.postponed.push(*index),
+            }
+        }
+        self.steps.retain(|(index, _)| !self.postponed.contains(index));
+    }
+
     /// Whether there is nothing left to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

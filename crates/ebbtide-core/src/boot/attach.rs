@@ -5,19 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
-use ebbtide_sys::file;
-use ebbtide_sys::mount;
-use ebbtide_sys::mountinfo;
+use ebbtide_sys::{file, mount, mountinfo};
 
 use super::reset::Stores;
-use super::{Boot, STORES, open_directory, report};
+use super::{Boot, STORES, open_directory, report, root};
 use crate::attach::{self as entries, Places, Policy};
-use crate::backend::btrfs;
-use crate::compiled::{Compiled, Entry, Method};
+use crate::backend;
+use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::Container;
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
-use crate::record::{Attached, Outcome, Record, Switch};
+use crate::record::{Attached, Outcome, Record, RootIdentity, Switch};
 use crate::store;
 
 /// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
@@ -74,7 +72,7 @@ fn attach_in(
 ) -> Result<()> {
     let sysroot =
         sysroot.canonicalize().context(|| format!("cannot find the root {}", sysroot.display()))?;
-    let policy = policy(&sysroot, record, log)?;
+    let policy = policy(boot.locator.backend, &sysroot, record, log)?;
     let loaded = boot.load(container)?;
     if record.declaration.as_ref() != Some(&loaded.hash)
         && let Some(problem) = loaded.problem
@@ -93,52 +91,52 @@ fn attach_in(
     }
     let stores = mount_stores(boot, &loaded.compiled)?;
     let mut places = places(&sysroot, stores, boot, container, policy, record, log)?;
+    if is_ours {
+        root::prepare(boot, &loaded.compiled, places.root.as_fd(), policy, record, log);
+    }
     // While mounting, stores are told by where they are now; links name where they will be.
     let now = boot.run.join(STORES).canonicalize().context(|| "cannot find the stores")?;
     let later = boot.run_later.join(STORES);
 
     let declared = &loaded.compiled.entries;
     let mut told: BTreeSet<usize> = BTreeSet::new();
-    let mut together: BTreeSet<usize> = BTreeSet::new();
-    if policy == Policy::Full {
-        together = set_of_accounts(declared);
+    let together = if policy == Policy::Full { set_of_accounts(declared) } else { BTreeSet::new() };
+    let mut postponed: BTreeSet<usize> = BTreeSet::new();
+    if !together.is_empty() {
         let some: Vec<Entry> =
             together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let observed = observe(&some, &places, &now, &later)?;
-        if let Err(failure) = attach_together(&some, &observed, &places, record, log) {
+        if !attach_accounts(&some, &observed, &mut places, record, log) {
             told.extend(&together);
-            let mut problem = Problem::from_failure(Level::Error, &failure);
-            problem.message =
-                format!("the account files are those of the base: {}", problem.message);
-            report(record, log, problem);
         }
-        // A user who was added in an earlier boot is known from here on.
-        places.accounts = accounts(places.root.as_fd(), record, log);
     }
     for wave in entries::waves(declared) {
         let wave: Vec<usize> = wave.into_iter().filter(|it| !together.contains(it)).collect();
         let some: Vec<Entry> = wave.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let observed = observe(&some, &places, &now, &later)?;
-        let plan = entries::plan(&some, &observed, policy);
+        let mut plan = entries::plan(&some, &observed, policy);
+        if let Some(limit) = places.import_limit {
+            plan.postpone_imports_beyond(limit, &observed);
+            postponed.extend(plan.postponed.iter().filter_map(|index| wave.get(*index)));
+        }
         let applied = entries::apply(&plan, &some, &places, record.number, log);
         for (index, problem) in plan.problems.iter().chain(&applied) {
             told.extend(wave.get(*index).copied());
             report(record, log, problem.clone());
         }
     }
-    let observed = observe(declared, &places, &now, &later)?;
-    let verified = verify(declared, &observed, policy);
-    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
-        if let Some(entry) = declared.get(*index) {
-            let path = entry.path.display();
-            let message = format!("{path} was attached, and is not in place when looked at again");
-            report(record, log, Problem::new(Level::Error, message));
-        }
+    if is_ours {
+        root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
     }
+    let observed = observe(declared, &places, &now, &later)?;
+    let mut verified = verify(declared, &observed, policy);
+    verified.missing.retain(|index| !postponed.contains(index));
+    verified.postponed.extend(postponed);
+    report_unattached(declared, &verified, &told, record, log);
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =
-            write_manifest(container, root.uuid, &loaded.compiled, &places, &verified)
+            write_manifest(container, root.uuid(), &loaded.compiled, &places, &verified)
     {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
@@ -155,7 +153,7 @@ fn attach_in(
         entries: verified.in_place,
         missing: paths(&verified.missing),
         waiting: paths(&verified.waiting),
-        pending: Vec::new(),
+        pending: paths(&verified.postponed),
         mounted,
     };
     log(
@@ -170,8 +168,40 @@ fn attach_in(
     // On another root than that of this boot, nothing is said about that of this boot.
     if is_ours {
         record.attached = Some(attached);
+        root::seal(&loaded.compiled, places.root.as_fd())?;
     }
     Ok(())
+}
+
+/// Says which entries are not in place, where nothing else has said so.
+fn report_unattached(
+    declared: &[Entry],
+    verified: &Verified,
+    told: &BTreeSet<usize>,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) {
+    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
+        if let Some(entry) = declared.get(*index) {
+            let path = entry.path.display();
+            let message = format!("{path} was attached, and is not in place when looked at again");
+            report(record, log, Problem::new(Level::Error, message));
+        }
+    }
+    // If the root was kept for their sake, that was said.
+    if record.outcome != Outcome::Postponed {
+        for entry in verified.postponed.iter().filter_map(|index| declared.get(*index)) {
+            report(record, log, too_much(&entry.path));
+        }
+    }
+}
+
+fn too_much(path: &Path) -> Problem {
+    let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());
+    let message = format!("{path} is not in its store yet: it is more than a boot copies");
+    let mut problem = Problem::new(Level::Notice, message);
+    problem.hint = Some("run `ebbtide apply` to copy it while the system runs".to_owned());
+    problem
 }
 
 /// Notes what was copied in, once that is durable: the harvest of this root goes by it.
@@ -182,12 +212,17 @@ fn write_manifest(
     places: &Places,
     verified: &Verified,
 ) -> Result<()> {
+    let before = Manifest::read(container, root)?.map(|manifest| manifest.items);
     let mut items = Vec::new();
     for (index, entry) in compiled.entries.iter().enumerate() {
-        if entry.method == Method::Sync
-            && !verified.missing.contains(&index)
-            && let Some(store) = compiled.stores.get(&entry.store)
-        {
+        if entry.method != Method::Sync {
+            continue;
+        }
+        if verified.missing.contains(&index) || verified.postponed.contains(&index) {
+            // What an earlier boot put on this root is taken back when its store is there again.
+            let earlier = before.iter().flatten().find(|item| item.path == entry.path);
+            items.extend(earlier.cloned());
+        } else if let Some(store) = compiled.stores.get(&entry.store) {
             items.push(harvest::item(entry, store.uuid, places.root.as_fd())?);
         }
     }
@@ -202,25 +237,27 @@ fn write_manifest(
 
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or
 /// was told to keep. `None` if it is not the root of this boot at all.
-fn policy(sysroot: &Path, record: &mut Record, log: &mut Log<'_>) -> Result<Option<Policy>> {
-    let directory = open_directory(sysroot)?;
-    let mounted = btrfs::identity(directory.as_fd())
-        .context(|| format!("what is mounted at {} is no root of Ebbtide", sysroot.display()))?;
-    let expected = record.root.as_ref().map(|root| root.uuid);
-    if expected != Some(mounted.uuid) {
+fn policy(
+    backend: Backend,
+    sysroot: &Path,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<Option<Policy>> {
+    let mounted = backend::mounted(backend, sysroot)?;
+    let expected = record.root.as_ref().map(RootIdentity::uuid);
+    if expected != Some(mounted.uuid()) {
         let problem = Problem {
             level: Level::Error,
-            message: format!(
-                "the root that is mounted (subvolume {}) is not the one of this boot",
-                mounted.subvolume
-            ),
+            message: format!("the root that is mounted ({mounted}) is not the one of this boot"),
             hint: Some("remove subvol= from rootflags= on the kernel command line".to_owned()),
         };
         report(record, log, problem);
         return Ok(None);
     }
     Ok(Some(match record.outcome {
-        Outcome::Reset | Outcome::Kept(Switch::Keep) => Policy::Full,
+        // It is a new one, whatever was asked for: nothing is left of the last one.
+        Outcome::Kept(_) | Outcome::Refused if mounted.is_in_ram() => Policy::RootOnly,
+        Outcome::Reset | Outcome::Kept(Switch::Keep) | Outcome::Postponed => Policy::Full,
         Outcome::Kept(Switch::Off) | Outcome::Refused => Policy::AsItWas,
     }))
 }
@@ -243,14 +280,7 @@ fn mount_stores(boot: &Boot, compiled: &Compiled) -> Result<Stores> {
     for (name, wanted) in &compiled.stores {
         let path = directory.join(&name.0);
         make(&path, 0o700)?;
-        let mounted =
-            store::open(&wanted.device, wanted.subvolume.as_deref(), &wanted.options, wanted.uuid)
-                .and_then(|mounted| {
-                    let target = open_directory(&path)?;
-                    mount::attach(mounted.as_fd(), target.as_fd())
-                        .context(|| format!("cannot mount it at {}", path.display()))?;
-                    Ok(mounted)
-                });
+        let mounted = store::attach(wanted.place(), wanted.uuid, &path);
         stores.insert(name.clone(), mounted.map_err(|failure| failure.chain()));
     }
     Ok(stores)
@@ -268,7 +298,8 @@ fn places(
     let root = open_directory(sysroot)?;
     let accounts = accounts(root.as_fd(), record, log);
     let fresh = record.outcome == Outcome::Reset;
-    let old_roots = if fresh { entries::old_roots(container, record.number) } else { Vec::new() };
+    let old_roots =
+        if fresh { entries::old_roots(container, record.number, &boot.run) } else { Vec::new() };
     Ok(Places {
         root,
         root_path: sysroot.to_owned(),
@@ -278,6 +309,9 @@ fn places(
         accounts,
         in_use: policy == Policy::AsItWas,
         fresh,
+        base: record.base.as_ref().map(|base| base.number),
+        // A new root was made in the knowledge of what it takes.
+        import_limit: (!fresh).then_some(boot.import_limit),
     })
 }
 
@@ -295,6 +329,25 @@ fn set_of_accounts(declared: &[Entry]) -> BTreeSet<usize> {
         |entry: &Entry| entry.method == Method::Sync && harvest::set_of(&entry.path).is_some();
     let found = declared.iter().enumerate().filter(|(_, entry)| is_account(entry));
     found.map(|(index, _)| index).collect()
+}
+
+/// Attaches the account files; whether that worked. Otherwise those of the base stay.
+fn attach_accounts(
+    entries: &[Entry],
+    observed: &[entries::Observation],
+    places: &mut Places,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> bool {
+    let attached = attach_together(entries, observed, places, record, log);
+    if let Err(failure) = &attached {
+        let mut problem = Problem::from_failure(Level::Error, failure);
+        problem.message = format!("the account files are those of the base: {}", problem.message);
+        report(record, log, problem);
+    }
+    // A user who was added in an earlier boot is known from here on.
+    places.accounts = accounts(places.root.as_fd(), record, log);
+    attached.is_ok()
 }
 
 /// Attaches files that belong together, all or none.
@@ -347,13 +400,20 @@ struct Verified {
     in_place: usize,
     missing: Vec<usize>,
     waiting: Vec<usize>,
+    /// In the root still, because copying it into its store is too much for a boot.
+    postponed: Vec<usize>,
 }
 
 /// An entry is in place when there is nothing left to do for it.
 fn verify(declared: &[Entry], observed: &[entries::Observation], policy: Policy) -> Verified {
     let plan = entries::plan(declared, observed, policy);
     let to_do = |index: usize| plan.steps.iter().any(|(other, _)| *other == index);
-    let mut verified = Verified { in_place: 0, missing: Vec::new(), waiting: plan.waiting.clone() };
+    let mut verified = Verified {
+        in_place: 0,
+        missing: Vec::new(),
+        waiting: plan.waiting.clone(),
+        postponed: Vec::new(),
+    };
     for (index, seen) in observed.iter().enumerate() {
         if verified.waiting.contains(&index) {
             continue;
@@ -385,8 +445,18 @@ pub fn observe_running(
     let root_path = sysroot.to_owned();
     let old_roots = Vec::new();
     let (in_use, fresh) = (true, false);
-    let places =
-        Places { root, root_path, stores, stores_path, old_roots, accounts, in_use, fresh };
+    let places = Places {
+        root,
+        root_path,
+        stores,
+        stores_path,
+        old_roots,
+        accounts,
+        in_use,
+        fresh,
+        base: None,
+        import_limit: None,
+    };
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let observed = entries::observe(&compiled.entries, &places, &mounts)?;
     let plan = entries::plan(&compiled.entries, &observed, Policy::Full);

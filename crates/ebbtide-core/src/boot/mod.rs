@@ -3,6 +3,8 @@
 
 mod attach;
 mod reset;
+mod root;
+mod up;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,14 +12,17 @@ use std::path::{Path, PathBuf};
 pub use attach::{attach, observe_running};
 use ebbtide_sys::{device, kernel, mount, resolve};
 pub use reset::reset;
+pub use up::{take_over, up};
 
-use crate::compiled::{Class, Compiled, DeclarationHash};
-use crate::container::{self, Container};
+use crate::backend::overlay;
+use crate::compiled::{Backend, Compiled, DeclarationHash};
+use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::locator::{self, Locator};
 use crate::record::{self, BootNumber, Outcome, Record};
 use crate::store;
 use crate::switches::Switches;
+use crate::volume::{self, Volume};
 
 /// Where the record of this boot lies in the run directory.
 pub const RECORD: &str = "boot.json";
@@ -27,6 +32,8 @@ pub const LOCATOR: &str = "locator.json";
 pub const DECLARATION: &str = "declaration.json";
 /// Where stores are mounted in the run directory.
 pub const STORES: &str = "stores";
+/// The most that a boot copies into stores unasked, in bytes: nobody waits long before a dark console.
+pub const IMPORT_LIMIT: u64 = 1 << 30;
 /// The run directory of a real boot.
 pub const RUN: &str = "/run/ebbtide";
 
@@ -41,6 +48,8 @@ pub struct Boot {
     pub run_later: PathBuf,
     /// What the kernel command line asks for.
     pub switches: Switches,
+    /// How many bytes of first content are copied before the root is kept once instead.
+    pub import_limit: u64,
 }
 
 impl Boot {
@@ -65,7 +74,8 @@ impl Boot {
             None => kernel::command_line().context(|| "cannot read the kernel command line")?,
         };
         let switches = Switches::parse(&command_line);
-        Ok(Self { locator, run, run_later: PathBuf::from(RUN), switches })
+        let run_later = PathBuf::from(RUN);
+        Ok(Self { locator, run, run_later, switches, import_limit: IMPORT_LIMIT })
     }
 
     /// The mount options of the root, for the initramfs. `None`: what the kernel command line says
@@ -74,6 +84,9 @@ impl Boot {
     /// A `subvol=` on the kernel command line is heeded where it names a past root: that is a person
     /// at the boot menu who wants to look at it. Other flags, such as `degraded`, are passed on.
     pub fn root_mount_options(&self, record: &Record) -> Option<String> {
+        if self.locator.backend != Backend::Btrfs {
+            return None;
+        }
         if self.names_another_volume() || (record.root.is_none() && self.has_no_root()) {
             return None;
         }
@@ -81,7 +94,7 @@ impl Boot {
         if self.visits_a_past_root() {
             return None;
         }
-        let root = container.join(container::name::ROOT);
+        let root = container.join(name::ROOT);
         let mut options = format!("subvol={},noatime", root.display());
         for option in self.locator.options.iter().chain(&self.switches.flags) {
             options.push(',');
@@ -96,7 +109,7 @@ impl Boot {
         self.switches.subvolume.as_ref().is_some_and(|wanted| {
             let wanted = Path::new(std::ffi::OsStr::from_bytes(wanted));
             let wanted = wanted.strip_prefix("/").unwrap_or(wanted);
-            wanted.starts_with(self.locator.container.path.join(container::name::PAST))
+            wanted.starts_with(self.locator.container.path.join(name::PAST))
         })
     }
 
@@ -116,7 +129,7 @@ impl Boot {
 
     /// Whether the volume is there and nothing in it is called as our root is: it is not ours.
     fn has_no_root(&self) -> bool {
-        let root = self.locator.container.path.join(container::name::ROOT);
+        let root = self.locator.container.path.join(name::ROOT);
         self.open_volume().is_ok_and(|top| {
             resolve::open_directory(top.as_fd(), &root).is_err_and(|error| error.is_not_found())
         })
@@ -124,33 +137,53 @@ impl Boot {
 
     /// Mounts the root at a directory, as the initramfs would.
     pub fn mount_root(&self, sysroot: &Path, record: &Record) -> Result<()> {
+        let what = || format!("cannot mount the root at {}", sysroot.display());
+        let mounted = match (self.locator.backend, &record.root) {
+            (Backend::Btrfs, _) => self.mount_subvolume(record)?,
+            (_, Some(root)) if root.is_in_ram() => {
+                overlay::mount_in_ram(&self.open_container()?, root, &self.run)?
+            }
+            (_, Some(_)) => {
+                overlay::mount(&self.open_container()?, Path::new(name::ROOT), &self.run)?
+            }
+            (_, None) => return Err(Failure::new(format!("{}: there is none", what()))),
+        };
+        mount::attach(mounted.as_fd(), open_directory(sysroot)?.as_fd()).context(what)
+    }
+
+    /// Whether the root is made before the initramfs mounts it. An overlay is made on what the
+    /// initramfs has mounted, because that has been checked by then.
+    pub fn resets_before_mount(&self) -> bool {
+        self.locator.backend == Backend::Btrfs
+    }
+
+    fn mount_subvolume(&self, record: &Record) -> Result<OwnedFd> {
         let device = device::find(&self.locator.device.0)
             .context(|| format!("cannot find the device {}", self.locator.device))?;
         let subvolume = match (self.root_mount_options(record), &self.switches.subvolume) {
             (None, Some(wanted)) => String::from_utf8_lossy(wanted).into_owned(),
-            _ => self.locator.container.path.join(container::name::ROOT).display().to_string(),
+            _ => self.locator.container.path.join(name::ROOT).display().to_string(),
         };
         let mut options = vec![("subvol", Some(subvolume.as_str()))];
         let more = self.locator.options.iter().chain(&self.switches.flags);
-        options.extend(more.map(|option| container::mount_option(option)));
-        let mounted = mount::mount_detached(
-            "btrfs",
-            Some(&device),
-            &options,
-            mount::MountAttributes::NOATIME,
-        )
-        .context(|| format!("cannot mount the root {subvolume}"))?;
-        let target = open_directory(sysroot)?;
-        mount::attach(mounted.as_fd(), target.as_fd())
-            .context(|| format!("cannot mount the root at {}", sysroot.display()))
+        options.extend(more.map(|option| volume::option(option)));
+        mount::mount_detached("btrfs", Some(&device), &options, mount::MountAttributes::NOATIME)
+            .context(|| format!("cannot mount the root {subvolume}"))
     }
 
-    fn open_volume(&self) -> Result<OwnedFd> {
-        container::open_volume_with(&self.locator.device, &self.switches.flags)
+    fn open_volume(&self) -> Result<Volume> {
+        container::open_volume(self.locator.backend, &self.locator.device, &self.switches.flags)
     }
 
-    fn open_container(&self) -> Result<Container> {
-        Container::open(self.open_volume()?, &self.locator.container)
+    /// Opens the container that the locator names.
+    pub fn open_container(&self) -> Result<Container> {
+        Container::open(self.open_volume()?, self.locator.backend, &self.locator.container)
+    }
+
+    /// Opens what lies in the container's place, even if it is another container: nothing is changed.
+    fn open_any_container(&self) -> Result<Container> {
+        let path = &self.locator.container.path;
+        Container::open_foreign(self.open_volume()?, self.locator.backend, path)
     }
 
     /// Reads the compiled declaration from the state store.
@@ -160,13 +193,8 @@ impl Boot {
                 .hint("run `ebbtide apply`")
         })?;
         let place = &self.locator.state;
-        let state = store::open(
-            &place.device,
-            place.subvolume.as_deref(),
-            Class::State.mount_options(),
-            place.uuid,
-        )
-        .context(|| "the state store is not there")?;
+        let state =
+            store::open(place.place(), place.uuid).context(|| "the state store is not there")?;
         let (hash, compiled, problem) = store::load(state.as_fd(), &pins)?;
         if compiled.root.container != self.locator.container {
             return Err(Failure::new("the compiled declaration is for another container")

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::{kernel, metadata, mountinfo};
+use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::{kernel, metadata};
 
-use super::{Boot, report};
-use crate::backend::btrfs;
-use crate::compiled::{Compiled, StoreName};
+use super::{Boot, STORES, report};
+use crate::attach::{self as entries, Places, Policy};
+use crate::backend;
+use crate::compiled::{Backend, Compiled, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
@@ -55,7 +57,7 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         if switch == Switch::Keep
             && let Err(failure) = boot
                 .load(container)
-                .and_then(|loaded| harvest_root(container, &loaded.compiled, record, log))
+                .and_then(|loaded| harvest_root(boot, container, &loaded.compiled, record, log))
         {
             report(record, log, Problem::from_failure(Level::Error, &failure));
         }
@@ -65,11 +67,17 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
     let made = checked(boot, container, record, log).and_then(|checked| {
         // A root that nobody wrote to has nothing to take back.
         if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
-            harvest_root(container, &checked.compiled, record, log)?;
+            harvest_root(boot, container, &checked.compiled, record, log)?;
+            if let Some(problem) = too_much_to_import(boot, container, &checked) {
+                record.outcome = Outcome::Postponed;
+                report(record, log, problem);
+                return Ok(());
+            }
         }
         make(container, &checked.observed, checked.base, record, log)
     });
     match made {
+        Ok(()) if record.outcome == Outcome::Postponed => keep(container, record, log),
         Ok(()) => {
             let put_away = match record.put_away {
                 Some(number) => format!(", the old one is past root {number}"),
@@ -87,8 +95,11 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
 /// Gives a boot on the last root its number and its record.
 fn keep(container: &Container, record: &mut Record, log: &mut Log<'_>) {
     let mut kept = || -> Result<()> {
-        let root = container.open_directory(Path::new(name::ROOT))?;
-        record.root = Some(btrfs::identity(root.as_fd())?);
+        record.root = Some(match container.backend() {
+            // Nothing is left of the last one.
+            Backend::Tmpfs => backend::overlay::in_ram(container)?,
+            _ => backend::identity(container, Path::new(name::ROOT))?,
+        });
         if record.number == BootNumber(0) {
             let number = BootNumber(container.last_number()?.0 + 1);
             container.give_out(number)?;
@@ -118,7 +129,7 @@ fn note_end(container: &Container, mark: Option<CleanMark>) -> Result<()> {
     {
         let clean = mark.is_some_and(|mark| {
             (mark.number, &mark.kernel_boot_id) == (record.number, &record.kernel_boot_id)
-                && record.root.as_ref().is_some_and(|root| root.uuid == mark.root)
+                && record.root.as_ref().is_some_and(|root| root.uuid() == mark.root)
         });
         record.ended = Some(if clean { Ending::Clean } else { Ending::Unclean });
         container.set_record(&record)?;
@@ -129,7 +140,7 @@ fn note_end(container: &Container, mark: Option<CleanMark>) -> Result<()> {
 /// What a reset goes by.
 struct Checked {
     compiled: Compiled,
-    observed: btrfs::Observation,
+    observed: backend::Observation,
     base: BaseIdentity,
 }
 
@@ -158,7 +169,7 @@ fn checked(
     }
     stores_are_there(&loaded.compiled)?;
     root_is_not_mounted(container)?;
-    let (observed, base) = btrfs::observe(container)?;
+    let (observed, base) = backend::observe(container)?;
     base_fits_the_kernel(container, &base)?;
     Ok(Checked { compiled: loaded.compiled, observed, base })
 }
@@ -168,7 +179,7 @@ fn checked(
 fn stores_are_there(compiled: &Compiled) -> Result<()> {
     for (name, wanted) in &compiled.stores {
         if needed(compiled, name) {
-            store::open(&wanted.device, wanted.subvolume.as_deref(), &wanted.options, wanted.uuid)
+            store::open(wanted.place(), wanted.uuid)
                 .context(|| format!("store {name} is not there"))?;
         }
     }
@@ -181,34 +192,22 @@ fn needed(compiled: &Compiled, store: &StoreName) -> bool {
 
 /// A root that something runs on now is not exchanged under its feet.
 fn root_is_not_mounted(container: &Container) -> Result<()> {
-    let Ok(directory) = container.open_directory(Path::new(name::ROOT)) else { return Ok(()) };
-    let device = metadata::metadata(directory.as_fd())
-        .context(|| "cannot look at the root in the container")?
-        .device;
-    let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
-    // Each subvolume has a device number of its own; the mount table shows that of the filesystem,
-    // so a mount is told by what lies on it.
-    for mount in mounts.iter().filter(|mount| mount.fstype == "btrfs") {
-        let Ok(mounted) = std::fs::File::open(&mount.mount_point) else { continue };
-        if metadata::metadata(mounted.as_fd()).is_ok_and(|found| found.device == device) {
-            return Err(Failure::new(format!(
-                "the root is mounted at {}",
-                ebbtide_sys::text::escape(mount.mount_point.as_os_str().as_encoded_bytes())
-            ))
-            .hint("a root is reset before it is mounted: unmount it first"));
-        }
-    }
-    Ok(())
+    let Some(place) = backend::mount_of_root(container)? else { return Ok(()) };
+    Err(Failure::new(format!(
+        "the root is mounted at {}",
+        ebbtide_sys::text::escape(place.as_os_str().as_encoded_bytes())
+    ))
+    .hint("a root is reset before it is mounted: unmount it first"))
 }
 
 /// A base without modules for the running kernel would come up without its drivers.
 fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()> {
-    if !kernel::is_modular() {
+    if !kernel::is_modular() || container.volume().is_directory() {
+        // What is only tried out has booted already.
         return Ok(());
     }
     let release = kernel::release();
-    let directory =
-        container.open_directory(&PathBuf::from(name::BASES).join(base.number.to_string()))?;
+    let directory = backend::open_base(container, base.number)?;
     let mut has_modules = false;
     for modules in ["usr/lib/modules", "lib/modules"] {
         let all = matches!(
@@ -233,36 +232,38 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
 }
 
 /// Takes `sync` entries back from the last root, as its manifest says. An error means that not all
-/// of it is in its store: that root must not be put away then.
+/// of it is in its store: that root must not be put away then. If it is kept, one store that is missing
+/// takes only its own files along.
 fn harvest_root(
+    boot: &Boot,
     container: &Container,
     compiled: &Compiled,
     record: &mut Record,
     log: &mut Log<'_>,
 ) -> Result<()> {
-    let root = container.open_directory(Path::new(name::ROOT))?;
-    let uuid = btrfs::identity(root.as_fd())?.uuid;
+    if container.backend() == Backend::Tmpfs {
+        // It went with the power, and what was flushed before is in the stores.
+        return Ok(());
+    }
+    let place = Path::new(name::ROOT);
+    let uuid = backend::identity(container, place)?.uuid();
     let Some(manifest) = Manifest::read(container, uuid)? else { return Ok(()) };
+    let root = backend::tree(container, place, &boot.run)?;
     let mut stores = harvest::Stores::new();
     for wanted in compiled.stores.values() {
         if manifest.items.iter().any(|item| item.store_uuid == wanted.uuid) {
-            let opened = store::open(
-                &wanted.device,
-                wanted.subvolume.as_deref(),
-                &wanted.options,
-                wanted.uuid,
-            )?;
-            stores.insert(wanted.uuid, opened);
+            match store::open(wanted.place(), wanted.uuid) {
+                Ok(opened) => drop(stores.insert(wanted.uuid, opened)),
+                // Attaching says the same of it.
+                Err(_) if record.outcome == Outcome::Kept(Switch::Keep) => {}
+                Err(failure) => return Err(failure),
+            }
         }
     }
-    let last = btrfs::last_boot_on(container, uuid)?;
-    let record_of_last = match last {
-        Some(last) => container.record(last)?,
-        None => None,
-    };
-    let clean = record_of_last.is_some_and(|record| record.ended == Some(Ending::Clean));
-    let boot = last.unwrap_or(BootNumber(0));
-    let harvested = harvest::harvest(&manifest, root.as_fd(), &stores, clean, boot, log)
+    let last = backend::last_boot_on(container, uuid)?;
+    let clean = harvest::ended_cleanly(container, uuid, None)?;
+    let last = last.unwrap_or(BootNumber(0));
+    let harvested = harvest::harvest(&manifest, root.as_fd(), &stores, clean, last, log)
         .context(|| "cannot take kept files back from the last root")?;
     for problem in harvested.problems {
         report(record, log, problem);
@@ -274,19 +275,71 @@ fn harvest_root(
     Ok(())
 }
 
+/// What a new root would have to copy into its stores, if that is so much that the machine would seem
+/// to hang. The last root is kept once for it, so that it can be copied while the system runs; at the
+/// boot after that it is copied, however long it takes. What can't be measured is not held against
+/// the reset: the import says what is wrong with it.
+fn too_much_to_import(boot: &Boot, container: &Container, checked: &Checked) -> Option<Problem> {
+    let uuid = backend::identity(container, Path::new(name::ROOT)).ok()?.uuid();
+    let last = backend::last_boot_on(container, uuid).ok().flatten();
+    let record = last.and_then(|last| container.record(last).ok().flatten());
+    if record.is_some_and(|record| record.outcome == Outcome::Postponed) {
+        return None;
+    }
+    let stores = checked.compiled.stores.iter().map(|(name, wanted)| {
+        let opened = store::open(wanted.place(), wanted.uuid);
+        (name.clone(), opened.map_err(|failure| failure.chain()))
+    });
+    let base = backend::open_base(container, checked.base.number).ok()?;
+    let places = Places {
+        accounts: Accounts::read(base.as_fd()).unwrap_or_default(),
+        root: base,
+        root_path: PathBuf::from("/"),
+        stores: stores.collect(),
+        stores_path: boot.run_later.join(STORES),
+        old_roots: entries::roots_of_today(container, &boot.run),
+        in_use: false,
+        fresh: true,
+        base: Some(checked.base.number),
+        import_limit: Some(boot.import_limit),
+    };
+    let declared = &checked.compiled.entries;
+    let observed = entries::observe(declared, &places, &[]).ok()?;
+    let mut plan = entries::plan(declared, &observed, Policy::Full);
+    plan.postpone_imports_beyond(boot.import_limit, &observed);
+    let postponed = plan.postponed.iter().filter_map(|index| declared.get(*index));
+    let paths: Vec<String> = postponed
+        .map(|entry| ebbtide_sys::escape(entry.path.as_os_str().as_encoded_bytes()))
+        .collect();
+    if paths.is_empty() {
+        return None;
+    }
+    let mut problem = Problem::new(
+        Level::Warning,
+        format!(
+            "the root is not reset this once: to copy what lies at {} into its store would take long",
+            paths.join(", ")
+        ),
+    );
+    let hint = "run `ebbtide apply` to copy it while the system runs; else the next boot copies it, \
+                however long it takes";
+    problem.hint = Some(hint.to_owned());
+    Some(problem)
+}
+
 fn make(
     container: &Container,
-    observed: &btrfs::Observation,
+    observed: &backend::Observation,
     base: BaseIdentity,
     record: &mut Record,
     log: &mut Log<'_>,
 ) -> Result<()> {
-    let plan = btrfs::plan(observed);
+    let plan = backend::plan(observed);
     record.outcome = Outcome::Reset;
     record.base = Some(base);
     record.number = plan.boot;
     record.put_away = plan.put_away;
-    let made = btrfs::apply(container, &plan, record, log);
+    let made = backend::apply(container, &plan, record, log);
     if made.is_err() {
         record.put_away = None;
         record.base = None;

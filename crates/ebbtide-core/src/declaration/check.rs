@@ -5,7 +5,7 @@ use super::preset::Library;
 use super::problem::{Lines, Problem, Severity};
 use super::{
     DEFAULT_CONTAINER, Declaration, Outcome, RootDeclaration, SourceFile, StoreDeclaration,
-    Surroundings, entries, lint, read, stores,
+    Surroundings, entries, lint, read, root, stores,
 };
 use crate::compiled::Origin;
 
@@ -27,6 +27,7 @@ pub fn check_in(sources: &[SourceFile], surroundings: &Surroundings) -> Outcome 
     let library = Library::read(&surroundings.presets, sources.len());
     let merged = merge(files.into_iter().flatten(), &library, surroundings, &mut problems);
     let sources: Vec<SourceFile> = sources.iter().chain(&library.sources).cloned().collect();
+    root::check(&merged, &mut problems);
     stores::check(&merged, whole, &mut problems);
     entries::check(&merged, whole, &mut problems);
     lint::lint(&merged, &library, surroundings, &mut problems);
@@ -63,6 +64,10 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             uuid: root.uuid.as_ref().map(|at| at.value),
             options: root.options.iter().map(|at| at.value.clone()).collect(),
             ephemeral: root.ephemeral.iter().map(|at| at.value.clone()).collect(),
+            size: root.size.as_ref().map(|at| at.value),
+            archive: root.archive.as_ref().map(|at| at.value),
+            writable: root.writable.as_ref().is_none_or(|at| at.value),
+            tmpfs: root::ram_mounts(root),
         }),
     };
     let stores = merged
@@ -74,7 +79,8 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             let subvolume = store.subvolume.as_ref().map(|at| at.value.clone());
             let class = store.class.as_ref().map(|at| at.value).unwrap_or_default();
             let options = store.mount_options();
-            Some((name.clone(), StoreDeclaration { device, subvolume, class, options }))
+            let directory = store.directory.as_ref().map(|at| at.value.clone());
+            Some((name.clone(), StoreDeclaration { device, subvolume, directory, class, options }))
         })
         .collect::<Option<_>>()?;
     let lines: Vec<_> = sources.iter().map(|source| Lines::of(&source.text)).collect();

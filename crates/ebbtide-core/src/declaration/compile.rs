@@ -63,6 +63,7 @@ impl Declaration {
                 let store = Store {
                     device: store.device.clone(),
                     subvolume: store.subvolume.clone(),
+                    directory: store.directory.clone(),
                     class: store.class,
                     options: store.options.clone(),
                     uuid,
@@ -77,6 +78,10 @@ impl Declaration {
                 device: root.device.clone(),
                 container: ContainerRef { path: root.container.clone(), uuid: container },
                 options: root.options.clone(),
+                size: root.size,
+                archive: root.archive,
+                writable: root.writable,
+                tmpfs: root.tmpfs.clone(),
             },
             stores,
             entries: self.entries.clone(),

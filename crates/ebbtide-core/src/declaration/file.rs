@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::problem::Mark;
 use super::schema as shape;
 use crate::compiled::{
-    Backend, Class, DeviceSpec, Kind, Mode, MountOption, Parent, Principal, StoreName,
+    Backend, Class, DeviceSpec, Kind, Mode, MountOption, Parent, Principal, RamSize, StoreName,
 };
 
 /// A range of bytes in one of the files.
@@ -110,6 +110,34 @@ pub(super) struct Root {
     /// Trees that are deliberately not kept whole; entries may lie below them.
     #[schemars(with = "Option<Vec<shape::Decision>>")]
     pub ephemeral: Vec<At<PathBuf>>,
+    /// With `tmpfs`: how much of the RAM a root may take, as in "50%" or "2G".
+    #[schemars(with = "Option<shape::RamSizeText>", extend("default" = "50%"))]
+    pub size: Option<At<RamSize>>,
+    /// With `tmpfs`: archive what was written as a past root when the machine goes down, if it is not
+    /// more than this, as in "500M".
+    #[schemars(with = "Option<shape::SizeText>")]
+    pub archive: Option<At<u64>>,
+    /// Whether the root itself can be written to; if not, only what is kept and `tmpfs` can.
+    #[schemars(with = "Option<bool>", extend("default" = true))]
+    pub writable: Option<At<bool>>,
+    /// Empty filesystems in RAM that every boot mounts on the root.
+    #[schemars(with = "Option<Vec<shape::RamMountForm>>")]
+    pub tmpfs: Vec<RamMount>,
+}
+
+/// An empty filesystem in RAM.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "RamMount")]
+pub(super) struct RamMount {
+    /// Where it is mounted.
+    #[schemars(with = "shape::AbsolutePath")]
+    pub path: At<PathBuf>,
+    /// How much it may take, as in "50%" or "2G".
+    #[schemars(with = "Option<shape::RamSizeText>", extend("default" = "50%"))]
+    pub size: Option<RamSize>,
+    /// The permission bits of its top directory; 1777 below `/tmp` and `/var/tmp`, else 0755.
+    #[schemars(with = "Option<shape::ModeText>")]
+    pub mode: Option<Mode>,
 }
 
 /// A store: persistent storage outside the root, a plain tree that mirrors the paths it keeps.
@@ -124,9 +152,13 @@ pub(super) struct Store {
     /// The device that holds it; without one, the root's.
     #[schemars(with = "Option<shape::Device>")]
     pub device: Option<At<DeviceSpec>>,
-    /// Its subvolume's path below the top level of the volume; required on the root's device.
+    /// Its subvolume's path below the top level of the volume. On the root's device this or
+    /// `directory` is required.
     #[schemars(with = "Option<shape::RelativePath>")]
     pub subvolume: Option<At<PathBuf>>,
+    /// Its directory's path below the top level of its filesystem, where that has no subvolumes.
+    #[schemars(with = "Option<shape::RelativePath>")]
+    pub directory: Option<At<PathBuf>>,
     /// What kind of data it holds.
     #[schemars(extend("default" = "state"))]
     pub class: Option<At<Class>>,
@@ -136,6 +168,11 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Its place below the top level of its device.
+    pub(super) fn below(&self) -> Option<&At<PathBuf>> {
+        self.subvolume.as_ref().or(self.directory.as_ref())
+    }
+
     /// The options that it is mounted with.
     pub(super) fn mount_options(&self) -> Vec<MountOption> {
         let class = self.class.as_ref().map(|class| class.value).unwrap_or_default();

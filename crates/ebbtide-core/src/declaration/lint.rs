@@ -15,7 +15,7 @@ use crate::compiled::{Class, Kind, Method, Mode, MountOption, StoreName};
 const TOGETHER: [&[&str]; 2] = [&["/etc/passwd", "/etc/shadow"], &["/etc/group", "/etc/gshadow"]];
 
 /// Directories that packages of the base fill and update: kept, they stay as they are today.
-const OF_THE_BASE: [(&str, &str); 11] = [
+const OF_THE_BASE: [(&str, &str); 15] = [
     ("/etc", "keep the single files and directories below it that were changed"),
     ("/etc/alternatives", "keep nothing of it: packages of the base make it"),
     ("/etc/apt", "keep single files below /etc/apt/sources.list.d, or change the base"),
@@ -23,8 +23,12 @@ const OF_THE_BASE: [(&str, &str); 11] = [
     ("/etc/init.d", "keep nothing of it: packages of the base make it"),
     ("/etc/pam.d", "change the base instead: a new one may need other modules"),
     ("/etc/profile.d", "keep the single files that were added"),
+    ("/etc/ssl", "keep single keys below /etc/ssl/private; the certificates come with the base"),
     ("/etc/ssl/certs", "keep /usr/local/share/ca-certificates in the base; this is made from it"),
     ("/etc/systemd", "keep the single units below /etc/systemd/system that were added"),
+    ("/etc/systemd/system", "keep the single units that were added"),
+    ("/var", "keep what is below it: its package database belongs to the base"),
+    ("/var/lib", "keep what is below it: its package database belongs to the base"),
     ("/var/lib/dpkg", "change the base instead: half of a package database is none"),
     ("/var/lib/rpm", "change the base instead: half of a package database is none"),
 ];
@@ -50,9 +54,9 @@ pub(super) fn lint(
         problems.extend(replaced(entry, library, surroundings));
         problems.extend(of_the_base(entry));
         problems.extend(open_home(entry));
-        problems.extend(secret_in_the_open(entry, merged, library));
+        problems.extend(secret_in_the_open(entry, merged, library, surroundings));
         problems.extend(unmet_needs(entry, merged, library, surroundings));
-        problems.extend(home_in_a_relaxed_store(entry, merged));
+        problems.extend(in_a_relaxed_store(entry, preset, merged));
     }
     apart(&merged.entries, problems);
     storage_on_the_root(merged, surroundings, problems);
@@ -77,15 +81,25 @@ fn loose(entry: &Entry, preset: Option<&PresetEntry>) -> Option<Problem> {
     })
 }
 
+/// Whether everyone may write there.
+fn is_for_all(entry: &Entry) -> bool {
+    STICKY.iter().any(|path| entry.path.value == Path::new(path))
+}
+
 fn sticky(entry: &Entry, preset: Option<&PresetEntry>) -> Option<Problem> {
     let declared = entry.mode?;
     let usual = preset.and_then(|preset| preset.attributes().2);
-    let known = STICKY.iter().any(|path| entry.path.value == Path::new(path));
-    let needed = usual.is_some_and(|mode| mode.0 & 0o1000 != 0) || known;
+    let open = entry.kind == Kind::Directory && declared.0 & 0o002 != 0;
+    let needed = usual.is_some_and(|mode| mode.0 & 0o1000 != 0) || open || is_for_all(entry);
     (needed && declared.0 & 0o1000 == 0).then(|| {
         let path = name(&entry.path.value);
         let message = format!("{path} has no sticky bit: people could delete what is another's");
-        let usual = usual.unwrap_or(Mode(0o1777));
+        let usual = usual.filter(|mode| mode.0 & 0o1000 != 0);
+        let usual = usual.unwrap_or(if is_for_all(entry) {
+            Mode(0o1777)
+        } else {
+            Mode(declared.0 | 0o1000)
+        });
         warning(message, entry.path.place.mark(""), format!("write `mode = \"{usual}\"`"))
     })
 }
@@ -127,15 +141,36 @@ fn class_of(merged: &Merged, name: &StoreName) -> Class {
 }
 
 /// Caches are dropped and logs are read by many: neither is a place for a key.
-fn secret_in_the_open(entry: &Entry, merged: &Merged, library: &Library) -> Option<Problem> {
+fn secret_in_the_open(
+    entry: &Entry,
+    merged: &Merged,
+    library: &Library,
+    surroundings: &Surroundings,
+) -> Option<Problem> {
     let path = &entry.path.value;
     let class = class_of(merged, &store(entry));
     if !matches!(class, Class::Cache | Class::Log) {
         return None;
     }
-    let by_name = path.file_name().is_some_and(|it| SECRET_NAMES.iter().any(|name| it == *name));
+    let by_name =
+        path.components().any(|part| SECRET_NAMES.iter().any(|name| part.as_os_str() == *name));
     let shadow = [Path::new("/etc/shadow"), Path::new("/etc/gshadow")].contains(&path.as_path());
-    let by_preset = library.entry(path).is_some_and(|preset| preset.class == Class::Secret);
+    // At a secret, below one, or above one that is not kept by itself.
+    let holds = |secret: &Path, path: &Path| {
+        path.starts_with(secret)
+            || (entry.kind == Kind::Directory
+                && secret.starts_with(path)
+                && !merged.entries.contains_key(secret))
+    };
+    let relative = surroundings.in_home(entry);
+    let mut secrets = library.presets.values().flat_map(|preset| {
+        let of = |entries: &'_ [PresetEntry], path: Option<&Path>| {
+            let mut secret = entries.iter().filter(|it| it.class == Class::Secret);
+            path.is_some_and(|path| secret.any(|it| holds(it.path(), path)))
+        };
+        [of(&preset.entries, Some(path)), of(&preset.user_entries, relative.as_deref())]
+    });
+    let by_preset = secrets.any(|is_secret| is_secret);
     (by_name || shadow || by_preset).then(|| {
         let message = format!("{} holds secrets, and its store is a {}", name(path), class.name());
         let place = entry.store.as_ref().map_or(&entry.path.place, |store| &store.place);
@@ -176,17 +211,23 @@ fn unmet_needs(
     })
 }
 
-/// In a store that honours setuid programs, what a user brings along has effect.
-fn home_in_a_relaxed_store(entry: &Entry, merged: &Merged) -> Option<Problem> {
+/// In a store that honours setuid programs, what people bring along has effect.
+fn in_a_relaxed_store(
+    entry: &Entry,
+    preset: Option<&PresetEntry>,
+    merged: &Merged,
+) -> Option<Problem> {
     let in_home = entry.home.is_some()
         || entry.path.value.starts_with("/home")
         || entry.path.value.starts_with("/root");
+    let mode = entry.mode.or_else(|| preset?.attributes().2);
+    let open = is_for_all(entry) || mode.is_some_and(|mode| mode.0 & 0o002 != 0);
     let options = merged.stores.get(&store(entry))?.mount_options();
     let relaxed = [MountOption::Nosuid, MountOption::Nodev].iter().any(|it| !options.contains(it));
-    (in_home && relaxed).then(|| {
+    ((in_home || open) && relaxed).then(|| {
         let path = name(&entry.path.value);
         let message = format!("{path} is in the store `{}`, with `suid` or `dev`", store(entry));
-        let hint = "keep homes in a store without: nothing in them needs it";
+        let hint = "keep what people write to in a store without: nothing there needs it";
         warning(message, entry.path.place.mark(""), hint)
     })
 }

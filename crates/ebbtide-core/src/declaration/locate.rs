@@ -2,11 +2,12 @@
 
 use std::os::fd::AsFd;
 
-use crate::compiled::{ContainerRef, DeviceSpec, StoreName};
+use crate::compiled::{Backend, ContainerRef, DeviceSpec, StoreName};
 use crate::declaration::Declaration;
 use crate::failure::{Context, Failure, Result};
 use crate::locator::{Locator, StateStore, VERSION};
 use crate::store;
+use crate::volume::FILESYSTEMS;
 
 /// Makes the locator of a declared machine. Opens the state store, to name it by its UUID.
 pub fn locate(declaration: &Declaration) -> Result<Locator> {
@@ -21,8 +22,7 @@ pub fn locate(declaration: &Declaration) -> Result<Locator> {
         declaration.stores.get(&StoreName(StoreName::STATE.to_owned())).ok_or_else(|| {
             Failure::new("the declaration has no store \"state\", where compiled declarations lie")
         })?;
-    let opened = store::open_any(&state.device, state.subvolume.as_deref(), &state.options)
-        .context(|| "the state store is not there")?;
+    let opened = store::open_any(state.place()).context(|| "the state store is not there")?;
     let state_uuid = store::identity(opened.as_fd())?.ok_or_else(|| {
         Failure::new("the state store has no marker: it is no store of Ebbtide's")
             .hint("`ebbtide init` makes stores, `ebbtide apply` adds them")
@@ -36,6 +36,7 @@ pub fn locate(declaration: &Declaration) -> Result<Locator> {
         state: StateStore {
             device: state.device.clone(),
             subvolume: state.subvolume.clone(),
+            directory: state.directory.clone(),
             uuid: state_uuid,
         },
     })
@@ -57,14 +58,18 @@ pub fn devices(declaration: &Declaration) -> Vec<DeviceSpec> {
 /// The kernel modules of the filesystems on those devices. One that is not there now counts as
 /// any that a store can be on.
 pub fn modules(declaration: &Declaration) -> Vec<&'static str> {
-    let mut modules = vec!["btrfs"];
+    let backend = declaration.root.as_ref().map(|root| root.backend);
+    let mut modules = match backend {
+        Some(Backend::Overlay | Backend::Tmpfs) => vec!["overlay"],
+        Some(Backend::Btrfs) | None => vec!["btrfs"],
+    };
     for spec in devices(declaration) {
         let probed = ebbtide_sys::device::find(&spec.0)
             .ok()
             .and_then(|path| ebbtide_sys::device::probe(&path).ok().flatten());
         match probed {
             Some(superblock) => modules.push(superblock.fstype),
-            None => modules.extend(["ext4", "xfs"]),
+            None => modules.extend(FILESYSTEMS),
         }
     }
     modules.sort_unstable();

@@ -17,6 +17,7 @@ mod path;
 mod preset;
 mod problem;
 mod read;
+mod root;
 mod schema;
 mod stores;
 mod surroundings;
@@ -29,7 +30,10 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::compiled::{Backend, Class, DeviceSpec, Entry, MountOption, StoreName};
+use crate::compiled::{
+    Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName,
+};
+use crate::store;
 
 pub use check::{check, check_in};
 pub use compile::CompileError;
@@ -102,6 +106,14 @@ pub struct RootDeclaration {
     pub options: Vec<String>,
     /// Those of [`DECISIONS`] that are deliberately not kept whole.
     pub ephemeral: Vec<PathBuf>,
+    /// With `tmpfs`: how much of the RAM a root may take.
+    pub size: Option<RamSize>,
+    /// With `tmpfs`: up to how many bytes are archived as a past root.
+    pub archive: Option<u64>,
+    /// Whether the root itself can be written to.
+    pub writable: bool,
+    /// Filesystems in RAM that every boot mounts on the root, outermost first.
+    pub tmpfs: Vec<RamMount>,
 }
 
 /// A table `[store.NAME]`.
@@ -111,8 +123,22 @@ pub struct StoreDeclaration {
     pub device: DeviceSpec,
     /// The subvolume's path below the volume's top level, without a leading slash.
     pub subvolume: Option<PathBuf>,
+    /// The directory's path below the top level of its filesystem, without a leading slash.
+    pub directory: Option<PathBuf>,
     /// What kind of data it holds.
     pub class: Class,
     /// Its mount options: those of its class, as the declaration changes them.
     pub options: Vec<MountOption>,
+}
+
+impl StoreDeclaration {
+    /// Where it lies.
+    pub fn place(&self) -> store::Place<'_> {
+        store::Place {
+            device: &self.device,
+            subvolume: self.subvolume.as_deref(),
+            directory: self.directory.as_deref(),
+            options: &self.options,
+        }
+    }
 }

@@ -4,17 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::file::{At, Attachment, Entry, File, Keep, Place, Root, Store, StoreOption, User};
+use super::file::{
+    At, Attachment, Entry, File, Keep, Place, RamMount, Root, Store, StoreOption, User,
+};
 use super::path;
 use super::problem::{Lines, Mark, Problem, Severity, quote};
 use super::value::{Reader, Table, Value, is_account_name};
 use super::{DECISIONS, SourceFile, VERSION};
-use crate::compiled::{Backend, Class, Kind, MountOption, Parent};
+use crate::compiled::{Backend, Class, Kind, MountOption, Parent, RamSize, parse_bytes};
 
 pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
-pub(super) const ROOT_KEYS: [&str; 6] =
-    ["backend", "device", "container", "uuid", "options", "ephemeral"];
-pub(super) const STORE_KEYS: [&str; 4] = ["device", "subvolume", "class", "options"];
+pub(super) const ROOT_KEYS: [&str; 10] = [
+    "backend",
+    "device",
+    "container",
+    "uuid",
+    "options",
+    "ephemeral",
+    "size",
+    "archive",
+    "writable",
+    "tmpfs",
+];
+const RAM_MOUNT_KEYS: [&str; 3] = ["path", "size", "mode"];
+pub(super) const STORE_KEYS: [&str; 5] = ["device", "subvolume", "directory", "class", "options"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
     ("suid", StoreOption::Suid),
     ("dev", StoreOption::Dev),
@@ -29,7 +42,8 @@ pub(super) const ENTRY_KEYS: [&str; 9] =
     ["path", "store", "method", "user", "group", "mode", "parent", "options", "optional"];
 pub(super) const PARENT_KEYS: [&str; 3] = ["user", "group", "mode"];
 
-const BACKENDS: [(&str, Backend); 1] = [("btrfs", Backend::Btrfs)];
+const BACKENDS: [(&str, Backend); 3] =
+    [("btrfs", Backend::Btrfs), ("overlay", Backend::Overlay), ("tmpfs", Backend::Tmpfs)];
 pub(super) const CLASSES: [(&str, Class); 4] = [
     ("state", Class::State),
     ("cache", Class::Cache),
@@ -146,6 +160,16 @@ impl Reader<'_> {
             uuid: table.get("uuid").and_then(|value| self.uuid(value)),
             options: self.each(table, "options", Self::root_option),
             ephemeral: self.each(table, "ephemeral", Self::ephemeral),
+            size: table.get("size").and_then(|value| {
+                let size = self.ram_size(value)?;
+                Some(self.at(value, size))
+            }),
+            archive: table.get("archive").and_then(|value| self.bytes(value)),
+            writable: table.get("writable").and_then(|value| {
+                let writable = self.boolean(value, "writable")?;
+                Some(self.at(value, writable))
+            }),
+            tmpfs: self.each(table, "tmpfs", Self::ram_mount),
         };
         Some(Root { sound: self.problems.len() == before, ..root })
     }
@@ -219,6 +243,42 @@ impl Reader<'_> {
         None
     }
 
+    fn ram_size(&mut self, value: &Value<'_>) -> Option<RamSize> {
+        let text = self.text(value, "size")?;
+        match text.parse() {
+            Ok(size) => Some(size),
+            Err(why) => {
+                let message = format!("{} is no size of a filesystem in RAM", quote(text));
+                self.error(value.span(), message, "", Some(why.to_owned()));
+                None
+            }
+        }
+    }
+
+    fn bytes(&mut self, value: &Value<'_>) -> Option<At<u64>> {
+        let text = self.text(value, "archive")?;
+        let Some(bytes) = parse_bytes(text) else {
+            let hint = "a number with K, M, G or T behind it, as in \"500M\"".to_owned();
+            self.error(value.span(), format!("{} is no size", quote(text)), "", Some(hint));
+            return None;
+        };
+        Some(self.at(value, bytes))
+    }
+
+    fn ram_mount(&mut self, value: &Value<'_>) -> Option<RamMount> {
+        if !value.get_ref().is_table() {
+            let path = self.path(value, "path", path::absolute)?;
+            return Some(RamMount { path, size: None, mode: None });
+        }
+        let table = self.table(value, "tmpfs", &RAM_MOUNT_KEYS)?;
+        let place = self.place(value.span());
+        self.required(table, &place, "tmpfs", &[("path", "/…")]);
+        let path = table.get("path").and_then(|value| self.path(value, "path", path::absolute));
+        let size = table.get("size").and_then(|value| self.ram_size(value));
+        let mode = table.get("mode").and_then(|value| self.mode(value));
+        Some(RamMount { path: path?, size, mode })
+    }
+
     fn ephemeral(&mut self, value: &Value<'_>) -> Option<At<std::path::PathBuf>> {
         let path = self.path(value, "ephemeral", path::absolute)?;
         if DECISIONS.iter().any(|decision| path.value.as_path() == *decision) {
@@ -259,6 +319,9 @@ impl Reader<'_> {
             subvolume: table
                 .get("subvolume")
                 .and_then(|value| self.path(value, "subvolume", path::relative)),
+            directory: table
+                .get("directory")
+                .and_then(|value| self.path(value, "directory", path::relative)),
             class: table
                 .get("class")
                 .and_then(|value| self.choice(value, "class", &CLASSES, |_| None)),

@@ -9,7 +9,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::file::{Attachment, Entry, File, Store, User};
+use super::file::{Attachment, Entry, File, RamMount, Store, User};
 use crate::compiled::MountOption;
 
 /// The JSON schema of a file of the declaration.
@@ -116,6 +116,20 @@ shapes! {
     });
     /// A tree that asks for a decision.
     Decision = |_| json_schema!({ "type": "string", "enum": super::DECISIONS });
+    /// A share of the RAM, or a size.
+    RamSizeText = |_| json_schema!({
+        "type": "string",
+        "pattern": "^([1-9][0-9]?%|100%|[0-9]+[KkMmGgTt]?)$",
+    });
+    /// A size.
+    SizeText = |_| json_schema!({ "type": "string", "pattern": "^[0-9]+[KkMmGgTt]?$" });
+    /// A filesystem in RAM in its short form or its long one.
+    RamMountForm = |generator| json_schema!({
+        "anyOf": [
+            generator.subschema_for::<AbsolutePath>(),
+            generator.subschema_for::<RamMount>(),
+        ],
+    });
     /// The name of a store.
     StoreNameText = |_| json_schema!({ "type": "string", "pattern": STORE_NAME });
     /// A user or a group.

@@ -8,7 +8,7 @@ use super::merge::Merged;
 use super::path::nearest_ancestors;
 use super::problem::{Mark, Problem, Severity, quote, toml_string};
 use super::value::did_you_mean;
-use crate::compiled::StoreName;
+use crate::compiled::{Backend, StoreName};
 
 /// Checks all stores. `whole` tells whether every file could be read, without which nothing can be
 /// called missing.
@@ -29,6 +29,16 @@ pub(super) fn check(merged: &Merged, whole: bool, problems: &mut Vec<Problem>) {
         unknown_stores(merged, problems);
     }
     let sound_root = merged.root.as_ref().is_none_or(|root| root.sound);
+    for (name, store) in &merged.stores {
+        if let (Some(subvolume), Some(directory)) = (&store.subvolume, &store.directory) {
+            problems.push(error(
+                format!("the store `{name}` has a `subvolume` and a `directory`"),
+                directory.place.mark(""),
+                Some(subvolume.place.mark("its subvolume")),
+                "it is one of the two: keep `subvolume` on btrfs, `directory` elsewhere",
+            ));
+        }
+    }
     for (name, store) in merged.stores.iter().filter(|(_, store)| store.sound && sound_root) {
         place_of_store(merged, name, store, whole, problems);
     }
@@ -80,12 +90,15 @@ fn place_of_store(
     }
     let container = root.container.as_ref();
     let container_path = container.map_or(Path::new(DEFAULT_CONTAINER), |at| &at.value);
-    let Some(subvolume) = &store.subvolume else {
+    let Some(subvolume) = store.below() else {
+        let backend = root.backend.as_ref().map(|at| at.value);
+        let key =
+            if backend.is_none_or(|it| it == Backend::Btrfs) { "subvolume" } else { "directory" };
         problems.push(error(
-            format!("the store `{name}` shares the root's device and has no `subvolume`"),
-            store.place.mark("`subvolume` is missing"),
+            format!("the store `{name}` shares the root's device and has no `{key}`"),
+            store.place.mark(format!("`{key}` is missing")),
             None,
-            &format!("add `subvolume = \"{name}\"`"),
+            &format!("add `{key} = \"{name}\"`"),
         ));
         return;
     };
@@ -122,8 +135,8 @@ fn overlaps(merged: &Merged, problems: &mut Vec<Problem>) {
             let device = store.device.as_ref().or(root_device)?;
             // Without a subvolume, a store is its whole device; on the root's that is an error of
             // its own.
-            let path = store.subvolume.as_ref().map_or(Path::new(""), |at| &at.value);
-            let missing = store.subvolume.is_none() && on_root_device(merged, store);
+            let path = store.below().map_or(Path::new(""), |at| &at.value);
+            let missing = store.below().is_none() && on_root_device(merged, store);
             (!missing && store.sound).then_some((&device.value.0, path, name, store))
         })
         .collect();
@@ -149,7 +162,7 @@ fn overlaps(merged: &Merged, problems: &mut Vec<Problem>) {
 
 /// Where to point for the place that a store is in.
 fn place(store: &Store) -> &Place {
-    store.subvolume.as_ref().map_or(&store.place, |at| &at.place)
+    store.below().map_or(&store.place, |at| &at.place)
 }
 
 fn error(message: String, mark: Mark, other: Option<Mark>, hint: &str) -> Problem {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::tree::{self, CopyOptions};
-use ebbtide_sys::{file, resolve};
+use ebbtide_sys::{file, resolve, xattr};
 
 use super::manifest::Item;
 use super::observe::Stores;
@@ -107,6 +107,12 @@ impl Work<'_> {
         } else {
             file::rename_noreplace(incoming.as_fd(), &self.scratch, parent.as_fd(), &name)
                 .context(|| "put it into the store")?;
+            // Deleted again one day, it must not come back from a base that has one by then.
+            if !store::was_seeded(self.store, &self.item.path)? {
+                let source = format!("the root of boot {}", self.boot);
+                let hash = super::content_of(self.store, self.relative())?.map(|it| it.hash);
+                store::note_seed(self.store, &self.item.path, &source, None, hash)?;
+            }
         }
         durable(self.store)
     }
@@ -165,6 +171,8 @@ impl Work<'_> {
             let made = file::create_directory(above.as_fd(), &name, 0o700).context(what)?;
             metadata::set_owner(made.as_fd(), found.uid, found.gid).context(what)?;
             metadata::set_mode(made.as_fd(), found.mode).context(what)?;
+            let model = resolve::open_directory(self.root, parent).context(what)?;
+            xattr::copy_labels(model.as_fd(), made.as_fd()).context(what)?;
         }
         Ok(())
     }

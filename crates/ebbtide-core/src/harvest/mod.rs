@@ -22,8 +22,9 @@ pub(crate) use observe::{look, witness_of};
 pub use plan::{Action, Found, Observation, Plan, plan};
 
 use crate::compiled::Entry;
+use crate::container::{self, Container};
 use crate::failure::{Log, Result};
-use crate::record::BootNumber;
+use crate::record::{BootNumber, Ending, Outcome, Switch};
 
 /// The largest file that is synced, in bytes: larger ones belong into a directory that is kept.
 pub const LARGEST: u64 = 16 << 20;
@@ -51,6 +52,32 @@ pub fn item(entry: &Entry, store_uuid: Uuid, root: BorrowedFd<'_>) -> Result<Ite
         witness: content.as_ref().and(witness),
         content,
     })
+}
+
+/// Whether all boots on a root ended in order, back to the one that put its files there; `current` is
+/// the one that runs, which has not ended. A boot that only ran on what a power cut had left, such as
+/// one with `ebbtide=off`, makes that no truer by ending well.
+pub fn ended_cleanly(
+    container: &Container,
+    root: Uuid,
+    current: Option<BootNumber>,
+) -> Result<bool> {
+    let mut any = current.is_some();
+    for number in container.numbers(container::name::BOOTS)?.into_iter().rev() {
+        let Ok(Some(record)) = container.record(number) else { continue };
+        if record.root.is_none_or(|found| found.uuid() != root) {
+            continue;
+        }
+        if current != Some(number) && record.ended != Some(Ending::Clean) {
+            return Ok(false);
+        }
+        any = true;
+        match record.outcome {
+            Outcome::Reset | Outcome::Kept(Switch::Keep) | Outcome::Postponed => break,
+            Outcome::Kept(Switch::Off) | Outcome::Refused => {}
+        }
+    }
+    Ok(any)
 }
 
 /// Harvests a root. `clean`: it ended in order, or is running.

@@ -11,11 +11,11 @@ use rustix::io::Errno;
 
 use super::Live;
 use super::plan::{Plan, When, Work, attributes};
-use super::staging::{self, Staging};
 use crate::attach::{self, Places, Policy, Step};
 use crate::compiled::{Entry, Kind, MountOption, StoreName};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
+use crate::staging::{self, Staging};
 use crate::store;
 
 /// The kernel stamps files with the time of its last tick, which is at most 10 ms ago.
@@ -139,9 +139,11 @@ fn run(
 fn staged(live: &Live, entries: &[Entry], log: &mut Log<'_>) -> Result<OwnedFd> {
     let head = entries.first().ok_or_else(|| Failure::new("there is nothing to attach"))?;
     let mut messages: Vec<(Level, String)> = Vec::new();
-    let clone = staging::assemble(&live.run, head.relative(), |staging| {
+    let clone = staging::within(&live.run, |staging| {
         let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
-        build(live, entries, staging, &mut log)
+        build(live, entries, staging, &mut log)?;
+        mount::clone_mount(staging.root()?.as_fd(), head.relative(), true)
+            .context(|| "cannot clone what was put together")
     });
     for (level, text) in messages {
         log(level, &text);
@@ -164,6 +166,8 @@ fn build(live: &Live, entries: &[Entry], staging: &Staging, log: &mut Log<'_>) -
         accounts: live.accounts()?,
         in_use: false,
         fresh: true,
+        base: live.places.base,
+        import_limit: None,
     };
     let look = |entries: &[Entry]| -> Result<Vec<attach::Observation>> {
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;

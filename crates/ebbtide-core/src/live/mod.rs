@@ -7,7 +7,6 @@
 mod apply;
 mod observe;
 mod plan;
-mod staging;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,10 +14,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
-use ebbtide_sys::{mount, mountinfo};
+use ebbtide_sys::mountinfo;
 
 use crate::attach::{self, Places};
-use crate::backend::btrfs;
+use crate::backend;
 use crate::boot::{Boot, STORES};
 use crate::compiled::{Compiled, DeclarationHash, Entry, Method, Store, StoreName};
 use crate::container::{self, Container};
@@ -74,7 +73,7 @@ impl Live {
             return Ok(Err("this root was not made by Ebbtide".to_owned()));
         };
         let root = open_directory(sysroot)?;
-        let identity = btrfs::identity(root.as_fd()).ok();
+        let identity = backend::mounted(boot.locator.backend, sysroot).ok();
         let Some(identity) = identity.filter(|found| record.root.as_ref() == Some(found)) else {
             return Ok(Err("/ is not the root of this boot".to_owned()));
         };
@@ -84,11 +83,10 @@ impl Live {
         if record.attached.is_none() {
             return Ok(Err("entries were never attached in this boot".to_owned()));
         }
-        let top = container::open_volume(&boot.locator.device)?;
-        let container = Container::open(top, &boot.locator.container)?;
-        let empty =
-            || Manifest { version: harvest::VERSION, root: identity.uuid, items: Vec::new() };
-        let manifest = Manifest::read(&container, identity.uuid)?.unwrap_or_else(empty);
+        let container = boot.open_container()?;
+        let uuid = identity.uuid();
+        let empty = || Manifest { version: harvest::VERSION, root: uuid, items: Vec::new() };
+        let manifest = Manifest::read(&container, uuid)?.unwrap_or_else(empty);
         let stores_path = boot.run.join(STORES);
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
         let mut stores = BTreeMap::new();
@@ -99,8 +97,7 @@ impl Live {
                 open_store(&path, wanted)
             } else {
                 unmounted.push(name.clone());
-                let subvolume = wanted.subvolume.as_deref();
-                store::open(&wanted.device, subvolume, &wanted.options, wanted.uuid)
+                store::open(wanted.place(), wanted.uuid)
             };
             stores.insert(name.clone(), opened.map_err(|failure| failure.chain()));
         }
@@ -117,6 +114,8 @@ impl Live {
             accounts,
             in_use: true,
             fresh: false,
+            base: record.base.as_ref().map(|base| base.number),
+            import_limit: None,
         };
         Ok(Ok(Self {
             run: boot.run.clone(),
@@ -172,7 +171,8 @@ impl Live {
     fn mount_stores(&mut self) -> Result<()> {
         for name in std::mem::take(&mut self.unmounted) {
             let needed = self.compiled.entries.iter().any(|entry| entry.store == name);
-            let Some(Ok(mounted)) = self.places.stores.get(&name).filter(|_| needed) else {
+            let there = matches!(self.places.stores.get(&name), Some(Ok(_)));
+            let Some(store) = self.compiled.stores.get(&name).filter(|_| needed && there) else {
                 continue;
             };
             let path = self.places.stores_path.join(&name.0);
@@ -181,9 +181,9 @@ impl Live {
                 .mode(0o700)
                 .create(&path)
                 .context(|| format!("cannot make {}", path.display()))?;
-            let target = open_directory(&path)?;
-            mount::attach(mounted.as_fd(), target.as_fd())
+            let mounted = store::attach(store.place(), store.uuid, &path)
                 .context(|| format!("cannot mount store {name} at {}", path.display()))?;
+            self.places.stores.insert(name, Ok(mounted));
         }
         Ok(())
     }

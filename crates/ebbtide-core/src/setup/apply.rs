@@ -15,20 +15,23 @@ use super::observe::{open_source, open_volume};
 use super::plan::{BASE, Plan, Step};
 use super::{BaseSource, Request, sanitise};
 use crate::attach::{self, Places, Policy};
+use crate::backend::overlay;
 use crate::boot::{RUN, STORES};
-use crate::compiled::StoreName;
+use crate::compiled::{Backend, StoreName};
 use crate::container::{Container, name};
+use crate::declaration::StoreDeclaration;
 use crate::failure::{Context, Failure, Level, Log, Result};
 use crate::record::BootNumber;
 use crate::store;
+use crate::volume::Volume;
 
 /// What lies in those directories of a system is made anew by every boot.
 const NOT_COPIED: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
 /// Applies a plan.
 pub fn apply(request: &Request, plan: &Plan, log: &mut Log<'_>) -> Result<()> {
-    let top = open_volume(request)?;
-    let mut work = Work { request, top, uuids: BTreeMap::new() };
+    let volume = open_volume(request)?;
+    let mut work = Work { request, volume, uuids: BTreeMap::new() };
     for step in &plan.steps {
         log(Level::Info, &step.to_string());
         work.step(step, log).context(|| format!("cannot {step}"))?;
@@ -38,7 +41,7 @@ pub fn apply(request: &Request, plan: &Plan, log: &mut Log<'_>) -> Result<()> {
 
 struct Work<'a> {
     request: &'a Request,
-    top: OwnedFd,
+    volume: Volume,
     uuids: BTreeMap<StoreName, Uuid>,
 }
 
@@ -46,9 +49,8 @@ impl Work<'_> {
     fn step(&mut self, step: &Step, log: &mut Log<'_>) -> Result<()> {
         match step {
             Step::MakeContainer(path) => self.make_container(path),
-            Step::MakeStore(_, path) => {
-                let (parent, name) = self.parent(path)?;
-                btrfs::create_subvolume(parent.as_fd(), &name).context(|| "make the subvolume")
+            Step::MakeStore(name, _) => {
+                store::make(self.declared(name)?.place(), self.volume.as_fd())
             }
             Step::Establish(name) => {
                 store::establish(self.store(name)?.as_fd())?;
@@ -64,27 +66,21 @@ impl Work<'_> {
             Step::Mask(unit) => self.mask(unit),
             Step::BuildInitramfs => self.in_base(&[("update-initramfs", &["-u", "-k", "all"])]),
             Step::InstallGrub(disk) => self.install_grub(disk),
-            Step::SealBase => {
-                btrfs::set_read_only(self.base()?.as_fd(), true).context(|| "set it read-only")
-            }
-            Step::MakeRoot => {
-                let base = self.base()?;
-                let container = self.container()?;
-                btrfs::snapshot(base.as_fd(), container.as_fd(), OsStr::new(name::ROOT), false)
-                    .context(|| "snapshot")
-            }
+            Step::SealBase => self.seal_base(),
+            Step::MakeRoot => self.make_root(),
             Step::Mark => {
                 let container = self.container()?;
                 Container::set_base(container.as_fd(), BASE)?;
                 file::sync_filesystem(container.as_fd()).context(|| "sync the volume")?;
-                Container::mark(container.as_fd(), self.request.container.uuid)
+                let backend = self.request.backend();
+                Container::mark(container.as_fd(), backend, self.request.container.uuid)
             }
             Step::Compile => self.compile(),
         }
     }
 
     fn container(&self) -> Result<OwnedFd> {
-        resolve::open_directory(self.top.as_fd(), &self.request.container.path)
+        resolve::open_directory(self.volume.as_fd(), &self.request.container.path)
             .context(|| "open the container")
     }
 
@@ -95,7 +91,7 @@ impl Work<'_> {
     fn parent(&self, path: &Path) -> Result<(OwnedFd, std::ffi::OsString)> {
         let (parent, name) = resolve::split_parent(path)
             .ok_or_else(|| Failure::new(format!("{} has no name", path.display())))?;
-        let parent = resolve::open_directory(self.top.as_fd(), parent)
+        let parent = resolve::open_directory(self.volume.as_fd(), parent)
             .context(|| format!("open the directory above {}", path.display()))?;
         Ok((parent, name.to_owned()))
     }
@@ -116,13 +112,19 @@ impl Work<'_> {
         let bases = resolve::open_directory(container.as_fd(), Path::new(name::BASES))
             .context(|| "open bases")?;
         let number = BASE.to_string();
-        let from = open_source(self.request, self.top.as_fd())?;
+        let from = open_source(self.request, self.volume.as_fd())?;
         if let (BaseSource::Subvolume(_), Some(from)) = (source, &from) {
             return btrfs::snapshot(from.as_fd(), bases.as_fd(), OsStr::new(&number), false)
                 .context(|| "snapshot (ETXTBSY: a swap file in it is active)");
         }
-        btrfs::create_subvolume(bases.as_fd(), OsStr::new(&number))
-            .context(|| "make the subvolume")?;
+        match self.request.backend() {
+            Backend::Btrfs => btrfs::create_subvolume(bases.as_fd(), OsStr::new(&number))
+                .context(|| "make the subvolume")?,
+            Backend::Overlay | Backend::Tmpfs => {
+                file::create_directory(bases.as_fd(), OsStr::new(&number), 0o755)
+                    .context(|| "make the directory")?;
+            }
+        }
         let base = self.base()?;
         let Some(from) = from else {
             return make_blank(base.as_fd());
@@ -153,8 +155,29 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A subvolume is made read-only. Of a directory nothing can be forbidden to root; but no mount of
+    /// it is ever for writing, and only with its description it is a base.
+    fn seal_base(&self) -> Result<()> {
+        let base = self.base()?;
+        if self.request.backend() == Backend::Btrfs {
+            return btrfs::set_read_only(base.as_fd(), true).context(|| "set it read-only");
+        }
+        file::sync_filesystem(base.as_fd()).context(|| "sync the volume")?;
+        overlay::Base::new(BASE, None).write(self.container()?.as_fd())
+    }
+
+    fn make_root(&self) -> Result<()> {
+        let (base, container) = (self.base()?, self.container()?);
+        if self.request.backend() == Backend::Btrfs {
+            let name = OsStr::new(name::ROOT);
+            return btrfs::snapshot(base.as_fd(), container.as_fd(), name, false)
+                .context(|| "snapshot");
+        }
+        overlay::make_first(container.as_fd(), BASE, base.as_fd())
+    }
+
     fn copy_nested(&self, path: &Path) -> Result<()> {
-        let source = open_source(self.request, self.top.as_fd())?
+        let source = open_source(self.request, self.volume.as_fd())?
             .ok_or_else(|| Failure::new("a blank base has no nested subvolumes"))?;
         let base = self.base()?;
         let what = || format!("copy {}", path.display());
@@ -235,6 +258,8 @@ impl Work<'_> {
             old_roots: Vec::new(),
             in_use: false,
             fresh: true,
+            base: Some(BASE),
+            import_limit: None,
         };
         let entries = &self.request.declaration.entries;
         let observed = attach::observe(entries, &places, &[])?;
@@ -262,23 +287,20 @@ impl Work<'_> {
     }
 
     fn in_base(&self, commands: &[(&str, &[&str])]) -> Result<()> {
-        let chroot =
-            Chroot::enter(&self.request.device, &self.request.container.path.join(base_path()))?;
+        let chroot = Chroot::enter(&self.volume, &self.request.container.path.join(base_path()))?;
         let done =
             commands.iter().try_for_each(|(program, arguments)| chroot.run(program, arguments));
         chroot.leave()?;
         done
     }
 
+    fn declared(&self, name: &StoreName) -> Result<&StoreDeclaration> {
+        let stores = &self.request.declaration.stores;
+        stores.get(name).ok_or_else(|| Failure::new(format!("store {name} is not declared")))
+    }
+
     fn store(&self, name: &StoreName) -> Result<OwnedFd> {
-        let wanted = self
-            .request
-            .declaration
-            .stores
-            .get(name)
-            .ok_or_else(|| Failure::new(format!("store {name} is not declared")))?;
-        store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
-            .context(|| format!("open store {name}"))
+        store::open_any(self.declared(name)?.place()).context(|| format!("open store {name}"))
     }
 
     fn compile(&mut self) -> Result<()> {
@@ -290,8 +312,9 @@ impl Work<'_> {
             .declaration
             .compile(self.request.container.uuid, &self.uuids)
             .context(|| "compile")?;
-        let top = open_volume(self.request)?;
-        let container = Container::open(top, &self.request.container)?;
+        let volume = open_volume(self.request)?;
+        let backend = self.request.backend();
+        let container = Container::open(volume, backend, &self.request.container)?;
         let state = self.store(&StoreName(StoreName::STATE.to_owned()))?;
         store::publish(state.as_fd(), &container, &compiled)?;
         Ok(())

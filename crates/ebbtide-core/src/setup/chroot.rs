@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ebbtide_sys::mount::{self, MountAttributes};
-use ebbtide_sys::{device, resolve};
+use ebbtide_sys::resolve;
 
-use crate::compiled::DeviceSpec;
 use crate::failure::{Context, Failure, Result};
+use crate::volume::{self, Volume};
 
 /// A base mounted writable in a mount namespace of this process alone, with `/dev`, `/proc` and
 /// `/sys` of this system. It is gone with the process.
@@ -18,22 +18,13 @@ pub struct Chroot {
 }
 
 impl Chroot {
-    /// Mounts a subvolume, by its path below the top level.
-    pub fn enter(spec: &DeviceSpec, subvolume: &Path) -> Result<Self> {
+    /// Mounts a tree, by its path below the top level of the volume.
+    pub fn enter(volume: &Volume, tree: &Path) -> Result<Self> {
         mount::enter_private_mount_namespace().context(|| "cannot make a mount namespace")?;
-        let device = device::find(&spec.0).context(|| format!("cannot find {spec}"))?;
-        let name = subvolume.display().to_string();
-        let mounted = mount::mount_detached(
-            "btrfs",
-            Some(&device),
-            &[("subvol", Some(&name))],
-            MountAttributes::NOATIME,
-        )
-        .context(|| format!("cannot mount {name}"))?;
         let path = PathBuf::from("/run/ebbtide-init");
         std::fs::create_dir_all(&path).context(|| format!("cannot make {}", path.display()))?;
-        let target = open(&path)?;
-        mount::attach(mounted.as_fd(), target.as_fd()).context(|| "cannot mount the base")?;
+        volume::attach(volume.again()?.as_fd(), Some(tree), &path)
+            .context(|| "cannot mount the base")?;
         let host = open(Path::new("/"))?;
         let base = open(&path)?;
         for directory in ["dev", "proc", "sys"] {

@@ -5,7 +5,6 @@
 
 mod apply;
 mod chroot;
-mod fstab;
 mod observe;
 mod plan;
 mod sanitise;
@@ -13,12 +12,11 @@ mod sanitise;
 use std::path::PathBuf;
 
 pub use apply::apply;
-pub use fstab::{FstabError, rewrite as rewrite_fstab};
 pub use observe::{Observation, Occupant, StoreState, observe, open_volume};
 pub use plan::{Plan, Step, plan};
 use uuid::Uuid;
 
-use crate::compiled::{ContainerRef, DeviceSpec};
+use crate::compiled::{Backend, ContainerRef, DeviceSpec};
 use crate::declaration::Declaration;
 
 /// What is asked for.
@@ -38,6 +36,13 @@ pub struct Request {
     pub updaters: Option<Updaters>,
     /// The disk that GRUB is installed on, with base 1 as its home.
     pub grub: Option<PathBuf>,
+}
+
+impl Request {
+    /// How roots are going to be made.
+    pub fn backend(&self) -> Backend {
+        self.declaration.root.as_ref().map_or(Backend::Btrfs, |root| root.backend)
+    }
 }
 
 /// What base 1 is made from.

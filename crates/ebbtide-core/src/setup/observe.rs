@@ -9,10 +9,14 @@ use uuid::Uuid;
 
 use super::sanitise::{self, Finding};
 use super::{BaseSource, Request, UPDATERS};
-use crate::compiled::StoreName;
+use crate::compiled::{Backend, StoreName};
 use crate::container::{self, Container};
 use crate::failure::{Context, Failure, Result};
 use crate::store;
+use crate::volume::Volume;
+
+/// The id of a btrfs' top level.
+pub(super) const TOP_LEVEL: u64 = 5;
 
 /// What was seen.
 #[derive(Debug, Clone)]
@@ -74,7 +78,10 @@ pub fn observe(request: &Request, top: BorrowedFd<'_>) -> Result<Observation> {
         Err(error) if error.is_not_found() => Occupant::Nothing,
         Err(error) => return Err(error).context(what),
     };
-    let default_subvolume = btrfs::default_subvolume(top).context(what)?.0;
+    let default_subvolume = match request.backend() {
+        Backend::Btrfs => btrfs::default_subvolume(top).context(what)?.0,
+        Backend::Overlay | Backend::Tmpfs => TOP_LEVEL,
+    };
     let mut stores = BTreeMap::new();
     for name in request.declaration.stores.keys() {
         stores.insert(name.clone(), store_state(request, name, top)?);
@@ -137,16 +144,17 @@ pub(super) fn open_source(request: &Request, top: BorrowedFd<'_>) -> Result<Opti
 fn store_state(request: &Request, name: &StoreName, top: BorrowedFd<'_>) -> Result<StoreState> {
     let Some(wanted) = request.declaration.stores.get(name) else { return Ok(StoreState::Absent) };
     if wanted.device == request.device {
-        // On the volume itself the subvolume can be made.
-        let Some(subvolume) = &wanted.subvolume else { return Ok(StoreState::Absent) };
-        return match resolve::open_directory(top, subvolume) {
+        // On the volume itself the subvolume or directory can be made.
+        let place = wanted.subvolume.as_ref().or(wanted.directory.as_ref());
+        let Some(place) = place else { return Ok(StoreState::Absent) };
+        return match resolve::open_directory(top, place) {
             Ok(opened) => present(opened.as_fd()),
             Err(error) if error.is_not_found() => Ok(StoreState::Absent),
             Err(error) => Err(error).context(|| format!("cannot look at store {name}")),
         };
     }
-    let opened = store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
-        .context(|| format!("store {name} is not there"))?;
+    let opened =
+        store::open_any(wanted.place()).context(|| format!("store {name} is not there"))?;
     present(opened.as_fd())
 }
 
@@ -203,6 +211,6 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
 }
 
 /// Mounts the volume on which a container is to be made.
-pub fn open_volume(request: &Request) -> Result<OwnedFd> {
-    container::open_volume(&request.device)
+pub fn open_volume(request: &Request) -> Result<Volume> {
+    container::open_volume(request.backend(), &request.device, &[])
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::fstab;
-use super::observe::{Observation, Occupant, StoreState};
+use super::observe::{Observation, Occupant, StoreState, TOP_LEVEL};
 use super::sanitise::{Finding, How};
 use super::{BaseSource, HOMES, Request, Updaters};
-use crate::compiled::{Kind, StoreName};
+use crate::compiled::{Backend, Kind, StoreName};
 use crate::failure::{Failure, Result};
+use crate::fstab;
 
 /// The number of the base that is made.
 pub const BASE: u64 = 1;
@@ -18,7 +18,7 @@ pub const BASE: u64 = 1;
 pub enum Step {
     /// Make the container's directory and those inside.
     MakeContainer(PathBuf),
-    /// Make a subvolume for a store.
+    /// Make a subvolume or a directory for a store.
     MakeStore(StoreName, PathBuf),
     /// Give a store its marker.
     Establish(StoreName),
@@ -42,9 +42,9 @@ pub enum Step {
     BuildInitramfs,
     /// Install GRUB with its home in the base.
     InstallGrub(PathBuf),
-    /// Make the base read-only.
+    /// Make the base one that nothing writes to.
     SealBase,
-    /// Snapshot the base as the first root.
+    /// Make the first root from the base.
     MakeRoot,
     /// Write the container's marker: from here on it is Ebbtide's.
     Mark,
@@ -68,10 +68,13 @@ pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
     let mut steps = vec![Step::MakeContainer(request.container.path.clone())];
     for (name, state) in &seen.stores {
         if *state == StoreState::Absent
-            && let Some(subvolume) =
-                request.declaration.stores.get(name).and_then(|store| store.subvolume.clone())
+            && let Some(place) = request
+                .declaration
+                .stores
+                .get(name)
+                .and_then(|store| store.subvolume.clone().or(store.directory.clone()))
         {
-            steps.push(Step::MakeStore(name.clone(), subvolume));
+            steps.push(Step::MakeStore(name.clone(), place));
         }
         if *state != StoreState::Absent {
             notices.push(format!("store {name} exists already; what it keeps stays as it is"));
@@ -111,14 +114,13 @@ pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
             .iter()
             .map(|entry| entry.path.display().to_string())
             .collect();
-        let text = fstab::rewrite(
-            &seen.fstab,
+        let line = fstab::root_line(
             &request.device.0,
             &root.display().to_string(),
             &options.unwrap_or_default(),
-            &entries,
-        )
-        .map_err(|error| {
+        );
+        let line = Some(line.as_str()).filter(|_| request.backend() == Backend::Btrfs);
+        let text = fstab::rewrite(&seen.fstab, line, &entries).map_err(|error| {
             Failure::new(error.to_string())
                 .hint("remove that line: what is on that filesystem can be a store of its own")
         })?;
@@ -137,7 +139,11 @@ pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
         }
         steps.extend(request.grub.clone().map(Step::InstallGrub));
     }
-    steps.extend([Step::SealBase, Step::MakeRoot, Step::Mark, Step::Compile]);
+    steps.push(Step::SealBase);
+    if request.backend() != Backend::Tmpfs {
+        steps.push(Step::MakeRoot);
+    }
+    steps.extend([Step::Mark, Step::Compile]);
     Ok(Plan { steps, notices })
 }
 
@@ -168,7 +174,16 @@ fn refuse(request: &Request, seen: &Observation) -> Result<()> {
     if let Some(disk) = request.grub.as_ref().filter(|disk| !disk.exists()) {
         return Err(Failure::new(format!("there is no disk {}", disk.display())));
     }
-    if seen.default_subvolume != 5 {
+    if let (BaseSource::Subvolume(_), Backend::Overlay | Backend::Tmpfs) =
+        (&request.base, request.backend())
+    {
+        return Err(Failure::new(format!(
+            "a snapshot can't be the base of a root of the backend {}",
+            request.backend()
+        ))
+        .hint("name the directory where it is mounted with --base-directory: it is copied"));
+    }
+    if seen.default_subvolume != TOP_LEVEL {
         return Err(Failure::new(format!(
             "the volume's default subvolume is {}, which follows a root that is renamed",
             seen.default_subvolume
@@ -205,7 +220,7 @@ impl fmt::Display for Step {
         match self {
             Self::MakeContainer(path) => write!(f, "make the container {}", path.display()),
             Self::MakeStore(name, path) => {
-                write!(f, "make subvolume {} for store {name}", path.display())
+                write!(f, "make {} for store {name}", path.display())
             }
             Self::Establish(name) => write!(f, "write the marker of store {name}"),
             Self::MakeBase(BaseSource::Blank) => write!(f, "make base {BASE}, empty"),
@@ -235,8 +250,8 @@ impl fmt::Display for Step {
             Self::InstallGrub(disk) => {
                 write!(f, "install GRUB on {} with its home in the base", disk.display())
             }
-            Self::SealBase => write!(f, "make base {BASE} read-only"),
-            Self::MakeRoot => f.write_str("snapshot the base as the first root"),
+            Self::SealBase => write!(f, "seal base {BASE}"),
+            Self::MakeRoot => f.write_str("make the first root from the base"),
             Self::Mark => f.write_str("write the container's marker"),
             Self::Compile => f.write_str("compile the declaration"),
         }

@@ -1,20 +1,22 @@
 //! A machine without a kernel of its own: a volume in a loop image, set up for real, and boots that
 //! are `reset`, mount and `attach` in a mount namespace of their own.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_macros)]
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ebbtide_core::backend;
 use ebbtide_core::boot::{self, Boot};
 use ebbtide_core::compiled::{Backend, ContainerRef, DeviceSpec};
 use ebbtide_core::container::{self, Container};
 use ebbtide_core::declaration::{self, SourceFile};
 use ebbtide_core::failure::Level;
 use ebbtide_core::locator::{Locator, StateStore};
-use ebbtide_core::record::Record;
+use ebbtide_core::record::{BootNumber, Record};
 use ebbtide_core::setup::{self, BaseSource, Request, Updaters};
 use ebbtide_core::shutdown;
 use ebbtide_core::status::{self, Status};
@@ -31,11 +33,52 @@ pub fn is_root() -> bool {
     root
 }
 
+/// How a machine makes its roots, and on which filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    pub backend: Backend,
+    pub filesystem: &'static str,
+}
+
+/// All that there are.
+pub const KINDS: [Kind; 5] = [
+    BTRFS,
+    Kind { backend: Backend::Overlay, filesystem: "ext4" },
+    Kind { backend: Backend::Overlay, filesystem: "xfs" },
+    Kind { backend: Backend::Overlay, filesystem: "btrfs" },
+    Kind { backend: Backend::Tmpfs, filesystem: "ext4" },
+];
+
+pub const BTRFS: Kind = Kind { backend: Backend::Btrfs, filesystem: "btrfs" };
+
+/// Makes tests of functions that take a [`Kind`]: one for subvolumes, one for an overlay.
+macro_rules! on_each_disk {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn btrfs() {
+                if $crate::machine::is_root() {
+                    super::$name($crate::machine::KINDS[0]);
+                }
+            }
+
+            #[test]
+            fn overlay() {
+                if $crate::machine::is_root() {
+                    super::$name($crate::machine::KINDS[1]);
+                }
+            }
+        }
+    )*};
+}
+
 pub struct Machine {
+    pub kind: Kind,
     directory: tempfile::TempDir,
     loops: Vec<String>,
     pub device: DeviceSpec,
     pub container: ContainerRef,
+    pub import_limit: u64,
 }
 
 impl Drop for Machine {
@@ -81,16 +124,23 @@ impl Booted {
 }
 
 impl Machine {
-    /// An empty volume, and a second disk for a store.
+    /// An empty volume for roots that are subvolumes.
     pub fn new() -> Self {
+        Self::of(BTRFS)
+    }
+
+    /// An empty volume.
+    pub fn of(kind: Kind) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut machine = Self {
+            kind,
             directory,
             loops: Vec::new(),
             device: DeviceSpec(String::new()),
             container: ContainerRef { path: PathBuf::from("ebbtide"), uuid: setup::new_uuid() },
+            import_limit: boot::IMPORT_LIMIT,
         };
-        machine.device = DeviceSpec(machine.disk("volume", "btrfs"));
+        machine.device = DeviceSpec(machine.disk("volume", kind.filesystem));
         machine
     }
 
@@ -145,15 +195,26 @@ impl Machine {
 
     /// `[root]` and a state store on this volume.
     pub fn toml(&self, rest: &str) -> String {
+        self.toml_with("", rest)
+    }
+
+    /// The same, with more about the root.
+    pub fn toml_with(&self, root: &str, rest: &str) -> String {
         format!(
-            "version = 1\n[root]\nbackend = \"btrfs\"\ndevice = \"{}\"\nuuid = \"{}\"\n\
-             [store.state]\nsubvolume = \"state\"\n{rest}",
-            self.device, self.container.uuid
+            "version = 1\n[root]\nbackend = \"{}\"\ndevice = \"{}\"\nuuid = \"{}\"\n{root}\
+             [store.state]\n{} = \"state\"\n{rest}",
+            self.kind.backend,
+            self.device,
+            self.container.uuid,
+            self.place_of_stores()
         )
     }
 
     fn request(&self, base: BaseSource, rest: &str) -> Request {
-        let text = self.toml(rest);
+        self.request_of(base, self.toml(rest))
+    }
+
+    fn request_of(&self, base: BaseSource, text: String) -> Request {
         let source = SourceFile { name: "test.toml".to_owned(), text: text.clone() };
         let outcome = declaration::check(std::slice::from_ref(&source));
         let problems: Vec<_> = outcome
@@ -185,13 +246,13 @@ impl Machine {
     }
 
     pub fn set_up_from(&self, base: BaseSource, rest: &str) {
-        let request = self.request(base, rest);
-        let plan = {
-            let volume = setup::open_volume(&request).unwrap();
-            let seen = setup::observe(&request, std::os::fd::AsFd::as_fd(&volume)).unwrap();
-            setup::plan(&request, &seen).unwrap()
-        };
-        setup::apply(&request, &plan, &mut |_, _| ()).unwrap_or_else(|it| panic!("{}", it.chain()));
+        carry_out(&self.request(base, rest));
+    }
+
+    /// Makes the container with more about the root.
+    pub fn set_up_with(&self, root: &str, rest: &str) {
+        let text = self.toml_with(root, rest);
+        carry_out(&self.request_of(BaseSource::Directory(self.source()), text));
     }
 
     /// Compiles another declaration.
@@ -199,9 +260,7 @@ impl Machine {
         let request = self.request(BaseSource::Blank, rest);
         let mut uuids = std::collections::BTreeMap::new();
         for (name, wanted) in &request.declaration.stores {
-            let opened =
-                store::open_any(&wanted.device, wanted.subvolume.as_deref(), &wanted.options)
-                    .unwrap();
+            let opened = store::open_any(wanted.place()).unwrap();
             let uuid = store::establish(std::os::fd::AsFd::as_fd(&opened)).unwrap();
             uuids.insert(name.clone(), uuid);
         }
@@ -230,13 +289,25 @@ impl Machine {
     }
 
     fn state(&self) -> std::os::fd::OwnedFd {
-        let class = ebbtide_core::compiled::Class::State;
-        store::open_any(&self.device, Some(Path::new("state")), class.mount_options()).unwrap()
+        store::open_any(self.state_store(uuid::Uuid::nil()).place()).unwrap()
     }
 
     pub fn open(&self) -> Container {
-        let top = container::open_volume(&self.device).unwrap();
-        Container::open(top, &self.container).unwrap_or_else(|it| panic!("{}", it.chain()))
+        let volume = container::open_volume(self.kind.backend, &self.device, &[]).unwrap();
+        Container::open(volume, self.kind.backend, &self.container)
+            .unwrap_or_else(|it| panic!("{}", it.chain()))
+    }
+
+    /// What a store on the volume itself is.
+    pub fn place_of_stores(&self) -> &'static str {
+        if self.kind.filesystem == "btrfs" { "subvolume" } else { "directory" }
+    }
+
+    fn state_store(&self, uuid: uuid::Uuid) -> StateStore {
+        let place = Some(PathBuf::from("state"));
+        let (subvolume, directory) =
+            if self.kind.filesystem == "btrfs" { (place, None) } else { (None, place) };
+        StateStore { device: self.device.clone(), subvolume, directory, uuid }
     }
 
     pub fn boot_with(&self, run: &Path, command_line: &str) -> Boot {
@@ -244,19 +315,16 @@ impl Machine {
         Boot {
             locator: Locator {
                 version: 1,
-                backend: Backend::Btrfs,
+                backend: self.kind.backend,
                 device: self.device.clone(),
                 container: self.container.clone(),
                 options: Vec::new(),
-                state: StateStore {
-                    device: self.device.clone(),
-                    subvolume: Some(PathBuf::from("state")),
-                    uuid,
-                },
+                state: self.state_store(uuid),
             },
             run: run.to_owned(),
             run_later: run.to_owned(),
             switches: Switches::parse(command_line.as_bytes()),
+            import_limit: self.import_limit,
         }
     }
 
@@ -278,9 +346,8 @@ impl Machine {
             let boot = self.boot_with(&run, command_line);
             let mut messages = Vec::new();
             let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
-            let record = boot::reset(&boot, &mut log);
-            boot.mount_root(&root, &record).unwrap_or_else(|failure| panic!("{}", failure.chain()));
-            let record = boot::attach(&boot, &root, &mut log);
+            let record = boot::up(&boot, &root, &mut log)
+                .unwrap_or_else(|failure| panic!("{}", failure.chain()));
             life(&root, &boot);
             Booted { record, messages }
         })
@@ -303,8 +370,25 @@ impl Machine {
         self.in_namespace(|work| {
             let top = work.join("top");
             fs::create_dir_all(&top).unwrap();
-            run("mount", &["-o", "subvolid=5", &self.device.0, top.to_str().unwrap()]);
+            let top_level = if self.kind.filesystem == "btrfs" { "subvolid=5" } else { "rw" };
+            run("mount", &["-o", top_level, &self.device.0, top.to_str().unwrap()]);
             look(&top)
+        })
+    }
+
+    /// Lets a test look at the whole tree of a past root.
+    pub fn past<T: Send>(&self, number: BootNumber, look: impl FnOnce(&Path) -> T + Send) -> T {
+        self.in_namespace(|work| {
+            let tree = backend::past(&self.open(), number, &work.join("run"))
+                .unwrap_or_else(|failure| panic!("{}", failure.chain()));
+            let at = work.join("past");
+            fs::create_dir_all(&at).unwrap();
+            // That of a subvolume is none of a mount.
+            if self.kind.backend == Backend::Btrfs {
+                return look(&Path::new("/proc/self/fd").join(tree.as_raw_fd().to_string()));
+            }
+            mount::attach(tree.as_fd(), fs::File::open(&at).unwrap().as_fd()).unwrap();
+            look(&at)
         })
     }
 
@@ -322,4 +406,13 @@ impl Machine {
         });
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+fn carry_out(request: &Request) {
+    let plan = {
+        let volume = setup::open_volume(request).unwrap();
+        let seen = setup::observe(request, std::os::fd::AsFd::as_fd(&volume)).unwrap();
+        setup::plan(request, &seen).unwrap()
+    };
+    setup::apply(request, &plan, &mut |_, _| ()).unwrap_or_else(|it| panic!("{}", it.chain()));
 }

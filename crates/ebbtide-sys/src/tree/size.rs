@@ -18,6 +18,11 @@ use crate::resolve::{open_directory, open_path};
 /// A file with several names counts once. Mounts are not entered, nested btrfs subvolumes are.
 /// Content that files share by reflink counts for each of them. What vanishes meanwhile is left out.
 pub fn tree_size(dir: BorrowedFd<'_>, path: &Path) -> Result<u64> {
+    tree_size_up_to(dir, path, u64::MAX)
+}
+
+/// As [`tree_size`], but stops counting as soon as it is more than `limit`, and returns that.
+pub fn tree_size_up_to(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<u64> {
     let top = metadata(open_path(dir, path)?.as_fd())?;
     if top.kind != FileKind::Directory {
         return Ok(top.blocks * 512);
@@ -29,6 +34,9 @@ pub fn tree_size(dir: BorrowedFd<'_>, path: &Path) -> Result<u64> {
     enter(open_directory(dir, path)?, &top, &mut stack, &mut pending)?;
     bytes += top.blocks * 512;
     while let Some(entries) = pending.last_mut() {
+        if bytes > limit {
+            break;
+        }
         let Some(entry) = entries.pop() else {
             stack.pop()?;
             pending.pop();

@@ -377,6 +377,9 @@ fn sizes() {
     std::fs::File::create(scratch.path("tree/sparse")).unwrap().set_len(1 << 30).unwrap();
     crate::file::sync_filesystem(scratch.fd()).unwrap();
     let size = |path| tree_size(scratch.fd(), Path::new(path)).unwrap();
+    let up_to = |limit| tree_size_up_to(scratch.fd(), Path::new("tree"), limit).unwrap();
+    assert_eq!(up_to(size("tree")), size("tree"));
+    assert!((1..=size("tree")).contains(&up_to(0)), "it is more, and how much more is not counted");
     let (file, all) = (size("tree/file"), size("tree"));
     assert!((100_000..200_000).contains(&file), "{file}");
     assert!((file..file + 50_000).contains(&all), "{all}");

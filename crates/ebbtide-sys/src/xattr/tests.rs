@@ -114,3 +114,37 @@ fn all_attributes_in_order() {
     let expected = [("user.a".into(), vec![]), ("user.b".into(), b"2".to_vec())];
     assert_eq!(all(file.as_fd()).unwrap(), expected);
 }
+
+#[test]
+fn labels_are_what_decides_about_access_and_nothing_else() {
+    needs_root!();
+    let fs = Filesystem::new("ext4");
+    for directory in ["model", "plain", "above"] {
+        std::fs::create_dir(fs.path(directory)).unwrap();
+    }
+    let model = fs.path("model");
+    run("setfacl", &["-m", "u:1234:rwx", "-m", "d:u:99:r", model.to_str().unwrap()]);
+    let model = fs.open("model");
+    set(model.as_fd(), name("security.selinux"), b"u:object_r:x_t:s0\0").unwrap();
+    set(model.as_fd(), name("user.note"), b"mine").unwrap();
+    set(model.as_fd(), name("trusted.note"), b"mine").unwrap();
+    run("setfacl", &["-d", "-m", "u:77:rwx", fs.path("above").to_str().unwrap()]);
+    std::fs::create_dir(fs.path("above/made")).unwrap();
+
+    let made = fs.open("above/made");
+    copy_labels(model.as_fd(), made.as_fd()).unwrap();
+    let mut names = list(made.as_fd()).unwrap();
+    names.sort();
+    assert_eq!(names, ["security.selinux", ACCESS_ACL, DEFAULT_ACL]);
+    for name in names {
+        assert_eq!(get(made.as_fd(), &name).unwrap(), get(model.as_fd(), &name).unwrap());
+    }
+    // A model without any takes away what was inherited.
+    copy_labels(fs.open("plain").as_fd(), made.as_fd()).unwrap();
+    assert_eq!(list(made.as_fd()).unwrap(), ["security.selinux"]);
+    // What can't be stored is left out: there is no boot without it.
+    let tmpfs = mount_detached("tmpfs", None, &[("noswap", None)], MountAttributes::NONE)
+        .or_else(|_| mount_detached("tmpfs", None, &[], MountAttributes::NONE))
+        .unwrap();
+    copy_labels(model.as_fd(), tmpfs.as_fd()).unwrap();
+}

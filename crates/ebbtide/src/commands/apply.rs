@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use ebbtide_core::boot::{LOCATOR, RUN};
 use ebbtide_core::compiled::{Compiled, DeclarationHash};
-use ebbtide_core::container::{self, Container};
 use ebbtide_core::declaration::Declaration;
 use ebbtide_core::failure::Level;
 use ebbtide_core::live::{Applied, Change, Live, Plan, When};
@@ -245,8 +244,7 @@ pub fn recompile(context: &Context) -> Result<(), CommandError> {
 /// Attaches what waited for a user to log in; for a unit.
 pub fn login(uid: u32, context: &Context) -> Result<(), CommandError> {
     let boot = machine::running(None, context)?;
-    let container = container::open_volume(&boot.locator.device)
-        .and_then(|top| Container::open(top, &boot.locator.container))?;
+    let container = boot.open_container()?;
     let (hash, compiled) = status::declaration(&boot, &container)?;
     let Some(live) = live(&compiled, Some(uid), context)? else { return Ok(()) };
     for problem in bring(live, &hash, context)?.problems {

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use ebbtide_core::container::{self, Container};
 use ebbtide_core::past::{self, PastBoot};
 use ebbtide_core::record::{Ending, Outcome, Switch};
 use serde::Serialize;
@@ -42,8 +41,7 @@ struct Json<'a> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
-    let top = container::open_volume(&boot.locator.device)?;
-    let container = Container::open(top, &boot.locator.container)?;
+    let container = boot.open_container()?;
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())
     })?;
@@ -89,6 +87,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         Some(Outcome::Reset) => "new",
         Some(Outcome::Kept(Switch::Off)) => "kept (off)",
         Some(Outcome::Kept(Switch::Keep)) => "kept (keep)",
+        Some(Outcome::Postponed) => "kept (once)",
         Some(Outcome::Refused) => "not reset",
         None => "unknown",
     };

@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
-use ebbtide_core::compiled::{ContainerRef, DeviceSpec};
+use ebbtide_core::compiled::{Backend, ContainerRef, DeviceSpec};
 use ebbtide_core::declaration::{self, Declaration, SourceFile};
 use ebbtide_core::failure::Level;
 use ebbtide_core::setup::{self, BaseSource, HOMES, Observation, Request, Updaters};
+use ebbtide_core::volume;
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 use uuid::Uuid;
 
@@ -27,7 +29,7 @@ What is on the volume stays as it is: everything new goes into the container and
 which are made unless they exist. The first boot with the new initramfs runs on a new root.
 
 Examples:
-  A Debian in /target (or from mmdebstrap), onto an empty btrfs:
+  A Debian in /target (or from mmdebstrap), onto an empty btrfs, ext4 or xfs:
     ebbtide init --device LABEL=system --base-directory /target \\
       --home keep --root-home ephemeral --srv keep --updaters disable
 
@@ -37,12 +39,15 @@ Examples:
 Exit status: 0 done, 1 failed, 2 usage or configuration."
 )]
 pub struct Args {
-    /// The btrfs volume: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path
+    /// The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path
     #[arg(long, value_name = "DEVICE", required_unless_present = "volume")]
     device: Option<String>,
-    /// The same, by a directory where any of its subvolumes is mounted
+    /// The same, by a directory where it is mounted
     #[arg(long, value_name = "MOUNTPOINT", conflicts_with = "device")]
     volume: Option<PathBuf>,
+    /// How roots are made: `btrfs` where the volume is one, else `overlay`; or `tmpfs`, in RAM
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<BackendChoice>,
     /// Make base 1 as a copy of this directory
     #[arg(long, value_name = "DIR")]
     base_directory: Option<PathBuf>,
@@ -79,6 +84,26 @@ pub struct Args {
     /// Do not ask before starting
     #[arg(long, short)]
     yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BackendChoice {
+    /// Snapshots of a base subvolume
+    Btrfs,
+    /// A directory for what is written, over the base: on any filesystem
+    Overlay,
+    /// The same in RAM
+    Tmpfs,
+}
+
+impl From<BackendChoice> for Backend {
+    fn from(choice: BackendChoice) -> Self {
+        match choice {
+            BackendChoice::Btrfs => Self::Btrfs,
+            BackendChoice::Overlay => Self::Overlay,
+            BackendChoice::Tmpfs => Self::Tmpfs,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,7 +144,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     };
     let plan = {
         let volume = setup::open_volume(&request)?;
-        let seen = setup::observe(&request, std::os::fd::AsFd::as_fd(&volume))?;
+        let seen = setup::observe(&request, volume.as_fd())?;
         if request.updaters.is_none() {
             request.updaters = ask_updaters(&seen)?;
         }
@@ -179,13 +204,36 @@ fn device(args: &Args) -> Result<DeviceSpec, CommandError> {
         )
         .cause(error.to_string())
     })?;
-    let uuid = ebbtide_sys::btrfs::filesystem_uuid(std::os::fd::AsFd::as_fd(&opened)).map_err(
-        |error| {
-            CommandError::new(Kind::Failed, format!("{} is not on a btrfs volume", path.display()))
-                .cause(error.to_string())
-        },
-    )?;
-    Ok(DeviceSpec(format!("UUID={uuid}")))
+    if let Ok(uuid) = ebbtide_sys::btrfs::filesystem_uuid(opened.as_fd()) {
+        return Ok(DeviceSpec(format!("UUID={uuid}")));
+    }
+    let shown = escape(path.as_os_str().as_encoded_bytes());
+    let cannot = |cause: String| {
+        CommandError::new(Kind::Failed, format!("cannot find out what is mounted at {shown}"))
+            .cause(cause)
+            .hint("name the device with --device")
+    };
+    let mount = ebbtide_sys::metadata::metadata(opened.as_fd())
+        .and_then(|found| Ok((found.mount_id, ebbtide_sys::mountinfo::read_self()?)))
+        .map_err(|error| cannot(error.to_string()))?;
+    let (id, mounts) = mount;
+    let source = mounts.into_iter().find(|mount| u64::from(mount.id) == id).map(|it| it.source);
+    let probed = source.and_then(|it| ebbtide_sys::device::probe(Path::new(&it)).ok().flatten());
+    match probed {
+        Some(superblock) => Ok(DeviceSpec(format!("UUID={}", superblock.uuid))),
+        None => Err(cannot("it has neither btrfs nor ext4 nor xfs".to_owned())),
+    }
+}
+
+/// How roots are made: as asked for, else as the volume allows.
+fn backend(args: &Args, device: &DeviceSpec) -> Result<Backend, CommandError> {
+    if let Some(choice) = args.backend {
+        return Ok(choice.into());
+    }
+    Ok(match volume::filesystem(device)? {
+        Some("btrfs") => Backend::Btrfs,
+        _ => Backend::Overlay,
+    })
 }
 
 fn base(args: &Args) -> BaseSource {
@@ -219,8 +267,18 @@ fn declaration_text(
         CommandError::new(Kind::Usage, "cannot read the declaration").cause(error.to_string())
     })?;
     let root = document.entry("root").or_insert_with(|| Item::Table(Table::new()));
+    if let (Some(choice), Some(declared)) = (args.backend, root.get("backend")) {
+        let choice = Backend::from(choice).to_string();
+        if declared.as_str() != Some(choice.as_str()) {
+            return Err(CommandError::new(
+                Kind::Usage,
+                format!("--backend says {choice}, and the declaration something else"),
+            )
+            .hint("leave one of the two out"));
+        }
+    }
     for (key, wanted) in [
-        ("backend", "btrfs".to_owned()),
+        ("backend", backend(args, device)?.to_string()),
         ("device", device.0.clone()),
         ("container", container.path.display().to_string()),
         ("uuid", container.uuid.to_string()),
@@ -232,7 +290,8 @@ fn declaration_text(
     }
     if !document.contains_key("store") {
         let mut state = Table::new();
-        state.insert("subvolume", value("state"));
+        let on_btrfs = volume::filesystem(device)? == Some("btrfs");
+        state.insert(if on_btrfs { "subvolume" } else { "directory" }, value("state"));
         let mut stores = Table::new();
         stores.set_implicit(true);
         stores.insert("state", Item::Table(state));

@@ -60,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             // An end that is not marked counts as unclean, and nobody is left to be told by a unit
             // that fails at shutdown: the kernel log is.
             let boot = machine::running(None, context)?;
-            if let Err(failure) = shutdown::mark_clean(&boot, Path::new("/")) {
+            if let Err(failure) = shutdown::mark_clean(&boot, &context.sysroot) {
                 context.tell(&format!("<{}>ebbtide: {}", Level::Warning as u8, failure.chain()));
             }
         }
@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             // What can't be found out counts as owned: this is asked before the package goes.
             let boot = machine::running(None, context)?;
             let known = std::path::Path::new(RUN).join(ebbtide_core::boot::LOCATOR).exists();
-            if !shutdown::owns(&boot, Path::new("/"))
+            if !shutdown::owns(&boot, &context.sysroot)
                 .or_else(|failure| if known { Ok(true) } else { Err(failure) })?
             {
                 return Ok(Status::FAILED);

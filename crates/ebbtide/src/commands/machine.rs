@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ebbtide_core::boot::{Boot, LOCATOR, RUN};
+use ebbtide_core::boot::{Boot, IMPORT_LIMIT, LOCATOR, RUN};
 use ebbtide_core::declaration;
 use ebbtide_core::switches::Switches;
 
@@ -26,6 +26,7 @@ pub fn running(config: Option<&Path>, context: &Context) -> Result<Boot, Command
         run: PathBuf::from(RUN),
         run_later: PathBuf::from(RUN),
         switches: Switches::default(),
+        import_limit: IMPORT_LIMIT,
     })
 }
 

@@ -42,7 +42,7 @@ struct Json<'a> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
-    let found = status::status(&boot, std::path::Path::new("/"));
+    let found = status::status(&boot, &context.sysroot);
     if args.json {
         context.print_json(&Json { version: 1, status: &found })?;
     } else {
@@ -72,6 +72,9 @@ fn render(found: &Found, context: &Context) -> String {
                 "{} {boot}: / is the root of an earlier boot (ebbtide={switch})",
                 context.bad("!!")
             )
+        }
+        (Some(Outcome::Postponed), _) => {
+            format!("{} {boot}: / is the root of an earlier boot, kept once", context.bad("!!"))
         }
         (Some(Outcome::Refused), _) => {
             format!("{} {boot}: / was not reset", context.bad("!!"))

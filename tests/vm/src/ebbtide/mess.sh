@@ -33,7 +33,7 @@ echo /opt/evil/preload.so >/etc/ld.so.preload
 echo 'PermitRootLogin yes' >>/etc/ssh/sshd_config
 rm /etc/cron.daily/apt-compat /usr/sbin/getcap
 echo key >/root/.profile
-btrfs --quiet subvolume create /opt/nested && echo in >/opt/nested/file
+{ btrfs --quiet subvolume create /opt/nested 2>/dev/null || mkdir /opt/nested; } && echo in >/opt/nested/file
 for file in /boot/vmlinuz-* /boot/initrd.img-* /boot/grub/grub.cfg; do
     echo planted >"$file"
 done

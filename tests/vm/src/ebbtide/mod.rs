@@ -4,10 +4,11 @@
 pub mod checks;
 pub mod mess;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use testkit::disk::Disk;
@@ -22,8 +23,52 @@ const DECLARATION: &str = include_str!("declaration.toml");
 const SITE: &str = include_str!("site.service");
 const WITNESS: &str = include_str!("witness.service");
 
+/// What a machine makes its roots of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kind {
+    pub backend: &'static str,
+    pub filesystem: Filesystem,
+}
+
+pub const BTRFS: Kind = Kind { backend: "btrfs", filesystem: Filesystem::Btrfs };
+pub const OVERLAY_ON_EXT4: Kind = Kind { backend: "overlay", filesystem: Filesystem::Ext4 };
+pub const OVERLAY_ON_XFS: Kind = Kind { backend: "overlay", filesystem: Filesystem::Xfs };
+pub const TMPFS: Kind = Kind { backend: "tmpfs", filesystem: Filesystem::Ext4 };
+
+impl Kind {
+    /// As in `overlay-on-ext4`.
+    pub fn name(self) -> String {
+        format!("{}-on-{}", self.backend, self.filesystem.name())
+    }
+
+    /// The declaration of its machine.
+    fn declaration(self) -> String {
+        let text =
+            DECLARATION.replace("backend = \"btrfs\"", &format!("backend = {:?}", self.backend));
+        if self.filesystem == Filesystem::Btrfs {
+            return text;
+        }
+        text.replace("subvolume = \"state\"", "directory = \"state\"")
+    }
+
+    /// Where a past root has what was written to it, below the top level of the volume.
+    pub fn written(self, number: u32) -> PathBuf {
+        let past = Path::new("ebbtide/past").join(number.to_string());
+        if self.backend == "btrfs" { past } else { past.join("upper") }
+    }
+}
+
+/// Machines of which there is one of each kind at most.
+type Each = Mutex<BTreeMap<String, &'static OnceLock<Result<Ebbtide>>>>;
+
+fn cell(each: &'static Each, kind: Kind) -> &'static OnceLock<Result<Ebbtide>> {
+    let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
+    each.entry(kind.name()).or_insert_with(|| Box::leak(Box::default()))
+}
+
 /// The machine's disks, with the kernel and the initramfs that its base has.
 pub struct Ebbtide {
+    pub kind: Kind,
     pub system: Disk,
     pub big: Disk,
     pub boot: BootFiles,
@@ -32,17 +77,18 @@ pub struct Ebbtide {
 
 impl Ebbtide {
     /// A copy of the machine as `ebbtide init` left it.
-    pub fn fresh(directory: &Path) -> Result<Self> {
-        static FRESH: OnceLock<Result<Ebbtide>> = OnceLock::new();
-        prepared::once(&FRESH, || Self::set_up(&prepared::directory().join("ebbtide")))?
-            .copy(directory)
+    pub fn fresh(directory: &Path, kind: Kind) -> Result<Self> {
+        static FRESH: Each = Mutex::new(BTreeMap::new());
+        let place = prepared::directory().join(kind.name());
+        prepared::once(cell(&FRESH, kind), || Self::set_up(&place, kind))?.copy(directory)
     }
 
     /// A copy of the machine after its first boot, in which it was used, and made a mess of.
-    pub fn messed_up(directory: &Path) -> Result<Self> {
-        static MESSED_UP: OnceLock<Result<Ebbtide>> = OnceLock::new();
-        prepared::once(&MESSED_UP, || {
-            let machine = Self::fresh(&prepared::directory().join("messed-up"))?;
+    pub fn messed_up(directory: &Path, kind: Kind) -> Result<Self> {
+        static MESSED_UP: Each = Mutex::new(BTreeMap::new());
+        prepared::once(cell(&MESSED_UP, kind), || {
+            let place = prepared::directory().join(format!("messed-up-{}", kind.name()));
+            let machine = Self::fresh(&place, kind)?;
             let mut vm = machine.start("")?;
             checks::healthy(&mut vm)?;
             checks::proved(&mut vm)?;
@@ -56,6 +102,7 @@ impl Ebbtide {
     fn copy(&self, directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory)?;
         Ok(Self {
+            kind: self.kind,
             system: self.system.copy_to(&directory.join("system"))?,
             big: self.big.copy_to(&directory.join("big"))?,
             boot: self.boot.clone(),
@@ -64,7 +111,7 @@ impl Ebbtide {
     }
 
     /// Installs the package with apt in a Debian, and has the installed `ebbtide` set the disk up.
-    fn set_up(directory: &Path) -> Result<Self> {
+    fn set_up(directory: &Path, kind: Kind) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let tree = directory.join("tree");
         fs::create_dir(&tree)?;
@@ -79,10 +126,11 @@ impl Ebbtide {
         let wants = units.join("multi-user.target.wants/site.service");
         std::os::unix::fs::symlink("../site.service", wants)?;
 
-        let system = Disk::new_system(&directory.join("system"), 4 << 30, "system")?;
+        let system =
+            Disk::new_system(&directory.join("system"), 4 << 30, kind.filesystem, "system")?;
         let big = Disk::new_plain(&directory.join("big"), 512 << 20, Filesystem::Ext4, "big")?;
         let declaration = directory.join("ebbtide.toml");
-        fs::write(&declaration, DECLARATION)?;
+        fs::write(&declaration, kind.declaration())?;
         // Mounted, so that the store is found by its label.
         let store = big.mount()?;
         let boot = system.with_system("", |disk, top| {
@@ -99,7 +147,7 @@ impl Ebbtide {
         })?;
         store.close()?;
         run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree))?;
-        Ok(Self { system, big, boot, directory: directory.to_owned() })
+        Ok(Self { kind, system, big, boot, directory: directory.to_owned() })
     }
 
     /// The machine, with more words on its kernel command line.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use testkit::vm::Vm;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
 const MORE: &str = r#"version = 1
 [keep]
@@ -18,8 +18,8 @@ files = [{ path = "/etc/app.conf", method = "sync" }]
 const READER: &str = "systemd-run --quiet --unit=reader -p PrivateTmp=yes \
      sh -c 'while :; do cat /opt/app/data >/run/reader; sleep 0.2; done'";
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::fresh(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::fresh(directory, kind)?;
     let mut vm = machine.start("")?;
     vm.check(
         "mkdir -p /opt/app /var/lib/busy && echo one >/opt/app/data && echo 1 >/etc/app.conf",

@@ -7,10 +7,10 @@ use std::process::Command;
 use anyhow::Result;
 use testkit::process::run as execute;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, checks};
 
 pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+    let machine = Ebbtide::messed_up(directory, BTRFS)?;
     machine.system.with_top_level(|top| {
         let base = top.join("ebbtide/bases/1");
         let writable = |value: &str| {

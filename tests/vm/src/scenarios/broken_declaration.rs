@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory, kind)?;
     machine.system.with_top_level(|top| {
         let pins: Value =
             serde_json::from_slice(&fs::read(top.join("ebbtide/declarations.json"))?)?;

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, Kind, checks};
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory, kind)?;
     let mut vm = machine.start("")?;
     checks::new_and_complete(&mut vm)?;
 
@@ -18,12 +18,15 @@ pub fn run(directory: &Path) -> Result<()> {
     let past = &boots["boots"][1];
     ensure!(past["root"] == "ebbtide/past/1" && past["ended"] == "clean", "{boots:#}");
     ensure!(past["own_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{boots:#}");
-    vm.check(
-        "mount -o ro,subvol=ebbtide/past/1 LABEL=system /mnt && test -e /mnt/stray && umount /mnt",
-    )?;
+    let stray = Path::new("/mnt").join(kind.written(1)).join("stray");
+    vm.check(&format!(
+        "mount -o {} LABEL=system /mnt && test -e {} && umount /mnt",
+        if kind == BTRFS { "ro,subvolid=5" } else { "rw" },
+        stray.display()
+    ))?;
 
     // A record that says something else than the kernel is found out.
-    vm.check("cp /run/ebbtide/boot.json /run/true && sed -i 's/\"subvolume\": [0-9]*/\"subvolume\": 5/' /run/ebbtide/boot.json")?;
+    vm.check("cp /run/ebbtide/boot.json /run/true && sed -i 's/\"outcome\": \"reset\"/\"outcome\": \"refused\"/' /run/ebbtide/boot.json")?;
     let (code, status) = checks::status(&mut vm)?;
     ensure!(code == 3 && status["proved"] == false, "a forged record was believed: {status:#}");
     vm.check("mv /run/true /run/ebbtide/boot.json")?;
@@ -34,14 +37,26 @@ pub fn run(directory: &Path) -> Result<()> {
     ensure!(removal.status != 0, "the package was removed under a root of Ebbtide's");
     vm.check("ebbtide status")?;
 
-    vm.check("touch /stray")?;
-    vm.reboot()?;
-    checks::new_and_complete(&mut vm)?;
+    if kind == BTRFS {
+        vm.check("touch /stray")?;
+        vm.reboot()?;
+        checks::new_and_complete(&mut vm)?;
+    } else {
+        // The root is an overlay, and no layer can be reached beside it.
+        vm.check("findmnt --noheadings --output FSTYPE / | grep -qx overlay")?;
+        vm.check("! grep -E ' /run/ebbtide/(root|base|staging)' /proc/self/mountinfo")?;
+    }
     vm.power_off_cleanly()?;
     machine.system.with_top_level(|top| {
-        let past = |path: &str| top.join("ebbtide/past").join(path).exists();
-        ensure!(past("1/stray") && past("1/opt/evil/sh") && past("2/stray"), "a past root is gone");
-        ensure!(past("1/opt/nested/file"), "a nested subvolume did not travel with its root");
+        let past = |number, path: &str| top.join(kind.written(number)).join(path).exists();
+        ensure!(past(1, "stray") && past(1, "opt/evil/sh"), "a past root is gone");
+        ensure!(past(1, "opt/nested/file"), "a nested subvolume did not travel with its root");
+        if kind == BTRFS {
+            ensure!(past(2, "stray"), "a past root is gone");
+        } else {
+            ensure!(!past(1, "usr/bin/env"), "a past root has more than what was written");
+            ensure!(!top.join("ebbtide/bases/1/stray").exists(), "the base was written to");
+        }
         Ok(())
     })
 }

@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 use testkit::guest::kernel_arguments;
 use testkit::vm::Machine;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory, kind)?;
     let arguments = kernel_arguments("root=LABEL=system ro");
     let mut vm =
         Machine::new(directory).disk(&machine.system).kernel(&machine.boot, &arguments).start()?;

@@ -4,6 +4,8 @@ mod apply_while_running;
 mod base_without_modules;
 mod broken_declaration;
 mod forgets_and_remembers;
+mod in_ram;
+mod methods_in_a_container;
 mod missing_store;
 mod off_and_keep;
 mod power_cut_during_reset;
@@ -14,25 +16,65 @@ mod through_grub;
 mod unmarked_volume;
 mod without_the_hook;
 
-use crate::scenario::Scenario;
+use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS};
+use crate::scenario::Story::{Of, OfEach};
+use crate::scenario::When::{Always, ForAll};
+use crate::scenario::{Scenario, Story};
 
-/// All of them, in the order in which they run.
+const fn scenario(name: &'static str, story: Story) -> Scenario {
+    Scenario { name, story }
+}
+
+/// All of them, in the order in which they run. What is the same on every kind of machine is always
+/// run on one of them, and on the others when all are asked for: so every kind meets the power cut, the
+/// switches, and a store that is missing, and no run has more than thirty boots.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "forgets-and-remembers", slow: false, run: forgets_and_remembers::run },
-    Scenario { name: "without-the-hook", slow: false, run: without_the_hook::run },
-    Scenario { name: "through-grub", slow: false, run: through_grub::run },
-    Scenario { name: "off-and-keep", slow: false, run: off_and_keep::run },
-    Scenario { name: "apply-while-running", slow: false, run: apply_while_running::run },
-    Scenario { name: "replaced-files", slow: false, run: replaced_files::run },
-    Scenario { name: "power-cut-during-reset", slow: false, run: power_cut_during_reset::run },
-    Scenario { name: "broken-declaration", slow: false, run: broken_declaration::run },
-    Scenario { name: "missing-store", slow: false, run: missing_store::run },
-    Scenario { name: "unmarked-volume", slow: false, run: unmarked_volume::run },
-    Scenario { name: "base-without-modules", slow: false, run: base_without_modules::run },
-    Scenario { name: "stock-debian-boots", slow: false, run: stock_debian_boots::run },
-    Scenario {
-        name: "stock-debian-boots-through-grub",
-        slow: true,
-        run: stock_debian_boots_through_grub::run,
-    },
+    scenario("methods-in-a-container", Of(Always, methods_in_a_container::run)),
+    scenario(
+        "forgets-and-remembers",
+        OfEach(
+            &[(BTRFS, Always), (OVERLAY_ON_EXT4, Always), (OVERLAY_ON_XFS, ForAll)],
+            forgets_and_remembers::run,
+        ),
+    ),
+    scenario("in-ram", Of(Always, in_ram::run)),
+    scenario("without-the-hook", Of(Always, without_the_hook::run)),
+    scenario(
+        "through-grub",
+        OfEach(&[(BTRFS, Always), (OVERLAY_ON_EXT4, ForAll)], through_grub::run),
+    ),
+    scenario(
+        "off-and-keep",
+        OfEach(
+            &[(OVERLAY_ON_XFS, Always), (BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)],
+            off_and_keep::run,
+        ),
+    ),
+    scenario(
+        "apply-while-running",
+        OfEach(&[(BTRFS, Always), (OVERLAY_ON_EXT4, ForAll)], apply_while_running::run),
+    ),
+    scenario(
+        "replaced-files",
+        OfEach(&[(BTRFS, Always), (OVERLAY_ON_XFS, ForAll)], replaced_files::run),
+    ),
+    scenario(
+        "power-cut-during-reset",
+        OfEach(
+            &[(BTRFS, Always), (OVERLAY_ON_EXT4, ForAll), (OVERLAY_ON_XFS, ForAll)],
+            power_cut_during_reset::run,
+        ),
+    ),
+    scenario(
+        "broken-declaration",
+        OfEach(&[(BTRFS, Always), (OVERLAY_ON_XFS, ForAll)], broken_declaration::run),
+    ),
+    scenario(
+        "missing-store",
+        OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], missing_store::run),
+    ),
+    scenario("unmarked-volume", Of(Always, unmarked_volume::run)),
+    scenario("base-without-modules", Of(Always, base_without_modules::run)),
+    scenario("stock-debian-boots", Of(Always, stock_debian_boots::run)),
+    scenario("stock-debian-boots-through-grub", Of(ForAll, stock_debian_boots_through_grub::run)),
 ];

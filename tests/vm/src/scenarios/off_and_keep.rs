@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory, kind)?;
     let mut vm = machine.start("ebbtide=off")?;
     checks::healthy(&mut vm)?;
     checks::kept_by_off(&mut vm)?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, Kind, checks};
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory, kind)?;
     let mut vm = machine.machine("ebbtide=debug").start()?;
     vm.wait_for_console("put the old root away as past/1", Duration::from_secs(300))?;
     vm.cut_power()?;
@@ -18,11 +18,14 @@ pub fn run(directory: &Path) -> Result<()> {
     checks::new_and_complete(&mut vm)?;
     vm.power_off_cleanly()?;
     machine.system.with_top_level(|top| {
-        ensure!(top.join("ebbtide/past/1/stray").exists(), "the old root is gone");
+        ensure!(top.join(kind.written(1)).join("stray").exists(), "the old root is gone");
         ensure!(!top.join("ebbtide/root.new").exists(), "something is left over");
         Ok(())
     })?;
 
+    if kind != BTRFS {
+        return Ok(());
+    }
     let mut vm = machine.start("rootflags=subvol=ebbtide/past/1")?;
     vm.assert_healthy()?;
     checks::another_root(&mut vm)?;

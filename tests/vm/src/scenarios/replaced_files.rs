@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use testkit::vm::Vm;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
+use crate::programs;
 
 /// The homes of this machine are ephemeral from now on, with entries below them.
 const DECLARATION: &str = r#"version = 1
@@ -27,49 +28,15 @@ files = [{ path = ".gitconfig", method = "sync" }, { path = ".bash_history", met
 directories = ["Documents"]
 "#;
 
-const REPLACE: &str = r#"set -e
-sed -i 's/^127.0.1.1.*/127.0.1.1 replaced/' /etc/hosts
-useradd --create-home --shell /bin/bash bob
-echo alice:secret | chpasswd
-install -d -o bob -g bob /home/bob/Documents
-runuser -u bob -- sh -c 'echo of bob >/home/bob/Documents/letter'
-runuser -u alice -- sh -ec '
-    cd
-    echo of alice >Documents/letter
-    git config --global user.name Alice
-    git config --global user.name "Alice again"
-    mkdir -p .ssh
-    for host in one two; do echo "$host $(cut -d" " -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)"; done >.ssh/known_hosts
-    ssh-keygen -q -R one
-    HISTFILE=~/.bash_history bash -ic "history -c; history -s replaced; history -w" 2>/dev/null
-    cp .bash_history .new-history && echo and renamed >>.new-history && mv .new-history .bash_history
-    echo x >stray
-'
-"#;
-
 fn kept(vm: &mut Vm) -> Result<()> {
-    for command in [
-        "grep -q replaced /etc/hosts",
-        "getent passwd bob && getent shadow bob && getent group bob",
-        "getent shadow alice | cut -d: -f2 | grep -q '^[$]'",
-        "grep -q 'of alice' /home/alice/Documents/letter",
-        "grep -q 'of bob' /home/bob/Documents/letter",
-        "runuser -u alice -- git config --global user.name | grep -qx 'Alice again'",
-        "grep -q two /home/alice/.ssh/known_hosts && ! grep -q one /home/alice/.ssh/known_hosts",
-        "grep -q 'and renamed' /home/alice/.bash_history",
-        "test \"$(stat -c %U:%G:%a /home/alice /home/bob | tr '\\n' ' ')\" = 'alice:alice:700 bob:bob:700 '",
-        "test \"$(stat -c %U:%G:%a /home/bob/Documents)\" = bob:bob:755",
-        "! test -e /home/alice/stray",
-        "test -L /etc/linked.conf && grep -q linked /etc/linked.conf",
-        "findmnt --mountpoint /etc/mounted.conf && grep -q mounted /etc/mounted.conf",
-    ] {
+    for command in programs::KEPT {
         vm.check(command)?;
     }
     Ok(())
 }
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::fresh(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::fresh(directory, kind)?;
     let mut vm = machine.start("")?;
     vm.check("for it in deleted linked mounted; do echo $it >/etc/$it.conf; done")?;
     vm.check(
@@ -86,7 +53,7 @@ pub fn run(directory: &Path) -> Result<()> {
     // Now in ephemeral homes; bob is still to come.
     checks::healthy(&mut vm)?;
     vm.check("stat -c %U:%a /home/alice | grep -qx alice:700")?;
-    vm.check(REPLACE)?;
+    vm.check(programs::USE)?;
     vm.check("rm /etc/deleted.conf")?;
     vm.reboot()?;
     checks::healthy(&mut vm)?;

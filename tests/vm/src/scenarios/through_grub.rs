@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
-pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+pub fn run(directory: &Path, kind: Kind) -> Result<()> {
+    let machine = Ebbtide::messed_up(directory, kind)?;
     let mut vm = machine.through_grub().start()?;
     vm.wait_for_boot()?;
     let line = vm.check("cat /proc/cmdline")?;

@@ -10,13 +10,13 @@ use testkit::guest::kernel_arguments;
 use testkit::process::run as execute;
 use testkit::vm::Machine;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, checks};
 use crate::prepared;
 
 pub fn run(directory: &Path) -> Result<()> {
     let disk = prepared::stock()?.disk(directory)?;
     let before = disk.with_top_level(subvolumes)?;
-    let initramfs = Ebbtide::fresh(&directory.join("ebbtide"))?.boot;
+    let initramfs = Ebbtide::fresh(&directory.join("ebbtide"), BTRFS)?.boot;
     let arguments = kernel_arguments("root=LABEL=system rootflags=subvol=@root ro");
     let mut vm = Machine::new(directory).disk(&disk).kernel(&initramfs, &arguments).start()?;
     vm.wait_for_boot()?;

@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use testkit::guest::kernel_arguments;
 
-use crate::ebbtide::{Ebbtide, checks};
+use crate::ebbtide::{BTRFS, Ebbtide, checks};
 use crate::prepared;
 
 pub fn run(directory: &Path) -> Result<()> {
-    let machine = Ebbtide::messed_up(directory)?;
+    let machine = Ebbtide::messed_up(directory, BTRFS)?;
     let arguments = kernel_arguments("root=LABEL=system rw rootflags=subvol=ebbtide/root");
     let mut vm = machine.without_loader(prepared::stock()?.boot(), &arguments).start()?;
     vm.wait_for_boot()?;

@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use ebbtide_sys::{btrfs, file, resolve};
+use ebbtide_sys::file;
 
-use super::observe::identity;
 use super::plan::{Plan, Source, Step};
+use super::{btrfs, identity, overlay};
+use crate::compiled::Backend;
 use crate::container::{Container, name};
 use crate::failure::{Context, Level, Log, Problem, Result};
 use crate::record::{BootNumber, Record};
@@ -43,20 +44,16 @@ fn apply_step(container: &Container, step: &Step, record: &mut Record) -> Result
     let directory = container.directory();
     match step {
         Step::GiveOut(number) => container.give_out(*number),
-        Step::Snapshot(base) => {
-            let base = container.open_directory(&Path::new(name::BASES).join(base.to_string()))?;
-            // The snapshot is durable when this returns: it ends in a transaction commit.
-            btrfs::snapshot(base.as_fd(), directory, OsStr::new(name::NEW), false)
-                .context(|| "snapshot")
-        }
+        Step::Make(base) => match container.backend() {
+            Backend::Btrfs => btrfs::make(container, *base),
+            Backend::Overlay | Backend::Tmpfs => overlay::make(container, *base),
+        },
         Step::Record(source) => {
-            let name = match source {
-                Source::Root => name::ROOT,
-                Source::New => name::NEW,
-            };
-            let root = resolve::open_directory(directory, Path::new(name))
-                .context(|| "open the new root")?;
-            record.root = Some(identity(root.as_fd())?);
+            record.root = Some(match source {
+                Source::Root => identity(container, Path::new(name::ROOT))?,
+                Source::New => identity(container, Path::new(name::NEW))?,
+                Source::Ram => overlay::in_ram(container)?,
+            });
             container.set_record(record)
         }
         Step::Exchange => {

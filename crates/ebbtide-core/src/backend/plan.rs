@@ -12,18 +12,20 @@ pub struct Observation {
     pub last: BootNumber,
     /// Numbers under which past roots lie already.
     pub taken: BTreeSet<BootNumber>,
-    /// The subvolume called `root`, if there is one.
+    /// What is called `root`, if there is one.
     pub root: Option<Root>,
-    /// The subvolume called `root.new`, if there is one.
+    /// What is called `root.new`, if there is one.
     pub leftover: Option<Leftover>,
+    /// Whether roots are in RAM: then none is left of an earlier boot, and none is made on a disk.
+    pub in_ram: bool,
     /// The number of the base in use.
     pub base: u64,
 }
 
-/// A subvolume that is or was a root.
+/// What is or was a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
-    /// A snapshot of the base in use that nothing was ever written to.
+    /// Made from the base in use, and nothing was ever written to it.
     pub pristine: bool,
     /// The last boot that ran on it, if a record knows it.
     pub boot: Option<BootNumber>,
@@ -39,9 +41,9 @@ pub enum Step {
     GiveOut(BootNumber),
     /// Rename `root.new`, an old root that a crash left there, to its place among the past ones.
     PutAwayLeftover(BootNumber),
-    /// Snapshot this base as `root.new`.
-    Snapshot(u64),
-    /// Write the record of the boot, with the identity of the subvolume it is going to run on.
+    /// Make `root.new` from this base.
+    Make(u64),
+    /// Write the record of the boot, with the identity of the root it is going to run on.
     Record(Source),
     /// Exchange `root.new` and `root` in one atomic step.
     Exchange,
@@ -51,13 +53,15 @@ pub enum Step {
     PutAway(BootNumber),
 }
 
-/// Under which name the subvolume lies that the boot is going to run on.
+/// Where the root lies that the boot is going to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// `root` itself.
     Root,
     /// `root.new`.
     New,
+    /// In RAM, where it is going to be made.
+    Ram,
 }
 
 /// The steps of a reset, in order.
@@ -96,13 +100,17 @@ pub fn plan(observed: &Observation) -> Plan {
     let boot = BootNumber(last.0 + 1);
 
     let mut steps = vec![Step::GiveOut(boot)];
+    if observed.in_ram {
+        steps.push(Step::Record(Source::Ram));
+        return Plan { boot, put_away: None, steps };
+    }
     steps.extend(put_away_leftover.map(Step::PutAwayLeftover));
     if adopted {
         steps.push(Step::Record(Source::Root));
         return Plan { boot, put_away: None, steps };
     }
     if !reused {
-        steps.push(Step::Snapshot(observed.base));
+        steps.push(Step::Make(observed.base));
     }
     steps.push(Step::Record(Source::New));
     match put_away {
@@ -119,9 +127,10 @@ impl fmt::Display for Step {
             Self::PutAwayLeftover(number) => {
                 write!(f, "put the old root that a crash left under root.new away as past/{number}")
             }
-            Self::Snapshot(base) => write!(f, "snapshot bases/{base} as root.new"),
+            Self::Make(base) => write!(f, "make root.new from base {base}"),
             Self::Record(Source::Root) => f.write_str("record the boot on root, which is pristine"),
             Self::Record(Source::New) => f.write_str("record the boot on root.new"),
+            Self::Record(Source::Ram) => f.write_str("record the boot on a root in RAM"),
             Self::Exchange => f.write_str("exchange root.new and root"),
             Self::Install => f.write_str("rename root.new to root"),
             Self::PutAway(number) => write!(f, "put the old root away as past/{number}"),
@@ -174,6 +183,7 @@ mod tests {
                 taken: self.past.iter().map(|(number, _)| BootNumber(*number)).collect(),
                 root: self.root.as_ref().map(root),
                 leftover: self.new.as_ref().map(root),
+                in_ram: false,
                 base: 1,
             }
         }
@@ -190,13 +200,14 @@ mod tests {
                     assert!(self.past.iter().all(|(taken, _)| taken != &number.0), "place is free");
                     self.past.push((number.0, tree));
                 }
-                Step::Snapshot(_) => {
+                Step::Make(_) => {
                     assert_eq!(self.new, None, "the temporary name is free");
                     *fresh += 1;
                     self.new = Some(Tree { id: *fresh, used: false });
                 }
                 Step::Record(source) => {
                     let tree = match source {
+                        Source::Ram => unreachable!(),
                         Source::Root => &self.root,
                         Source::New => &self.new,
                     };
@@ -268,6 +279,7 @@ mod tests {
             taken: BTreeSet::from([BootNumber(5)]),
             root: root.map(tree),
             leftover: leftover.map(tree),
+            in_ram: false,
             base: 1,
         })
         .to_string()
@@ -277,7 +289,7 @@ mod tests {
     fn plans_read_as_what_will_happen() {
         insta::assert_snapshot!(steps(Some((false, Some(7))), None), @r"
         give out boot number 8
-        snapshot bases/1 as root.new
+        make root.new from base 1
         record the boot on root.new
         exchange root.new and root
         put the old root away as past/7
@@ -299,7 +311,7 @@ mod tests {
         ");
         insta::assert_snapshot!(steps(None, None), @r"
         give out boot number 8
-        snapshot bases/1 as root.new
+        make root.new from base 1
         record the boot on root.new
         rename root.new to root
         ");
@@ -310,7 +322,7 @@ mod tests {
         insta::assert_snapshot!(steps(Some((false, Some(5))), Some((false, None))), @r"
         give out boot number 10
         put the old root that a crash left under root.new away as past/8
-        snapshot bases/1 as root.new
+        make root.new from base 1
         record the boot on root.new
         exchange root.new and root
         put the old root away as past/9

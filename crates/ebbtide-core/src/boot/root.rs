@@ -1,0 +1,128 @@
+//! The root itself: its fstab, filesystems in RAM that every boot mounts on it, its limits, and whether
+//! it can be written to.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use ebbtide_sys::mount::{self, MountAttributes};
+use ebbtide_sys::{file, metadata, resolve};
+use rustix::io::Errno;
+
+use super::{Boot, report};
+use crate::attach::Policy;
+use crate::backend;
+use crate::compiled::{Compiled, RamMount, RamSize, Root};
+use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::fstab;
+use crate::record::{Record, RootIdentity};
+
+/// What the root itself needs before entries are put in place.
+pub(super) fn prepare(
+    boot: &Boot,
+    compiled: &Compiled,
+    root: BorrowedFd<'_>,
+    policy: Policy,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) {
+    let in_ram = record.root.as_ref().is_some_and(RootIdentity::is_in_ram);
+    if let Some(size) = compiled.root.size.filter(|_| in_ram)
+        && let Err(failure) = backend::overlay::limit_ram(&boot.run, size)
+    {
+        report(record, log, Problem::from_failure(Level::Error, &failure));
+    }
+    if policy != Policy::AsItWas
+        && let Err(failure) = fit_fstab(compiled, root)
+    {
+        report(record, log, Problem::from_failure(Level::Warning, &failure));
+    }
+    for failure in mount(compiled, root, Ram::Outside) {
+        report(record, log, Problem::from_failure(Level::Error, &failure));
+    }
+}
+
+/// Makes the line for `/` one that systemd-remount-fs(8) can apply to this root.
+fn fit_fstab(compiled: &Compiled, root: BorrowedFd<'_>) -> Result<()> {
+    let what = || "cannot make the root's /etc/fstab fit it";
+    let text = match file::read_limited(root, Path::new("etc/fstab"), 1 << 20) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        text => text.context(what)?,
+    };
+    let Ok(text) = String::from_utf8(text) else { return Ok(()) };
+    let Compiled { root: Root { backend, writable, .. }, .. } = compiled;
+    let Some(text) = fstab::fitting(&text, *backend, *writable) else { return Ok(()) };
+    let etc = resolve::open_directory(root, Path::new("etc")).context(what)?;
+    file::replace_file(etc.as_fd(), OsStr::new("fstab"), text.as_bytes(), 0o644).context(what)
+}
+
+/// Mounts what lies in entries, now that they are in place.
+pub(super) fn mount_inside(
+    compiled: &Compiled,
+    root: BorrowedFd<'_>,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) {
+    for failure in mount(compiled, root, Ram::Inside) {
+        report(record, log, Problem::from_failure(Level::Error, &failure));
+    }
+}
+
+/// The last thing that is done to a root that is not for writing. The mount is, not the filesystem:
+/// `mount -o remount,rw /` is the way out.
+pub(super) fn seal(compiled: &Compiled, root: BorrowedFd<'_>) -> Result<()> {
+    if compiled.root.writable {
+        return Ok(());
+    }
+    mount::set_attributes(root, MountAttributes::READ_ONLY, false)
+        .context(|| "cannot make the root read-only")
+}
+
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ram {
+    /// Those that lie on the root, before entries are put in place: some may lie in them.
+    Outside,
+    /// Those that lie in what is kept, after that is in place.
+    Inside,
+}
+
+/// Mounts them; what fails does not stop the others.
+fn mount(compiled: &Compiled, root: BorrowedFd<'_>, which: Ram) -> Vec<Failure> {
+    let in_an_entry =
+        |mount: &RamMount| compiled.entries.iter().any(|entry| mount.path.starts_with(&entry.path));
+    let due = |mount: &&RamMount| in_an_entry(mount) == (which == Ram::Inside);
+    let mounts = compiled.root.tmpfs.iter().filter(due);
+    mounts.filter_map(|mount| mount_one(mount, root).err()).collect()
+}
+
+fn mount_one(wanted: &RamMount, root: BorrowedFd<'_>) -> Result<()> {
+    let path = wanted.path.strip_prefix("/").unwrap_or(&wanted.path);
+    let what = || format!("cannot mount a filesystem in RAM at {}", wanted.path.display());
+    let mut above: Vec<_> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
+    above.reverse();
+    for directory in above {
+        make(root, directory).context(what)?;
+    }
+    let size = wanted.size.unwrap_or(RamSize::DEFAULT).to_string();
+    let mode = format!("{:o}", wanted.mode.0);
+    let options = [("size", Some(size.as_str())), ("mode", Some(mode.as_str()))];
+    let attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+    let fresh = mount::mount_detached("tmpfs", Some(Path::new("tmpfs")), &options, attributes)
+        .context(what)?;
+    let target = resolve::open_directory(root, path).context(what)?;
+    mount::attach(fresh.as_fd(), target.as_fd()).context(what)
+}
+
+fn make(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let what = || format!("make /{}", path.display());
+    if metadata::metadata_beneath(root, path).context(what)?.is_some() {
+        return Ok(());
+    }
+    let Some((parent, name)) = resolve::split_parent(path) else { return Ok(()) };
+    let parent = resolve::open_directory(root, parent).context(what)?;
+    match file::create_directory(parent.as_fd(), name, 0o755) {
+        Err(error) if error.errno() != Errno::EXIST => Err(error).context(what),
+        _ => Ok(()),
+    }
+}
