@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod backend;
 pub mod boot;
+pub mod changes;
 pub mod compiled;
 pub mod container;
 #[cfg(feature = "declaration")]

@@ -30,6 +30,9 @@ Examples:
     ebbtide apply --dry-run
     ebbtide apply
 
+  Keep one more path, with what is in it, from now on:
+    ebbtide keep /var/lib/app
+
   See whether this root is really new, and what became of the old ones:
     ebbtide status
     ebbtide boots

@@ -1,10 +1,12 @@
 //! Ebbtide: makes a Linux machine forget at every boot, except for what was declared.
 
 mod bug;
+mod changes;
 mod cli;
 mod commands;
 mod context;
 mod declaration;
+mod difference;
 mod error;
 mod generator;
 mod status;

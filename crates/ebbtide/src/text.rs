@@ -47,6 +47,27 @@ pub fn count(number: usize, thing: &str) -> String {
     format!("{number} {stem}{plural}")
 }
 
+/// A size in binary units, with one decimal below ten.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut scale = 1024_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        unit += 1;
+        scale *= 1024;
+    }
+    let whole = bytes / scale;
+    let tenth = (bytes % scale) * 10 / scale;
+    if whole < 10 {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    } else {
+        format!("{whole} {}", UNITS[unit])
+    }
+}
+
 /// The escape of a character that a terminal would interpret or not show.
 fn escaped(c: char) -> Option<String> {
     if c.is_ascii_graphic() || c == ' ' {
@@ -75,6 +96,15 @@ mod tests {
         let text = json(&value).unwrap();
         assert_eq!(text, "\"esc\\u001b del\\u007f c1\\u009b tag\\udb40\\udc41 ä\\n\"\n");
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 1023, 1024, 1536, 10 << 10, (1 << 20) - 1, 3 << 30, u64::MAX].map(size);
+        assert_eq!(
+            sizes,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1023 KiB", "3.0 GiB", "16383 PiB"]
+        );
     }
 
     #[test]

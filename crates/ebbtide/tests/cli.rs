@@ -69,6 +69,7 @@ directories = ["/var/log"]
 #[test]
 fn help() {
     insta::assert_snapshot!("help", run(&["--help"]));
+    insta::assert_snapshot!("help_keep", run(&["keep", "--help"]));
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
 }

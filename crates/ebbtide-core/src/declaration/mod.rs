@@ -8,6 +8,7 @@ mod compile;
 mod entries;
 mod explain;
 mod file;
+pub mod keep;
 mod layers;
 mod lint;
 mod locate;
@@ -20,6 +21,7 @@ mod root;
 mod schema;
 mod stores;
 mod surroundings;
+mod target;
 mod users;
 mod value;
 
@@ -44,6 +46,7 @@ pub use preset::{
 pub use problem::{Mark, Problem, Report, Severity, report};
 pub use schema::schema;
 pub use surroundings::Surroundings;
+pub use target::Target;
 
 /// The version of the file format that this program reads.
 pub const VERSION: u32 = 1;

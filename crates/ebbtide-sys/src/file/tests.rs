@@ -30,6 +30,36 @@ fn replaces_and_makes_files() {
 }
 
 #[test]
+fn other_content_leaves_owner_mode_and_attributes() {
+    needs_root!();
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("file"), "old").unwrap();
+    let open = crate::resolve::open_path(scratch.fd(), Path::new("file")).unwrap();
+    crate::metadata::set_owner(open.as_fd(), 1, 2).unwrap();
+    crate::metadata::set_mode(open.as_fd(), 0o2640).unwrap();
+    crate::xattr::set(open.as_fd(), name("user.note"), b"x").unwrap();
+
+    replace_content(scratch.fd(), name("file"), b"new").unwrap();
+    assert_eq!(std::fs::read(scratch.path("file")).unwrap(), b"new");
+    let new = crate::resolve::open_path(scratch.fd(), Path::new("file")).unwrap();
+    let found = metadata(new.as_fd()).unwrap();
+    assert_eq!((found.uid, found.gid, found.mode), (1, 2, 0o2640));
+    assert_ne!(found.inode, metadata(open.as_fd()).unwrap().inode);
+    let note = crate::xattr::get(new.as_fd(), name("user.note")).unwrap();
+    assert_eq!(note.as_deref(), Some(&b"x"[..]));
+    assert_eq!(names(scratch.fd()), ["file"]);
+
+    symlink("file", scratch.path("link")).unwrap();
+    std::fs::create_dir(scratch.path("dir")).unwrap();
+    for (other, errno) in
+        [("link", Errno::LOOP), ("dir", Errno::INVAL), ("no", Errno::NOENT), ("a/b", Errno::INVAL)]
+    {
+        let error = replace_content(scratch.fd(), name(other), b"").unwrap_err();
+        assert_eq!(error.errno(), errno, "{other}");
+    }
+}
+
+#[test]
 fn leftovers_of_a_crash_are_replaced_without_harm() {
     let scratch = Scratch::new();
     let leftover = scratch.path(".ebbtide-new.file");

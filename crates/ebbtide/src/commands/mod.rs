@@ -6,6 +6,7 @@ mod check;
 mod flush;
 mod init;
 mod internal;
+mod keep;
 mod locator;
 mod machine;
 mod schema;
@@ -21,6 +22,7 @@ use crate::status::Status;
 pub enum Command {
     Init(init::Args),
     Apply(apply::Args),
+    Keep(keep::Args),
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
@@ -38,6 +40,7 @@ impl Command {
         match self {
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
+            Self::Keep(args) => keep::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
