@@ -93,6 +93,8 @@ fn without_a_word_the_boot_after_that_copies_it() {
         assert_eq!(read(root, "stray"), None);
     });
     assert_eq!(reset.record.outcome, Outcome::Reset);
+    let told = |it: &&(_, String)| it.1.starts_with("/var/lib/pg: copied");
+    assert_eq!(reset.messages.iter().filter(told).count(), 1, "{:?}", reset.messages);
     machine.boot("", is_whole);
 }
 

@@ -70,6 +70,21 @@ const FILES: &[(&str, &str, u32)] = &[
         "usr/share/initramfs-tools/scripts/local-bottom/ebbtide",
         0o755,
     ),
+    (
+        "initramfs/dracut/module-setup.sh",
+        "usr/lib/dracut/modules.d/90ebbtide/module-setup.sh",
+        0o755,
+    ),
+    (
+        "initramfs/systemd/ebbtide-reset.service",
+        "usr/lib/dracut/modules.d/90ebbtide/ebbtide-reset.service",
+        0o644,
+    ),
+    (
+        "initramfs/systemd/ebbtide-attach.service",
+        "usr/lib/dracut/modules.d/90ebbtide/ebbtide-attach.service",
+        0o644,
+    ),
     ("README.md", "usr/share/doc/ebbtide/README.md", 0o644),
     ("docs/how-to/recover.md", "usr/share/doc/ebbtide/recover.md", 0o644),
     ("packaging/debian/lintian-overrides", "usr/share/lintian/overrides/ebbtide", 0o644),

@@ -2,6 +2,7 @@
 //! root to run on and a record that says what happened.
 
 mod attach;
+mod initramfs;
 mod reset;
 mod root;
 mod up;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use attach::{attach, observe_running};
 use ebbtide_sys::{device, kernel, mount, resolve};
+pub use initramfs::{wait_for_devices, write_mount_unit};
 pub use reset::reset;
 pub use up::{take_over, up};
 

@@ -68,7 +68,7 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         // A root that nobody wrote to has nothing to take back.
         if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
             harvest_root(boot, container, &checked.compiled, record, log)?;
-            if let Some(problem) = too_much_to_import(boot, container, &checked) {
+            if let Some(problem) = too_much_to_import(boot, container, &checked, log) {
                 record.outcome = Outcome::Postponed;
                 report(record, log, problem);
                 return Ok(());
@@ -279,13 +279,16 @@ fn harvest_root(
 /// to hang. The last root is kept once for it, so that it can be copied while the system runs; at the
 /// boot after that it is copied, however long it takes. What can't be measured is not held against
 /// the reset: the import says what is wrong with it.
-fn too_much_to_import(boot: &Boot, container: &Container, checked: &Checked) -> Option<Problem> {
+fn too_much_to_import(
+    boot: &Boot,
+    container: &Container,
+    checked: &Checked,
+    log: &mut Log<'_>,
+) -> Option<Problem> {
     let uuid = backend::identity(container, Path::new(name::ROOT)).ok()?.uuid();
     let last = backend::last_boot_on(container, uuid).ok().flatten();
     let record = last.and_then(|last| container.record(last).ok().flatten());
-    if record.is_some_and(|record| record.outcome == Outcome::Postponed) {
-        return None;
-    }
+    let was_told = record.is_some_and(|record| record.outcome == Outcome::Postponed);
     let stores = checked.compiled.stores.iter().map(|(name, wanted)| {
         let opened = store::open(wanted.place(), wanted.uuid);
         (name.clone(), opened.map_err(|failure| failure.chain()))
@@ -312,6 +315,14 @@ fn too_much_to_import(boot: &Boot, container: &Container, checked: &Checked) -> 
         .map(|entry| ebbtide_sys::escape(entry.path.as_os_str().as_encoded_bytes()))
         .collect();
     if paths.is_empty() {
+        return None;
+    }
+    if was_told {
+        let paths = paths.join(", ");
+        log(
+            Level::Notice,
+            &format!("{paths}: copied into its store in this boot, which takes a while"),
+        );
         return None;
     }
     let mut problem = Problem::new(
