@@ -19,6 +19,7 @@ pub mod held;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;
+pub(crate) mod moment;
 pub mod past;
 #[cfg(feature = "declaration")]
 pub mod publish;

@@ -250,13 +250,15 @@ fn look_at_entries(
     }
     let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
     status.declared = compiled.entries.len();
+    // From a root in RAM they have been copied into their store, and are put in place by the next boot.
+    let imported = crate::flush::imported(&boot.run);
     let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
             status.in_place += 1;
         } else if let Err(why) = &seen.source {
             absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
-        } else if plan.waiting.contains(&index) {
+        } else if plan.waiting.contains(&index) || imported.contains(&entry.path) {
             status.waiting += 1;
         } else {
             let known = plan.problems.iter().find(|(other, _)| *other == index);

@@ -1,0 +1,130 @@
+//! Roots in RAM: what is taken out of them before they go with the power.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod machine;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use ebbtide_core::boot::Boot;
+use ebbtide_core::compiled::Backend;
+use ebbtide_core::flush::{Flush, Flushed};
+use machine::{Kind, Machine, is_root, read, write};
+
+const RAM: Kind = Kind { backend: Backend::Tmpfs, filesystem: "ext4" };
+
+const KEEP: &str = "[keep]\n\
+directories = [\"/home\", { path = \"/var/lib/late\", optional = true, mode = \"0750\" }]\n\
+files = [\"/etc/late.conf\", { path = \"/etc/linked\", method = \"symlink\" }, \
+{ path = \"/etc/hosts\", method = \"sync\" }]\n";
+
+fn flush(boot: &Boot, root: &Path) -> Flushed {
+    let flush = Flush::open(boot, root).unwrap_or_else(|it| panic!("{}", it.chain()));
+    flush.apply(&mut |_, _| ()).unwrap_or_else(|it| panic!("{}", it.chain()))
+}
+
+#[test]
+fn flush_takes_first_content_from_a_root_in_ram() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up(KEEP);
+    machine.live("", |root, boot| {
+        assert_eq!(flush(boot, root), Flushed::default(), "nothing was written");
+        write(root, "etc/late.conf", "one\n");
+        write(root, "etc/linked", "linked\n");
+        write(root, "etc/hosts", "hosts\n");
+        write(root, "var/lib/late/deep/file", "one\n");
+        fs::set_permissions(root.join("var/lib/late"), fs::Permissions::from_mode(0o777)).unwrap();
+        write(root, "home/alice/letter", "mine\n");
+        let preview = Flush::open(boot, root).unwrap().preview().unwrap();
+        assert!(
+            preview.contains(
+                &"copy /var/lib/late from the running root to state:/var/lib/late".to_owned()
+            ),
+            "{preview:?}"
+        );
+        assert_eq!(preview.len(), 4, "{preview:?}");
+        let flushed = flush(boot, root);
+        assert_eq!((flushed.updated, flushed.imported), (1, 3), "{:?}", flushed.problems);
+        assert_eq!(flush(boot, root), Flushed::default(), "it is there");
+        let status = Machine::status(boot, root);
+        assert!(status.ok && status.waiting == 3, "{status:?}");
+
+        // It is not in place, so programs go on writing to the root.
+        fs::write(root.join("var/lib/late/deep/file"), "two\n").unwrap();
+        write(root, "var/lib/late/more", "x");
+        write(root, "etc/late.new", "two\n");
+        fs::rename(root.join("etc/late.new"), root.join("etc/late.conf")).unwrap();
+        assert_eq!(flush(boot, root).imported, 2);
+        // What goes from the root stays in the store.
+        fs::remove_file(root.join("etc/linked")).unwrap();
+        assert_eq!(flush(boot, root), Flushed::default());
+    });
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "etc/late.conf").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "var/lib/late/deep/file").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "var/lib/late/more").as_deref(), Some("x"));
+        assert!(fs::symlink_metadata(root.join("etc/linked")).unwrap().is_symlink());
+        assert_eq!(read(root, "etc/hosts").as_deref(), Some("hosts\n"));
+        let mode = fs::metadata(root.join("var/lib/late")).unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o750, "no looser than declared");
+    });
+    assert_eq!(booted.errors(), Vec::<&str>::new());
+    machine.look(|top| {
+        let incoming = fs::read_dir(top.join("state/.ebbtide/incoming")).unwrap();
+        assert_eq!(incoming.count(), 0, "no copy is left over");
+    });
+}
+
+#[test]
+fn what_was_declared_while_it_ran_is_taken_too_and_what_a_cut_left_is_removed() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up(KEEP);
+    machine.live("", |root, boot| {
+        write(root, "var/lib/new/data", "made before it was declared\n");
+        machine.apply("[keep]\ndirectories = [\"/home\", \"/var/lib/new\"]\n");
+        machine.look(|top| write(top, "state/.ebbtide/incoming/import-1-0/half", "x"));
+        let flushed = flush(boot, root);
+        assert_eq!((flushed.imported, flushed.problems), (1, Vec::new()));
+    });
+    let booted = machine.boot("", |root| {
+        let data = read(root, "var/lib/new/data");
+        assert_eq!(data.as_deref(), Some("made before it was declared\n"));
+    });
+    assert_eq!(booted.errors(), Vec::<&str>::new());
+    machine.look(|top| {
+        assert!(!top.join("state/.ebbtide/incoming/import-1-0").exists());
+    });
+}
+
+#[test]
+fn a_boot_that_changes_no_store_imports_nothing() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up(KEEP);
+    machine.live("ebbtide=keep", |root, boot| {
+        write(root, "etc/late.conf", "one\n");
+        assert_eq!(flush(boot, root).imported, 0);
+    });
+}
+
+#[test]
+fn roots_on_a_disk_leave_it_to_the_next_boot() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(Kind { backend: Backend::Overlay, ..RAM });
+    machine.set_up(KEEP);
+    machine.live("", |root, boot| {
+        write(root, "etc/late.conf", "one\n");
+        assert_eq!(flush(boot, root).imported, 0);
+    });
+}
