@@ -6,10 +6,12 @@ mod machine;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ebbtide_core::boot::Boot;
 use ebbtide_core::compiled::Backend;
-use ebbtide_core::flush::{Flush, Flushed};
+use ebbtide_core::failure::Level;
+use ebbtide_core::flush::{self, Flush, Flushed, Pace};
 use machine::{Kind, Machine, is_root, read, write};
 
 const RAM: Kind = Kind { backend: Backend::Tmpfs, filesystem: "ext4" };
@@ -126,5 +128,92 @@ fn roots_on_a_disk_leave_it_to_the_next_boot() {
     machine.live("", |root, boot| {
         write(root, "etc/late.conf", "one\n");
         assert_eq!(flush(boot, root).imported, 0);
+    });
+}
+
+#[test]
+fn the_watcher_takes_changes_back_while_the_system_runs() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up(KEEP);
+    let pace = Pace {
+        quiet: Duration::from_millis(100),
+        limit: Duration::from_secs(1),
+        idle: Duration::from_secs(60),
+        retry: Duration::from_millis(100),
+    };
+    machine.live("", |root, boot| {
+        // Each change waits for the flush that took the one before.
+        let changes: [(&str, &str, (usize, usize)); 6] = [
+            ("etc/unrelated", "x", (0, 0)),
+            ("etc/hosts", "one\n", (1, 0)),
+            ("var/lib/late/file", "one\n", (0, 1)),
+            ("var/lib/late/file", "two\n", (0, 1)),
+            ("etc/late.conf", "one\n", (0, 1)),
+            ("etc/hosts", "two\n", (1, 0)),
+        ];
+        let mut changes = changes.into_iter();
+        let mut expected = (0, 0);
+        let mut messages = Vec::new();
+        let began = Instant::now();
+        let mut go_on = |flushed: &Flushed| {
+            if (flushed.updated, flushed.imported) != expected {
+                // A flush may come between the pieces of a change, or because of its own import.
+                assert_eq!((flushed.updated, flushed.imported), (0, 0));
+                return began.elapsed() < Duration::from_secs(50);
+            }
+            for (path, content, next) in changes.by_ref() {
+                expected = next;
+                write(root, &format!("{path}.new"), content);
+                fs::rename(root.join(format!("{path}.new")), root.join(path)).unwrap();
+                if expected != (0, 0) {
+                    return true;
+                }
+            }
+            false
+        };
+        let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
+        flush::watch(boot, root, pace, &mut log, &mut go_on);
+        assert_eq!(changes.next(), None, "each was noticed");
+        let grave: Vec<_> = messages.iter().filter(|it| it.0 <= Level::Warning).collect();
+        assert!(grave.is_empty(), "{grave:?}");
+    });
+    machine.boot("", |root| {
+        assert_eq!(read(root, "etc/hosts").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "var/lib/late/file").as_deref(), Some("two\n"));
+        assert_eq!(read(root, "etc/late.conf").as_deref(), Some("one\n"));
+    });
+}
+
+#[test]
+fn the_watcher_survives_what_goes_wrong_and_says_it_once() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up(KEEP);
+    let pace = Pace {
+        quiet: Duration::from_millis(50),
+        limit: Duration::from_millis(200),
+        idle: Duration::from_millis(400),
+        retry: Duration::from_millis(50),
+    };
+    machine.live("", |root, boot| {
+        let record = fs::read(boot.run.join("boot.json")).unwrap();
+        fs::remove_file(boot.run.join("boot.json")).unwrap();
+        let mut messages = Vec::new();
+        let mut log = |level: Level, text: &str| messages.push((level, text.to_owned()));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(700));
+                fs::write(boot.run.join("boot.json"), &record).unwrap();
+            });
+            flush::watch(boot, root, pace, &mut log, &mut |_| false);
+        });
+        let grave: Vec<_> = messages.iter().filter(|it| it.0 <= Level::Warning).collect();
+        assert_eq!(grave.len(), 1, "{grave:?}");
+        assert!(grave[0].1.contains("has no record"), "{grave:?}");
     });
 }

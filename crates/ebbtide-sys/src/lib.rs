@@ -25,6 +25,7 @@ pub mod random;
 pub mod resolve;
 pub mod text;
 pub mod tree;
+pub mod watch;
 pub mod xattr;
 
 mod descriptor;

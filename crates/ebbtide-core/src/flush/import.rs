@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::open;
 use crate::attach::{self, Node, Observation, Places, Policy};
 use crate::boot::{Boot, STORES};
-use crate::compiled::{Compiled, Entry, Method, Store, StoreName};
+use crate::compiled::{Compiled, Entry, Kind, Method, Store, StoreName};
 use crate::container::{self, Container};
 use crate::failure::{Context, Level, Log, Problem, Result};
 use crate::harvest::Manifest;
@@ -138,6 +138,20 @@ impl Imports {
             }
         }
         Ok(lines)
+    }
+
+    /// Entries that have no data in their store, or only what was copied there in this boot.
+    pub(super) fn paths(&self) -> Result<Vec<(PathBuf, Kind)>> {
+        let seen = self.observe(&self.compiled.entries)?;
+        let open = |(entry, seen): &(&Entry, Observation)| {
+            let empty = seen.source == Ok(Node::Absent) && !seen.deleted;
+            let placed = seen.in_place && entry.method != Method::Sync;
+            !placed
+                && !self.synced.contains(&entry.path)
+                && (empty || self.notes.paths.contains_key(&entry.path))
+        };
+        let open = self.compiled.entries.iter().zip(seen).filter(open);
+        Ok(open.map(|(entry, _)| (entry.path.clone(), entry.kind)).collect())
     }
 
     /// The entries of a wave that are to be copied.

@@ -1,6 +1,7 @@
 //! Flush: harvesting a running root on demand, before a backup or at shutdown.
 
 mod import;
+mod watch;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::store;
 
 use import::Imports;
 pub(crate) use import::imported;
+pub use watch::{Pace, watch};
 
 /// The root that runs, its manifest, and the stores that it goes back to.
 #[derive(Debug)]

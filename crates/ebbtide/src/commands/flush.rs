@@ -46,11 +46,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     for problem in &flushed.problems {
         context.print(&(render_problem(problem, context) + "\n"))?;
     }
-    let mut text =
-        format!("{} taken back, {} deleted", count(flushed.updated, "file"), flushed.deleted);
-    if flushed.imported > 0 {
-        text += &format!(", {} copied that had no data yet", count(flushed.imported, "path"));
-    }
-    context.print(&(text + "\n"))?;
+    let imported = match flushed.imported {
+        0 => String::new(),
+        number => format!(", {} copied that had no data yet", count(number, "path")),
+    };
+    let updated = count(flushed.updated, "file");
+    context.print(&format!("{updated} taken back, {} deleted{imported}\n", flushed.deleted))?;
     Ok(if flushed.problems.is_empty() { Status::DONE } else { Status::FOUND })
 }
