@@ -4,6 +4,7 @@
 //! are behind the feature `declaration`, so that the boot binary carries neither.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod attach;
 pub mod backend;
 pub mod boot;

@@ -8,10 +8,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ebbtide_core::archive::{self, Archived};
 use ebbtide_core::boot::Boot;
 use ebbtide_core::compiled::Backend;
 use ebbtide_core::failure::Level;
 use ebbtide_core::flush::{self, Flush, Flushed, Pace};
+use ebbtide_core::past;
+use ebbtide_core::record::BootNumber;
 use machine::{Kind, Machine, is_root, read, write};
 
 const RAM: Kind = Kind { backend: Backend::Tmpfs, filesystem: "ext4" };
@@ -216,4 +219,87 @@ fn the_watcher_survives_what_goes_wrong_and_says_it_once() {
         assert_eq!(grave.len(), 1, "{grave:?}");
         assert!(grave[0].1.contains("has no record"), "{grave:?}");
     });
+}
+
+fn archived(boot: &Boot, root: &Path) -> Archived {
+    archive::archive(boot, root).unwrap_or_else(|it| panic!("{}", it.chain()))
+}
+
+#[test]
+fn an_archived_root_is_a_past_root_like_any_other() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    let source = machine.source();
+    write(&source, "usr/share/doc/a", "a\n");
+    write(&source, "usr/share/old/b", "b\n");
+    machine.set_up_with("archive = \"10M\"\n", KEEP);
+    machine.live("", |root, boot| {
+        write(root, "stray", "x");
+        fs::hard_link(root.join("stray"), root.join("second")).unwrap();
+        fs::remove_file(root.join("etc/group")).unwrap();
+        fs::rename(root.join("usr/share/doc"), root.join("usr/share/moved")).unwrap();
+        fs::remove_dir_all(root.join("usr/share/old")).unwrap();
+        write(root, "usr/share/old/c", "c\n");
+        write(root, "etc/late.conf", "of the archive\n");
+        // A run that was cut off has left half a copy.
+        machine.look(|top| write(top, "ebbtide/archive.new/upper/half", "x"));
+        assert_eq!(archived(boot, root), Archived::As(BootNumber(1)));
+        assert_eq!(archived(boot, root), Archived::As(BootNumber(1)), "it is there");
+        let boots = past::boots(&machine.open(), Path::new("ebbtide"), "another").unwrap();
+        assert_eq!(boots[0].root.as_deref(), Some(Path::new("ebbtide/past/1")));
+        assert!(boots[0].own_bytes.unwrap() > 0);
+    });
+    machine.look(|top| assert!(!top.join("ebbtide/archive.new").exists()));
+    machine.past(BootNumber(1), |past| {
+        assert_eq!(read(past, "stray").as_deref(), Some("x"));
+        let inode = |path: &str| fs::metadata(past.join(path)).unwrap().ino();
+        assert_eq!(inode("stray"), inode("second"), "one file with two names");
+        assert!(!past.join("half").exists() && !past.join("etc/group").exists());
+        assert_eq!(read(past, "usr/share/moved/a").as_deref(), Some("a\n"), "renamed");
+        assert!(!past.join("usr/share/doc").exists());
+        assert!(!past.join("usr/share/old/b").exists(), "replaced as a whole");
+        assert_eq!(read(past, "usr/share/old/c").as_deref(), Some("c\n"));
+        assert_eq!(read(past, "etc/issue").as_deref(), Some("from the base\n"));
+    });
+    // Nobody flushed it: the next boot takes first content from the past root.
+    let booted = machine.boot("", |root| {
+        assert_eq!(read(root, "stray"), None);
+        assert_eq!(read(root, "etc/late.conf").as_deref(), Some("of the archive\n"));
+    });
+    assert_eq!(booted.errors(), Vec::<&str>::new());
+}
+
+#[test]
+fn an_archive_is_limited_asked_for_and_whole() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up_with("archive = \"1M\"\n", KEEP);
+    let nothing = || machine.look(|top| fs::read_dir(top.join("ebbtide/past")).unwrap().count());
+    machine.live("", |root, boot| {
+        fs::write(root.join("much"), vec![1; 2 << 20]).unwrap();
+        let Archived::TooLarge { size, limit } = archived(boot, root) else { panic!("it fits") };
+        assert!(size > limit && limit == 1 << 20, "{size}");
+        assert_eq!(nothing(), 0);
+        fs::remove_file(root.join("much")).unwrap();
+
+        // Cut off before it has its name: what is not whole is no past root.
+        machine.look(|top| {
+            fs::rename(top.join("ebbtide/past"), top.join("ebbtide/elsewhere")).unwrap();
+        });
+        assert!(archive::archive(boot, root).is_err());
+        machine.look(|top| {
+            assert!(!top.join("ebbtide/archive.new").exists(), "half a copy is removed");
+            fs::rename(top.join("ebbtide/elsewhere"), top.join("ebbtide/past")).unwrap();
+        });
+        // Without a declaration that asks for it.
+        machine.apply(KEEP);
+        assert_eq!(archived(boot, root), Archived::NotWanted);
+    });
+    let on_disk = Machine::of(Kind { backend: Backend::Overlay, ..RAM });
+    on_disk.set_up(KEEP);
+    on_disk.live("", |root, boot| assert_eq!(archived(boot, root), Archived::NotWanted));
 }

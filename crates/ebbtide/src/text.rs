@@ -58,6 +58,27 @@ fn escaped(c: char) -> Option<String> {
     (escape != plain).then_some(escape)
 }
 
+/// A size in binary units, with one decimal below ten.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut scale = 1024_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        unit += 1;
+        scale *= 1024;
+    }
+    let whole = bytes / scale;
+    let tenth = (bytes % scale) * 10 / scale;
+    if whole < 10 {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    } else {
+        format!("{whole} {}", UNITS[unit])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

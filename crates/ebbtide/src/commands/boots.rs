@@ -11,6 +11,7 @@ use super::machine;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
+use crate::text::size;
 use ebbtide_sys::escape;
 
 /// Lists past roots: number, age, own size, how each ended
@@ -104,7 +105,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         outcome.to_owned(),
         ended.to_owned(),
         boot.problems.to_string(),
-        place.unwrap_or_else(|| "gone".to_owned()),
+        place.unwrap_or_else(|| if boot.current { "in RAM" } else { "gone" }.to_owned()),
     ]
 }
 
@@ -116,27 +117,6 @@ fn age(seconds: i64) -> String {
         60..3600 => format!("{}min", seconds / 60),
         3600..86_400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-/// A size in binary units, with one decimal below ten.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut scale = 1024_u64;
-    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
-        unit += 1;
-        scale *= 1024;
-    }
-    let whole = bytes / scale;
-    let tenth = (bytes % scale) * 10 / scale;
-    if whole < 10 {
-        format!("{whole}.{tenth} {}", UNITS[unit])
-    } else {
-        format!("{whole} {}", UNITS[unit])
     }
 }
 

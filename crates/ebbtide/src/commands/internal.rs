@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
+use ebbtide_core::archive::{self, Archived};
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::flush::{self, Flushed, Pace};
@@ -13,7 +14,7 @@ use super::machine;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
-use crate::text::count;
+use crate::text::{count, size};
 
 /// Steps that units and maintainer scripts call
 #[derive(Debug, ClapArgs)]
@@ -28,6 +29,8 @@ enum Step {
     Began,
     /// Where the root is in RAM: flushes after each change, for as long as it runs
     Watch,
+    /// At shutdown: makes a past root of a root in RAM, if that is declared
+    Archive,
     /// At shutdown: unmounts all entries and stores, innermost first
     Detach,
     /// At shutdown, last: syncs everything and writes the mark of a clean end
@@ -54,6 +57,25 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
         Step::Detach => {
             shutdown::detach(Path::new(RUN), &mut |level, message| say(context, level, message))?;
+        }
+        Step::Archive => {
+            let boot = machine::running(None, context)?;
+            match archive::archive(&boot, Path::new("/"))? {
+                Archived::NotWanted => {}
+                Archived::As(number) => {
+                    let message = format!("the root in RAM is archived as past root {number}");
+                    say(context, Level::Info, &message);
+                }
+                Archived::TooLarge { size: found, limit } => {
+                    let message = format!(
+                        "the root in RAM is not archived: {} were written to it, and `archive` \
+                         allows {}",
+                        size(found),
+                        size(limit)
+                    );
+                    say(context, Level::Warning, &message);
+                }
+            }
         }
         Step::Watch => {
             let boot = machine::running(None, context)?;
