@@ -24,6 +24,7 @@ pub(crate) mod moment;
 pub mod past;
 #[cfg(feature = "declaration")]
 pub mod publish;
+pub mod ram;
 pub mod record;
 #[cfg(feature = "declaration")]
 pub mod setup;

@@ -303,3 +303,28 @@ fn an_archive_is_limited_asked_for_and_whole() {
     on_disk.set_up(KEEP);
     on_disk.live("", |root, boot| assert_eq!(archived(boot, root), Archived::NotWanted));
 }
+
+#[test]
+fn status_says_how_full_the_ram_is_and_of_what() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(RAM);
+    machine.set_up_with("size = \"8M\"\n", KEEP);
+    machine.live("", |root, boot| {
+        let status = Machine::status(boot, root);
+        let ram = status.ram.unwrap();
+        assert!(status.ok && ram.size == 8 << 20 && ram.percent < 20, "{ram:?}");
+        assert_eq!(ram.largest, []);
+        fs::create_dir_all(root.join("var/cache/big")).unwrap();
+        fs::write(root.join("var/cache/big/data"), vec![1; 6_500_000]).unwrap();
+        let status = Machine::status(boot, root);
+        let ram = status.ram.unwrap();
+        assert_eq!(ram.largest[0].path, Path::new("/var/cache/big"), "{ram:?}");
+        assert!(!status.ok && status.problems[0].level == Level::Warning);
+        fs::write(root.join("more"), vec![1; 1_400_000]).unwrap();
+        let status = Machine::status(boot, root);
+        assert_eq!(status.problems[0].level, Level::Error);
+        assert!(status.problems[0].message.contains("/var/cache/big"), "{status:?}");
+    });
+}

@@ -21,7 +21,7 @@ use crate::metadata::{FileKind, metadata};
 use crate::resolve::{open_directory, open_path, split_parent};
 
 pub use compare::{changed_since, first_difference};
-pub use size::tree_size;
+pub use size::{directory_sizes, tree_size};
 
 /// What to copy, and whom to tell.
 pub struct CopyOptions<'a> {

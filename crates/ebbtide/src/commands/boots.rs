@@ -125,12 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_are_short() {
-        let sizes = [0, 1023, 1024, 1536, 10 << 10, (1 << 20) - 1, 3 << 30, u64::MAX].map(size);
-        assert_eq!(
-            sizes,
-            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1023 KiB", "3.0 GiB", "16383 PiB"]
-        );
+    fn ages_are_short() {
         let ages = [-1, 0, 59, 60, 3599, 3600, 86_399, 86_400, 864_000].map(age);
         assert_eq!(ages, ["?", "0s", "59s", "1min", "59min", "1h", "23h", "1d", "10d"]);
     }
