@@ -35,6 +35,8 @@ pub mod name {
     pub const PAST: &str = "past";
     /// Records by boot number.
     pub const BOOTS: &str = "boots";
+    /// A copy of a root in RAM on its way to the past ones; one that a cut left is of no use.
+    pub const ARCHIVE: &str = "archive.new";
     /// Manifests by the UUID of their root.
     pub const MANIFESTS: &str = "manifests";
     pub(super) const MARKER: &str = "marker.json";

@@ -4,6 +4,7 @@
 //! are behind the feature `declaration`, so that the boot binary carries neither.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod attach;
 pub mod backend;
 pub mod boot;
@@ -20,9 +21,11 @@ pub mod held;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;
+pub(crate) mod moment;
 pub mod past;
 #[cfg(feature = "declaration")]
 pub mod publish;
+pub mod ram;
 pub mod record;
 #[cfg(feature = "declaration")]
 pub mod setup;

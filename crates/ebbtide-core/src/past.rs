@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::backend;
+use crate::compiled::Backend;
 use crate::container::{Container, name};
 use crate::failure::Result;
 use crate::record::{BootNumber, Ending, Outcome, Record, RootIdentity};
@@ -22,7 +23,7 @@ pub struct PastBoot {
     pub outcome: Option<Outcome>,
     /// How it ended; `None` while it runs, or when that is not known.
     pub ended: Option<Ending>,
-    /// Where its root lies below the top level of the volume; `None` when it is not kept.
+    /// Where its root lies below the top level of the volume; `None` when it is not kept, or in RAM.
     pub root: Option<PathBuf>,
     /// The later boot that went on with the same root: that one's place has it.
     pub continued_as: Option<BootNumber>,
@@ -52,7 +53,8 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
             let below =
                 past.contains(&number).then(|| Path::new(name::PAST).join(number.to_string()));
             let current = record.as_ref().is_some_and(|it| it.kernel_boot_id == kernel_boot_id);
-            let place = below.or_else(|| current.then(|| PathBuf::from(name::ROOT)));
+            let on_disk = current && container.backend() != Backend::Tmpfs;
+            let place = below.or_else(|| on_disk.then(|| PathBuf::from(name::ROOT)));
             let root =
                 record.as_ref().and_then(|record| record.root.as_ref()).map(RootIdentity::uuid);
             let mut same = roots.iter().flatten().filter(|(_, uuid)| Some(*uuid) == root);

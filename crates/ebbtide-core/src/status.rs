@@ -13,6 +13,7 @@ use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::held;
+use crate::ram::{self, Usage};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
 use crate::store;
 
@@ -39,6 +40,8 @@ pub struct Status {
     pub waiting: usize,
     /// Entries that are declared.
     pub declared: usize,
+    /// How full the RAM of the root is, if it is in RAM.
+    pub ram: Option<Usage>,
     /// What is wrong, gravest first.
     pub problems: Vec<Problem>,
 }
@@ -67,6 +70,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         in_place: 0,
         waiting: 0,
         declared: 0,
+        ram: None,
         problems: Vec::new(),
     };
     match backend::mounted(boot.locator.backend, sysroot) {
@@ -86,6 +90,15 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             }
         }
         Err(failure) => status.failure(&failure),
+    }
+    if status.root.as_ref().is_some_and(RootIdentity::is_in_ram) {
+        match ram::usage(&boot.run) {
+            Ok(usage) => {
+                status.problems.extend(usage.problem());
+                status.ram = Some(usage);
+            }
+            Err(failure) => status.failure(&failure),
+        }
     }
     status.problems.sort_by_key(|problem| problem.level);
     status.ok = status.proved && status.problems.iter().all(|it| it.level > Level::Warning);
@@ -254,6 +267,8 @@ fn look_at_entries(
     let attached = boot.read_record().and_then(|record| record.attached);
     let pending = attached.map(|attached| attached.pending).unwrap_or_default();
     status.declared = compiled.entries.len();
+    // From a root in RAM they have been copied into their store, and are put in place by the next boot.
+    let imported = crate::flush::imported(&boot.run);
     let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
@@ -262,7 +277,7 @@ fn look_at_entries(
             // It lies in the root still; whoever put it off said so.
         } else if let Err(why) = &seen.source {
             absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
-        } else if plan.waiting.contains(&index) {
+        } else if plan.waiting.contains(&index) || imported.contains(&entry.path) {
             status.waiting += 1;
         } else {
             let known = plan.problems.iter().find(|(other, _)| *other == index);

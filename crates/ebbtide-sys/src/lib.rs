@@ -31,6 +31,7 @@ pub mod signal;
 pub mod terminal;
 pub mod text;
 pub mod tree;
+pub mod watch;
 pub mod xattr;
 
 mod descriptor;

@@ -23,7 +23,7 @@ use crate::resolve::{open_directory, open_path, split_parent};
 
 pub use compare::{changed_since, first_difference};
 pub use content::has_same_content;
-pub use size::{tree_size, tree_size_up_to};
+pub use size::{directory_sizes, tree_size, tree_size_up_to};
 
 /// What to copy, and whom to tell.
 pub struct CopyOptions<'a> {

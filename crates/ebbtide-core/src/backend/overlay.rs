@@ -43,6 +43,12 @@ pub struct Id {
     pub base: Uuid,
 }
 
+/// Writes the `id.json` of a root that was in RAM into its copy on a disk.
+pub(crate) fn write_id(copy: BorrowedFd<'_>, root: &RootIdentity) -> Result<()> {
+    let base = root.base().ok_or_else(|| Failure::new("the root has no base"))?;
+    container::write(copy, ID, &Id { version: container::VERSION, uuid: root.uuid(), base })
+}
+
 /// Reads a root's `id.json`; `None` if there is none.
 pub fn read_id(root: BorrowedFd<'_>) -> Result<Option<Id>> {
     let id: Option<Id> = container::read(root, Path::new(ID))?;

@@ -106,7 +106,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         outcome.to_owned(),
         ended.to_owned(),
         boot.problems.to_string(),
-        place.unwrap_or_else(|| "gone".to_owned()),
+        place.unwrap_or_else(|| if boot.current { "in RAM" } else { "gone" }.to_owned()),
     ]
 }
 

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
+use ebbtide_core::archive::{self, Archived};
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::flush::{self, Flushed, Pace};
 use ebbtide_core::shutdown;
 use ebbtide_sys::escape;
 
@@ -12,6 +14,7 @@ use super::machine;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
+use crate::text::{count, size};
 
 /// Steps that units and maintainer scripts call
 #[derive(Debug, ClapArgs)]
@@ -24,6 +27,10 @@ pub struct Args {
 enum Step {
     /// At the start of a boot: removes a mark of a clean end that the initramfs did not
     Began,
+    /// Where the root is in RAM: flushes after each change, for as long as it runs
+    Watch,
+    /// At shutdown: makes a past root of a root in RAM, if that is declared
+    Archive,
     /// At shutdown: unmounts all entries and stores, innermost first
     Detach,
     /// At shutdown, last: syncs everything and writes the mark of a clean end
@@ -49,19 +56,45 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     match &args.step {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
         Step::Detach => {
-            let mut log = |level: Level, message: &str| {
-                if level < Level::Debug {
-                    context.tell(&format!("<{}>ebbtide: {message}", level as u8));
+            shutdown::detach(Path::new(RUN), &mut |level, message| say(context, level, message))?;
+        }
+        Step::Archive => {
+            let boot = machine::running(None, context)?;
+            match archive::archive(&boot, Path::new("/"))? {
+                Archived::NotWanted => {}
+                Archived::As(number) => {
+                    let message = format!("the root in RAM is archived as past root {number}");
+                    say(context, Level::Info, &message);
                 }
+                Archived::TooLarge { size: found, limit } => {
+                    let message = format!(
+                        "the root in RAM is not archived: {} were written to it, and `archive` \
+                         allows {}",
+                        size(found),
+                        size(limit)
+                    );
+                    say(context, Level::Warning, &message);
+                }
+            }
+        }
+        Step::Watch => {
+            let boot = machine::running(None, context)?;
+            let mut log = |level: Level, message: &str| say(context, level, message);
+            let mut go_on = |flushed: &Flushed| {
+                let files = flushed.updated + flushed.deleted + flushed.imported;
+                if files > 0 {
+                    say(context, Level::Info, &format!("flushed {}", count(files, "path")));
+                }
+                true
             };
-            shutdown::detach(Path::new(RUN), &mut log)?;
+            flush::watch(&boot, Path::new("/"), Pace::USUAL, &mut log, &mut go_on);
         }
         Step::MarkClean => {
             // An end that is not marked counts as unclean, and nobody is left to be told by a unit
             // that fails at shutdown: the kernel log is.
             let boot = machine::running(None, context)?;
             if let Err(failure) = shutdown::mark_clean(&boot, &context.sysroot) {
-                context.tell(&format!("<{}>ebbtide: {}", Level::Warning as u8, failure.chain()));
+                say(context, Level::Warning, &failure.chain());
             }
         }
         Step::Login { uid } => super::apply::login(*uid, context)?,
@@ -79,6 +112,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     }
     Ok(Status::DONE)
+}
+
+/// Says something to the journal or to the kernel log, which read the level from the front.
+fn say(context: &Context, level: Level, message: &str) {
+    if level < Level::Debug {
+        context.tell(&format!("<{}>ebbtide: {message}", level as u8));
+    }
 }
 
 /// Why a service does not start, as the journal is going to have it.

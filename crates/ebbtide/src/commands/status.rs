@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
 use ebbtide_core::status::{self, Status as Found};
 use serde::Serialize;
@@ -12,6 +13,7 @@ use super::machine;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::status::Status;
+use crate::text::size;
 use ebbtide_sys::escape;
 
 /// Proves that this root is new, and that what is declared is in place
@@ -90,6 +92,11 @@ fn render(found: &Found, context: &Context) -> String {
     let all = found.in_place + found.waiting == found.declared;
     let mark = if all { context.good("ok") } else { context.bad("!!") };
     line(format!("{mark} {} of {} entries are in place{waiting}", found.in_place, found.declared));
+    if let Some(ram) = &found.ram {
+        let mark = if ram.percent < WARNING { context.good("ok") } else { context.bad("!!") };
+        let (used, all) = (size(ram.used), size(ram.size));
+        line(format!("{mark} the root is in RAM, with {used} of {all} ({}%)", ram.percent));
+    }
     for problem in &found.problems {
         line(render_problem(problem, context));
     }
