@@ -16,6 +16,8 @@ mod through_grub;
 mod unmarked_volume;
 mod without_the_hook;
 
+use testkit::guest::Distribution::{Debian12Dracut, Debian13, Debian13Dracut};
+
 use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS};
 use crate::scenario::Story::{Of, OfEach};
 use crate::scenario::When::{Always, ForAll};
@@ -33,7 +35,15 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "forgets-and-remembers",
         OfEach(
-            &[(BTRFS, Always), (OVERLAY_ON_EXT4, Always), (OVERLAY_ON_XFS, ForAll)],
+            &[
+                (BTRFS, Always),
+                (OVERLAY_ON_EXT4, Always),
+                (OVERLAY_ON_XFS, ForAll),
+                (BTRFS.on(Debian12Dracut), ForAll),
+                (OVERLAY_ON_EXT4.on(Debian12Dracut), ForAll),
+                (OVERLAY_ON_XFS.on(Debian13), ForAll),
+                (BTRFS.on(Debian13Dracut), ForAll),
+            ],
             forgets_and_remembers::run,
         ),
     ),
