@@ -62,8 +62,9 @@ impl Kind {
 
     /// The declaration of its machine.
     fn declaration(self) -> String {
-        let text =
-            DECLARATION.replace("backend = \"btrfs\"", &format!("backend = {:?}", self.backend));
+        let limits = if self == TMPFS { "\nsize = \"400M\"\narchive = \"200M\"" } else { "" };
+        let backend = format!("backend = {:?}{limits}", self.backend);
+        let text = DECLARATION.replace("backend = \"btrfs\"", &backend);
         if self.filesystem == Filesystem::Btrfs {
             return text;
         }
