@@ -27,6 +27,7 @@ pub mod past;
 pub mod publish;
 pub mod ram;
 pub mod record;
+pub mod refused;
 #[cfg(feature = "declaration")]
 pub mod setup;
 pub mod shutdown;

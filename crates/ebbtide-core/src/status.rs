@@ -15,6 +15,7 @@ use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::held;
 use crate::ram::{self, Usage};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
+use crate::refused::{self, Refused};
 use crate::store;
 
 /// What `status` found.
@@ -42,6 +43,8 @@ pub struct Status {
     pub declared: usize,
     /// How full the RAM of the root is, if it is in RAM.
     pub ram: Option<Usage>,
+    /// What tried to write to a root that is not for writing, if that is noted.
+    pub refused: Vec<Refused>,
     /// What is wrong, gravest first.
     pub problems: Vec<Problem>,
 }
@@ -71,6 +74,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         waiting: 0,
         declared: 0,
         ram: None,
+        refused: Vec::new(),
         problems: Vec::new(),
     };
     match backend::mounted(boot.locator.backend, sysroot) {
@@ -100,9 +104,21 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             Err(failure) => status.failure(&failure),
         }
     }
+    if let Ok(Some(compiled)) = boot.in_force()
+        && compiled.root.audit
+    {
+        status.refused = refused::refused(sysroot, began());
+    }
     status.problems.sort_by_key(|problem| problem.level);
     status.ok = status.proved && status.problems.iter().all(|it| it.level > Level::Warning);
     status
+}
+
+/// When the kernel started, in seconds since 1970 by the clock as it is now.
+fn began() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+    now.unwrap_or_default().as_secs().saturating_sub(u64::try_from(up).unwrap_or(0))
 }
 
 /// Compares what the container's record of this boot says with what the kernel says.

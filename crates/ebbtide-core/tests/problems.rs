@@ -131,6 +131,17 @@ root! { root {
     root_options_refused = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\noptions = [\n\
         \"compress=zstd\", \"subvol=root\", \"subvolid=256\", \"ro\", \"relatime\", \"nofail\",\n\
         \"x-systemd.automount\", \"remount\", \"\", \"ssd,discard\", \"a b\", 3,\n]";
+    root_mounts = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\ntmpfs = [\"/a\"]\nmounts = [\n\
+        \"/nix\",\n{ path = \"/nix\" },\n{ path = \"/nix/\", device = \"nix\", directory = \"/nix\" },\n\
+        { path = \"/usr\", device = \"LABEL=usr\", options = [\"ro\"] },\n\
+        { path = \"/usr/local\", device = \"LABEL=usr\" },\n\
+        { path = \"/usr\", device = \"LABEL=usr\" },\n{ path = \"/a\", device = \"LABEL=a\" },\n\
+        { path = \"/etc\", device = \"LABEL=a\", subvolume = \"etc\", directory = \"etc\" },\n\
+        { path = \"/b\", device = \"LABEL=a\", subvol = \"b\", options = [\"nodev\", \"suid\", \"nosuid\", \"rw\"] },\n\
+        { path = \"/opt/c\", device = \"LABEL=a\" },\n]\n[keep]\ndirectories = [\"/opt\"]";
+    root_audit = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = true";
+    root_audit_sound = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = true\nwritable = false";
+    root_audit_wrong_type = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = \"yes\"\nwritable = false";
     root_options_alone = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\noptions = \"compress=zstd\"";
 } }
 

@@ -14,7 +14,9 @@ use ebbtide_core::compiled::Backend;
 use ebbtide_core::failure::Level;
 use ebbtide_core::flush::{self, Flush, Flushed, Pace};
 use ebbtide_core::past;
-use ebbtide_core::record::BootNumber;
+use ebbtide_core::record::{BootNumber, Outcome};
+use ebbtide_core::setup::BaseSource;
+use ebbtide_sys::mountinfo;
 use machine::{Kind, Machine, is_root, read, write};
 
 const RAM: Kind = Kind { backend: Backend::Tmpfs, filesystem: "ext4" };
@@ -327,4 +329,63 @@ fn status_says_how_full_the_ram_is_and_of_what() {
         assert_eq!(status.problems[0].level, Level::Error);
         assert!(status.problems[0].message.contains("/var/cache/big"), "{status:?}");
     });
+}
+
+#[test]
+fn a_blank_base_lives_on_volumes() {
+    if !is_root() {
+        return;
+    }
+    for backend in [Backend::Tmpfs, Backend::Overlay] {
+        let mut machine = Machine::of(Kind { backend, ..RAM });
+        let disk = machine.disk_of("system", "ext4", 64);
+        machine.on_disk(&disk, |top| {
+            write(top, "system/usr/bin/tool", "tool\n");
+            write(top, "nix/store/package", "package\n");
+            fs::set_permissions(top.join("nix"), fs::Permissions::from_mode(0o755)).unwrap();
+        });
+        let mounts = format!(
+            "mounts = [\n\
+             {{ path = \"/usr\", device = \"{disk}\", directory = \"system/usr\", options = [\"ro\"] }},\n\
+             {{ path = \"/nix\", device = \"{disk}\", directory = \"nix\" }},\n\
+             {{ path = \"/srv/disk\", device = \"{disk}\" }},\n\
+             {{ path = \"/srv/none\", device = \"/dev/ebbtide-none\" }},\n]\n\
+             tmpfs = [\"/srv/disk/ram\"]\n"
+        );
+        machine.on_disk(&disk, |top| fs::create_dir(top.join("ram")).unwrap());
+        machine.set_up_all(
+            BaseSource::Blank,
+            &mounts,
+            "[keep]\ndirectories = [\"/home\", \"/nix/var\"]\n",
+        );
+        for turn in 0..2 {
+            let booted = machine.boot("", |root| {
+                assert_eq!(read(root, "usr/bin/tool").as_deref(), Some("tool\n"));
+                let denied = fs::write(root.join("usr/bin/new"), "x").unwrap_err();
+                assert_eq!(denied.raw_os_error(), Some(30));
+                assert_eq!(read(root, "nix/store/package").as_deref(), Some("package\n"));
+                assert_eq!(read(root, "srv/disk/nix/store/package").as_deref(), Some("package\n"));
+                let stays = read(root, "nix/store/stays");
+                assert_eq!(stays.as_deref(), (turn > 0).then_some("of the last boot\n"));
+                assert_eq!(read(root, "nix/var/data").is_some(), turn > 0, "an entry inside");
+                write(root, "nix/store/stays", "of the last boot\n");
+                write(root, "nix/var/data", "kept\n");
+                write(root, "srv/disk/ram/gone", "x");
+                assert_eq!(read(root, "stray"), None);
+                write(root, "stray", "x");
+                let table = mountinfo::read_self().unwrap();
+                let options = |path: &str| {
+                    let mount = table.iter().find(|it| it.mount_point == root.join(path)).unwrap();
+                    ["ro", "nosuid", "nodev", "noatime"].map(|option| mount.has_option(option))
+                };
+                assert_eq!(options("usr"), [true, false, true, true], "setuid programs are there");
+                assert_eq!(options("nix"), [false, true, true, true]);
+            });
+            // A volume that is missing stops nothing.
+            assert_eq!(booted.errors().len(), 1, "{:?}", booted.errors());
+            assert!(booted.errors()[0].contains("/dev/ebbtide-none at /srv/none"));
+            assert_eq!(booted.record.outcome, Outcome::Reset);
+        }
+        machine.on_disk(&disk, |top| assert!(!top.join("ram/gone").exists()));
+    }
 }

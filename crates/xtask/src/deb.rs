@@ -48,6 +48,7 @@ const FILES: &[(&str, &str, u32)] = &[
         "usr/lib/systemd/system/ebbtide-declaration.service",
         0o644,
     ),
+    ("systemd/ebbtide-audit.service", "usr/lib/systemd/system/ebbtide-audit.service", 0o644),
     ("systemd/ebbtide-watch.service", "usr/lib/systemd/system/ebbtide-watch.service", 0o644),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (

@@ -68,6 +68,8 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             archive: root.archive.as_ref().map(|at| at.value),
             writable: root.writable.as_ref().is_none_or(|at| at.value),
             tmpfs: root::ram_mounts(root),
+            mounts: root::volume_mounts(root),
+            audit: root.audit.as_ref().is_some_and(|at| at.value),
         }),
     };
     let stores = merged

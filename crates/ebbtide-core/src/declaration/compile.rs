@@ -82,6 +82,8 @@ impl Declaration {
                 archive: root.archive,
                 writable: root.writable,
                 tmpfs: root.tmpfs.clone(),
+                mounts: root.mounts.clone(),
+                audit: root.audit,
             },
             stores,
             entries: self.entries.clone(),

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use uuid::Uuid;
@@ -123,6 +123,80 @@ pub(super) struct Root {
     /// Empty filesystems in RAM that every boot mounts on the root.
     #[schemars(with = "Option<Vec<shape::RamMountForm>>")]
     pub tmpfs: Vec<RamMount>,
+    /// Volumes that every boot mounts on the root, before anything is put in place there.
+    #[schemars(with = "Option<Vec<VolumeMount>>")]
+    pub mounts: Vec<VolumeMount>,
+    /// With `writable = false`: have the kernel note what tries to write all the same, for `status`.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub audit: Option<At<bool>>,
+}
+
+/// A volume, or a part of one, that is mounted on the root.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct VolumeMount {
+    /// Where it is mounted; `/usr` is possible.
+    #[schemars(with = "shape::AbsolutePath")]
+    pub path: At<PathBuf>,
+    /// The device that holds it.
+    #[schemars(with = "shape::Device")]
+    pub device: At<DeviceSpec>,
+    /// Its subvolume's path below the top level of the volume.
+    #[schemars(with = "Option<shape::RelativePath>")]
+    pub subvolume: Option<At<PathBuf>>,
+    /// Its directory's path below the top level of its filesystem.
+    #[schemars(with = "Option<shape::RelativePath>")]
+    pub directory: Option<At<PathBuf>>,
+    /// Mount options, besides `nodev`, `nosuid` (which `/usr` has not) and `noatime`.
+    #[schemars(with = "Option<Vec<VolumeOption>>")]
+    pub options: Vec<At<VolumeOption>>,
+}
+
+impl VolumeMount {
+    /// The options that it is mounted with.
+    pub(super) fn mount_options(&self) -> Vec<MountOption> {
+        // Programs that are setuid lie in /usr. A Nix or Guix store never has any: those of the system
+        // are made below /run.
+        let trusted = self.path.value == Path::new("/usr");
+        let mut options = vec![MountOption::Nodev, MountOption::Noatime];
+        options.extend((!trusted).then_some(MountOption::Nosuid));
+        for option in &self.options {
+            let (option, on) = option.value.meaning();
+            options.retain(|other| *other != option);
+            options.extend(on.then_some(option));
+        }
+        options.sort_unstable();
+        options
+    }
+}
+
+/// A mount option of a volume on the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub(super) enum VolumeOption {
+    /// Nothing can be written there.
+    Ro,
+    /// Setuid programs and file capabilities work.
+    Suid,
+    /// They do not.
+    Nosuid,
+    /// Device nodes work.
+    Dev,
+    /// No program may be run.
+    Noexec,
+}
+
+impl VolumeOption {
+    /// The option of the mount, and whether it is set.
+    pub(super) fn meaning(self) -> (MountOption, bool) {
+        match self {
+            Self::Ro => (MountOption::Ro, true),
+            Self::Suid => (MountOption::Nosuid, false),
+            Self::Nosuid => (MountOption::Nosuid, true),
+            Self::Dev => (MountOption::Nodev, false),
+            Self::Noexec => (MountOption::Noexec, true),
+        }
+    }
 }
 
 /// An empty filesystem in RAM.

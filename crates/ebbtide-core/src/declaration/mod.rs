@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::compiled::{
-    Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName,
+    Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName, VolumeMount,
 };
 use crate::store;
 
@@ -114,6 +114,10 @@ pub struct RootDeclaration {
     pub writable: bool,
     /// Filesystems in RAM that every boot mounts on the root, outermost first.
     pub tmpfs: Vec<RamMount>,
+    /// Volumes that every boot mounts on the root.
+    pub mounts: Vec<VolumeMount>,
+    /// Whether it is noted what tries to write to a root that is not for writing.
+    pub audit: bool,
 }
 
 /// A table `[store.NAME]`.

@@ -167,6 +167,9 @@ fn placed(
         archive: None,
         writable: true,
         tmpfs: declared.map(|root| root.tmpfs.clone()).unwrap_or_default(),
+        // Volumes of the machine are out of reach, too, and its audit is not this root's.
+        mounts: Vec::new(),
+        audit: false,
     });
     let state = StoreName(StoreName::STATE.to_owned());
     placed.stores.entry(state).or_insert_with(|| StoreDeclaration {

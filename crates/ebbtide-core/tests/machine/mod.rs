@@ -255,6 +255,11 @@ impl Machine {
         carry_out(&self.request_of(BaseSource::Directory(self.source()), text));
     }
 
+    /// The same from another base.
+    pub fn set_up_all(&self, base: BaseSource, root: &str, rest: &str) {
+        carry_out(&self.request_of(base, self.toml_with(root, rest)));
+    }
+
     /// Compiles another declaration.
     pub fn apply(&self, rest: &str) {
         let request = self.request(BaseSource::Blank, rest);

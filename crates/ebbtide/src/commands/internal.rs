@@ -7,6 +7,7 @@ use ebbtide_core::archive::{self, Archived};
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::flush::{self, Flushed, Pace};
+use ebbtide_core::refused;
 use ebbtide_core::shutdown;
 use ebbtide_sys::escape;
 
@@ -27,6 +28,8 @@ pub struct Args {
 enum Step {
     /// At the start of a boot: removes a mark of a clean end that the initramfs did not
     Began,
+    /// Early in a boot: has the kernel note what tries to write to a read-only root, if that is declared
+    Audit,
     /// Where the root is in RAM: flushes after each change, for as long as it runs
     Watch,
     /// At shutdown: makes a past root of a root in RAM, if that is declared
@@ -57,6 +60,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
         Step::Detach => {
             shutdown::detach(Path::new(RUN), &mut |level, message| say(context, level, message))?;
+        }
+        Step::Audit => {
+            let compiled = machine::running(None, context)?.in_force()?;
+            if compiled.is_some_and(|compiled| compiled.root.audit) {
+                refused::note()?;
+            }
         }
         Step::Archive => {
             let boot = machine::running(None, context)?;

@@ -13,7 +13,7 @@ use super::machine;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::status::Status;
-use crate::text::size;
+use crate::text::{count, size};
 use ebbtide_sys::escape;
 
 /// Proves that this root is new, and that what is declared is in place
@@ -96,6 +96,17 @@ fn render(found: &Found, context: &Context) -> String {
         let mark = if ram.percent < WARNING { context.good("ok") } else { context.bad("!!") };
         let (used, all) = (size(ram.used), size(ram.size));
         line(format!("{mark} the root is in RAM, with {used} of {all} ({}%)", ram.percent));
+    }
+    if !found.refused.is_empty() {
+        line(format!(
+            "{} the root is read-only, and was tried to be written to:",
+            context.dim("--")
+        ));
+    }
+    for refused in &found.refused {
+        let [program, path] = [&refused.program, &refused.path]
+            .map(|path| escape(path.as_os_str().as_encoded_bytes()));
+        line(format!("   {path} by {program}, {}", count(refused.count, "time")));
     }
     for problem in &found.problems {
         line(render_problem(problem, context));
