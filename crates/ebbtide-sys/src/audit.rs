@@ -45,14 +45,7 @@ const ARCHITECTURES: &[u32] = &[];
 /// `EPERM` without `CAP_AUDIT_CONTROL` or when the rules are locked, `EPROTONOSUPPORT` from a kernel
 /// without auditing, `ECONNREFUSED` in a container.
 pub fn note_failures(errno: Errno, key: &str) -> Result<()> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::AUDIT),
-    )
-    .map_err(|errno| Error::new("socket", errno).arg("AF_NETLINK, SOCK_RAW, NETLINK_AUDIT"))?;
-    let mut socket = Socket { socket, sequence: 0 };
+    let mut socket = Socket::open()?;
     for architecture in ARCHITECTURES {
         match socket.ask(AUDIT_ADD_RULE, &rule(*architecture, errno, key), "AUDIT_ADD_RULE") {
             Err(error) if error.errno() == Errno::EXIST => {}
@@ -61,9 +54,7 @@ pub fn note_failures(errno: Errno, key: &str) -> Result<()> {
             }
         }
     }
-    let status = socket.ask(AUDIT_GET, &[], "AUDIT_GET")?;
-    let enabled = status.get(4..8).is_some_and(|enabled| enabled != [0; 4]);
-    if !enabled {
+    if !socket.is_enabled()? {
         let mut wanted = [0; STATUS];
         wanted[..4].copy_from_slice(&AUDIT_STATUS_ENABLED.to_ne_bytes());
         wanted[4..8].copy_from_slice(&1_u32.to_ne_bytes());
@@ -102,6 +93,21 @@ struct Socket {
 }
 
 impl Socket {
+    fn open() -> Result<Self> {
+        let protocol = Some(netlink::AUDIT);
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol);
+        let socket = socket.map_err(|errno| {
+            Error::new("socket", errno).arg("AF_NETLINK, SOCK_RAW, NETLINK_AUDIT")
+        })?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    fn is_enabled(&mut self) -> Result<bool> {
+        let status = self.ask(AUDIT_GET, &[], "AUDIT_GET")?;
+        Ok(status.get(4..8).is_some_and(|enabled| enabled != [0; 4]))
+    }
+
     /// Sends a request, and waits until the kernel says what came of it. Returns what it answered
     /// besides.
     fn ask(&mut self, kind: u16, payload: &[u8], name: &'static str) -> Result<Vec<u8>> {
@@ -109,7 +115,10 @@ impl Socket {
         self.sequence += 1;
         let message = message(kind, self.sequence, payload);
         send(&self.socket, &message, SendFlags::empty()).map_err(|it| failed("sendto", it))?;
+        // The kernel acknowledges a request for its status before it answers it.
+        let answers = kind == AUDIT_GET;
         let mut answer = Vec::new();
+        let mut acknowledged = false;
         let mut buffer = [0; 16 * 1024];
         loop {
             let length = match recv(self.socket.as_fd(), &mut buffer, RecvFlags::empty()) {
@@ -125,13 +134,19 @@ impl Socket {
             }
             if found != NLMSG_ERROR {
                 answer = payload.to_vec();
+                if acknowledged {
+                    return Ok(answer);
+                }
                 continue;
             }
             let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-            return match code {
-                0 => Ok(answer),
-                code => Err(failed("sendto", Errno::from_raw_os_error(-code))),
-            };
+            if code != 0 {
+                return Err(failed("sendto", Errno::from_raw_os_error(-code)));
+            }
+            if !answers || !answer.is_empty() {
+                return Ok(answer);
+            }
+            acknowledged = true;
         }
     }
 }
@@ -176,6 +191,28 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|it| word(flags + it * 4)), [equal, equal, equal, 0]);
         assert_eq!(word(buflen), 13);
         assert_eq!(&rule[1040..], b"ebbtide-erofs");
+    }
+
+    /// A rule about an errno that nothing ever returns is added and taken away again.
+    #[test]
+    fn the_kernel_understands_it() {
+        const AUDIT_DEL_RULE: u16 = 1012;
+        let mut socket = match Socket::open() {
+            Ok(socket) => socket,
+            Err(error) => return eprintln!("SKIPPED: no auditing here: {error}"),
+        };
+        let rule = rule(ARCHITECTURES[0], Errno::L2HLT, "ebbtide-test");
+        match socket.ask(AUDIT_ADD_RULE, &rule, "AUDIT_ADD_RULE") {
+            Err(error) if matches!(error.errno(), Errno::PERM | Errno::CONNREFUSED) => {
+                return eprintln!("SKIPPED: no right to add rules here: {error}");
+            }
+            done => done.unwrap(),
+        };
+        let again = socket.ask(AUDIT_ADD_RULE, &rule, "AUDIT_ADD_RULE").map(|_| ());
+        let enabled = socket.is_enabled();
+        socket.ask(AUDIT_DEL_RULE, &rule, "AUDIT_DEL_RULE").unwrap();
+        assert_eq!(again.unwrap_err().errno(), Errno::EXIST, "it is the same rule");
+        enabled.unwrap();
     }
 
     #[test]
