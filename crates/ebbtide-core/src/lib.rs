@@ -14,6 +14,7 @@ pub mod declaration;
 pub mod failure;
 pub mod flush;
 pub mod fstab;
+pub mod gc;
 pub mod harvest;
 pub mod held;
 #[cfg(feature = "declaration")]
@@ -23,6 +24,7 @@ pub mod past;
 #[cfg(feature = "declaration")]
 pub mod publish;
 pub mod record;
+pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;
 pub mod shutdown;

@@ -5,6 +5,7 @@
 mod read;
 mod remove;
 mod replace;
+mod room;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,8 +20,9 @@ use crate::metadata::set_mode;
 
 pub use read::{DirectoryEntry, read_directory, read_limited, read_link};
 pub(crate) use read::{open_quietly, read_link_fd};
-pub use remove::remove_tree;
+pub use remove::{remove_tree, remove_tree_by_force, unprotect};
 pub use replace::replace_file;
+pub use room::{Room, room};
 
 /// Removes a file and waits until that is on disk; false if it was absent already.
 ///

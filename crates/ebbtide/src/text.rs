@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+pub use ebbtide_sys::text::size;
 use serde::Serialize;
 
 /// Escapes what a terminal would interpret, and leaves alone what is escaped already.

@@ -16,6 +16,7 @@ mod path;
 mod preset;
 mod problem;
 mod read;
+mod retention;
 mod root;
 mod schema;
 mod stores;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 use crate::compiled::{
     Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName,
 };
+use crate::retention::{KeepBoots, KeepTrash};
 use crate::store;
 
 pub use check::{check, check_in};
@@ -111,6 +113,8 @@ pub struct RootDeclaration {
     pub writable: bool,
     /// Filesystems in RAM that every boot mounts on the root, outermost first.
     pub tmpfs: Vec<RamMount>,
+    /// Which past roots stay, if that is declared.
+    pub keep_boots: Option<KeepBoots>,
 }
 
 /// A table `[store.NAME]`.
@@ -126,6 +130,8 @@ pub struct StoreDeclaration {
     pub class: Class,
     /// Its mount options: those of its class, as the declaration changes them.
     pub options: Vec<MountOption>,
+    /// How much of its trash stays, if that is declared.
+    pub trash: Option<KeepTrash>,
 }
 
 impl StoreDeclaration {

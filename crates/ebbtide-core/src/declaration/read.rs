@@ -14,7 +14,7 @@ use super::{DECISIONS, SourceFile, VERSION};
 use crate::compiled::{Backend, Class, Kind, MountOption, Parent, RamSize, parse_bytes};
 
 pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
-pub(super) const ROOT_KEYS: [&str; 10] = [
+pub(super) const ROOT_KEYS: [&str; 11] = [
     "backend",
     "device",
     "container",
@@ -25,9 +25,11 @@ pub(super) const ROOT_KEYS: [&str; 10] = [
     "archive",
     "writable",
     "tmpfs",
+    "keep-boots",
 ];
 const RAM_MOUNT_KEYS: [&str; 3] = ["path", "size", "mode"];
-pub(super) const STORE_KEYS: [&str; 5] = ["device", "subvolume", "directory", "class", "options"];
+pub(super) const STORE_KEYS: [&str; 6] =
+    ["device", "subvolume", "directory", "class", "options", "trash"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
     ("suid", StoreOption::Suid),
     ("dev", StoreOption::Dev),
@@ -164,12 +166,16 @@ impl Reader<'_> {
                 let size = self.ram_size(value)?;
                 Some(self.at(value, size))
             }),
-            archive: table.get("archive").and_then(|value| self.bytes(value)),
+            archive: table.get("archive").and_then(|value| {
+                let bytes = self.bytes(value, "archive")?;
+                Some(self.at(value, bytes))
+            }),
             writable: table.get("writable").and_then(|value| {
                 let writable = self.boolean(value, "writable")?;
                 Some(self.at(value, writable))
             }),
             tmpfs: self.each(table, "tmpfs", Self::ram_mount),
+            keep_boots: table.get("keep-boots").and_then(|value| self.keep_boots(value)),
         };
         Some(Root { sound: self.problems.len() == before, ..root })
     }
@@ -255,14 +261,14 @@ impl Reader<'_> {
         }
     }
 
-    fn bytes(&mut self, value: &Value<'_>) -> Option<At<u64>> {
-        let text = self.text(value, "archive")?;
-        let Some(bytes) = parse_bytes(text) else {
+    pub(super) fn bytes(&mut self, value: &Value<'_>, key: &str) -> Option<u64> {
+        let text = self.text(value, key)?;
+        let bytes = parse_bytes(text);
+        if bytes.is_none() {
             let hint = "a number with K, M, G or T behind it, as in \"500M\"".to_owned();
             self.error(value.span(), format!("{} is no size", quote(text)), "", Some(hint));
-            return None;
-        };
-        Some(self.at(value, bytes))
+        }
+        bytes
     }
 
     fn ram_mount(&mut self, value: &Value<'_>) -> Option<RamMount> {
@@ -334,6 +340,7 @@ impl Reader<'_> {
                     _ => None,
                 })
             }),
+            trash: table.get("trash").and_then(|value| self.keep_trash(value)),
         };
         self.contradictions(&store.options);
         Some(Store { sound: self.problems.len() == before, ..store })
