@@ -26,7 +26,7 @@ impl Reader<'_> {
         };
         let free = table.get("free").and_then(|value| {
             let text = self.text(value, "free")?;
-            match text.parse() {
+            match text.parse::<retention::Share>() {
                 Ok(share) => Some(share),
                 Err(why) => {
                     let message = format!("{} is no part of a volume", quote(text));
@@ -41,8 +41,7 @@ impl Reader<'_> {
             // The one that is written is to blame.
             let key = if keep.count.is_some() { "count" } else { "min" };
             let span = table.get(key).map_or_else(|| value.span(), toml::Spanned::span);
-            let message =
-                format!("at least {} past roots, and at most {}", whole.min, whole.count);
+            let message = format!("at least {} past roots, and at most {}", whole.min, whole.count);
             let hint = "`min` cannot be more than `count`".to_owned();
             self.error(span, message, "", Some(hint));
         }

@@ -9,8 +9,8 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::retention;
 use super::file::{Attachment, Entry, File, RamMount, Store, User};
+use super::retention;
 use crate::compiled::MountOption;
 
 /// The JSON schema of a file of the declaration.

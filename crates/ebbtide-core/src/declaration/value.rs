@@ -162,12 +162,7 @@ impl Reader<'_> {
         let number = number.ok().filter(|number| range.contains(number));
         if number.is_none() {
             let hint = format!("a whole number from {} to {}", range.start(), range.end());
-            self.error(
-                value.span(),
-                format!("{} cannot be {integer}", quote(key)),
-                "",
-                Some(hint),
-            );
+            self.error(value.span(), format!("{} cannot be {integer}", quote(key)), "", Some(hint));
         }
         number
     }

@@ -248,8 +248,8 @@ fn take_out(container: &Container, own: BorrowedFd<'_>, boot: BootNumber) -> Res
             && matches!(error.errno(), Errno::ROFS | Errno::PERM)
         {
             // Somebody has made it read-only, or immutable.
-            let root = resolve::open_directory(past.as_fd(), Path::new(&number))
-                .context(|| "open it")?;
+            let root =
+                resolve::open_directory(past.as_fd(), Path::new(&number)).context(|| "open it")?;
             let _ = btrfs::set_read_only(root.as_fd(), false);
             let _ = file::unprotect(root.as_fd());
             renamed = file::rename_noreplace(past.as_fd(), &number, own, &target);

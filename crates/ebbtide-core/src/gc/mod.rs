@@ -88,8 +88,7 @@ impl Gc {
 
     /// What a run would do now.
     pub fn preview(&self) -> Result<Plan> {
-        let observed =
-            observe::observe(&self.container, &self.stores, self.running.as_ref())?;
+        let observed = observe::observe(&self.container, &self.stores, self.running.as_ref())?;
         Ok(plan(&observed, &self.policy))
     }
 

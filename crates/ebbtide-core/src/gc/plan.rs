@@ -285,7 +285,8 @@ fn trash_of(
     let expired = expired(observed, keep.days);
     // Without a record it is not known what came from the current boot. What its reset put there has
     // the number of the boot before.
-    let before = |running| observed.boots.iter().rev().map(|boot| boot.number).find(|it| *it < running);
+    let before =
+        |running| observed.boots.iter().rev().map(|boot| boot.number).find(|it| *it < running);
     let Some(recent) = observed.running.and_then(before) else { return Vec::new() };
     let mut left: u64 = trash.iter().map(|trash| trash.bytes).fold(0, u64::saturating_add);
     let mut steps = Vec::new();
@@ -363,7 +364,9 @@ impl fmt::Display for Step {
                 }
                 write!(f, ": {why}")
             }
-            Self::Manifest { root } => write!(f, "delete the manifest of root {root}, which is gone"),
+            Self::Manifest { root } => {
+                write!(f, "delete the manifest of root {root}, which is gone")
+            }
             Self::Record { boot } => write!(f, "delete the record of boot {boot}"),
             Self::Trash { store, boot, why, bytes } => {
                 let bytes = size(*bytes);

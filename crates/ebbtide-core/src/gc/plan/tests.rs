@@ -123,12 +123,8 @@ fn room_is_made_last_and_only_by_what_makes_room() {
     day.roots[2].own_bytes = None;
     let share = Share::Percent(15);
     let made = plan(&day, &keep(1, 5, 100, share));
-    let expected = [
-        (1, Why::Count(5)),
-        (3, Why::Free(share)),
-        (4, Why::Free(share)),
-        (5, Why::Free(share)),
-    ];
+    let expected =
+        [(1, Why::Count(5)), (3, Why::Free(share)), (4, Why::Free(share)), (5, Why::Free(share))];
     assert_eq!(roots_of(&made), expected);
     day.room = None;
     assert_eq!(numbers(&plan(&day, &keep(1, 5, 100, share))), [1], "unknown is not short");
@@ -156,10 +152,7 @@ fn records_manifests_and_leftovers() {
     });
     assert_eq!(found.collect::<Vec<_>>(), records);
     assert_eq!(made.steps.len(), 3 + records.len());
-    assert_eq!(
-        made.steps[1].to_string(),
-        r"finish deleting odd\n, which an earlier gc began"
-    );
+    assert_eq!(made.steps[1].to_string(), r"finish deleting odd\n, which an earlier gc began");
     assert_eq!(made.notes, [r"past/x\x1b in the container is no past root: it stays as it is"]);
     day.all_known = false;
     assert_eq!(plan(&day, &keep(2, 10, 1000, NO_MATTER)).steps.len(), 2, "unsure: they stay");
@@ -192,12 +185,27 @@ fn trash_goes_by_age_and_size_and_never_what_is_recent() {
 
 #[test]
 fn steps_as_people_see_them() {
-    let policy = keep(1, 4, 5, Share::Percent(15));
+    let policy = keep(1, 5, 3, Share::Percent(15));
     let mut day = daily(7);
     day.room = Some(Room { total: 1000 * MIB, available: MIB });
-    day.boots[0].clock -= 3 * DAY;
+    day.roots[4].own_bytes = None;
+    day.trash.insert(
+        StoreName("state".to_owned()),
+        vec![
+            Trash { number: BootNumber(1), bytes: 1 },
+            Trash { number: BootNumber(5), bytes: 2 << 30 },
+        ],
+    );
     let shown: Vec<_> = plan(&day, &policy).steps.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(shown.join("\n"), @"");
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    delete past root 1 (5.0 MiB): there are more than 5
+    delete past root 2 (5.0 MiB): it ended more than 3 days ago
+    delete past root 3 (5.0 MiB): as long as less than 15% of the volume is free
+    delete past root 4 (5.0 MiB): as long as less than 15% of the volume is free
+    delete past root 5: as long as less than 15% of the volume is free
+    delete what left store state in boot 1 (1 B): the trash takes more than 1.0 GiB
+    delete what left store state in boot 5 (2.0 GiB): the trash takes more than 1.0 GiB
+    ");
 }
 
 /// The rules, as they are documented, for one past root.
@@ -238,9 +246,9 @@ fn rule(observed: &Observation, keep: &KeepBoots, root: &PastRoot) -> Option<Why
                 });
                 ended.number >= root.number
                     && monotone
-                    && since.get(1).is_some_and(|next| {
-                        clock - next.clock > i64::from(keep.days) * 86_400
-                    })
+                    && since
+                        .get(1)
+                        .is_some_and(|next| clock - next.clock > i64::from(keep.days) * 86_400)
             })
     });
     if old {
