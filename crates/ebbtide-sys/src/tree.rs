@@ -2,6 +2,7 @@
 
 mod compare;
 mod copy;
+mod count;
 mod data;
 mod node;
 mod size;
@@ -21,6 +22,7 @@ use crate::metadata::{FileKind, metadata};
 use crate::resolve::{open_directory, open_path, split_parent};
 
 pub use compare::{changed_since, first_difference};
+pub use count::count_files;
 pub use size::{tree_size, tree_size_up_to};
 
 /// What to copy, and whom to tell.

@@ -76,7 +76,9 @@ pub(super) fn own_bytes(container: &Container, place: &Path) -> Result<u64> {
     let what = || format!("cannot measure {}", place.display());
     let written = |subvolume: BorrowedFd<'_>| -> Result<u64> {
         let info = btrfs::subvolume_info(subvolume).context(what)?;
-        btrfs::written_since(subvolume, info.otransid).context(what)
+        // One that is no snapshot has nothing of another, not even what was written at once.
+        let since = info.otransid.saturating_sub(u64::from(info.parent_uuid.is_none()));
+        btrfs::written_since(subvolume, since).context(what)
     };
     let mut bytes = written(directory.as_fd())?;
     for (_, path) in btrfs::nested_subvolumes(directory.as_fd()).context(what)? {

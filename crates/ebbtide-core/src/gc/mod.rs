@@ -9,7 +9,7 @@ mod observe;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -107,10 +107,4 @@ pub fn policy(compiled: &Compiled) -> Policy {
         boots: compiled.root.keep_boots.unwrap_or_default(),
         trash: compiled.stores.iter().map(trash).collect(),
     }
-}
-
-/// What left each store in one boot, in files and bytes.
-pub(crate) fn trash_of(store: &OwnedFd, boot: BootNumber) -> Result<Option<u64>> {
-    let all = observe::trash(store.as_fd())?;
-    Ok(all.into_iter().find(|trash| trash.number == boot).map(|trash| trash.bytes))
 }

@@ -58,15 +58,16 @@ pub(super) fn observe(
         room: file::room(container.directory()).ok(),
         ..Observation::default()
     };
-    for number in container.numbers(name::BOOTS)? {
-        // One that can't be read says nothing, and stays.
-        let Ok(Some(record)) = container.record(number) else { continue };
-        if record.kernel_boot_id == this {
-            observation.running = Some(number);
-            seen.roots.extend(record.root.as_ref().map(RootIdentity::uuid));
-        }
-        observation.boots.push(boot_of(number, &record, &seen.roots));
+    // One that can't be read says nothing, and stays.
+    let numbers = container.numbers(name::BOOTS)?.into_iter();
+    let read = |number| Some((number, container.record(number).ok()??));
+    let records: Vec<_> = numbers.filter_map(read).collect();
+    if let Some((number, record)) = records.iter().rev().find(|(_, it)| it.kernel_boot_id == this) {
+        observation.running = Some(*number);
+        seen.roots.extend(record.root.as_ref().map(RootIdentity::uuid));
     }
+    let boots = records.iter().map(|(number, record)| boot_of(*number, record, &seen.roots));
+    observation.boots = boots.collect();
     for manifest in list(container, name::MANIFESTS)? {
         let uuid = manifest.to_str().and_then(|it| Uuid::parse_str(it.strip_suffix(".json")?).ok());
         let there = |uuid: Uuid| (uuid, seen.roots.contains(&uuid));
