@@ -71,6 +71,8 @@ fn help() {
     insta::assert_snapshot!("help", run(&["--help"]));
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
+    insta::assert_snapshot!("help_gc", run(&["gc", "--help"]));
+    insta::assert_snapshot!("help_boots", run(&["boots", "--help"]));
 }
 
 #[test]
