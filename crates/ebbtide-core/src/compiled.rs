@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::retention::{KeepBoots, KeepTrash};
+
 /// The version of the compiled format that this program writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -60,6 +62,9 @@ pub struct Root {
     /// Whether the kernel is asked to note what tries to write to a root that is not for writing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub audit: bool,
+    /// Which past roots stay; without it, the default. A boot passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_boots: Option<KeepBoots>,
 }
 
 fn yes() -> bool {
@@ -256,6 +261,9 @@ pub struct Store {
     pub class: Class,
     /// Its mount options: those of its class, as the declaration changes them.
     pub options: Vec<MountOption>,
+    /// How much of its trash stays; without it, the default. A boot passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<KeepTrash>,
     /// The UUID in the store's marker.
     pub uuid: Uuid,
 }

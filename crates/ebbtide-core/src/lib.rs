@@ -16,6 +16,7 @@ pub mod declaration;
 pub mod failure;
 pub mod flush;
 pub mod fstab;
+pub mod gc;
 pub mod harvest;
 pub mod held;
 #[cfg(feature = "declaration")]
@@ -28,6 +29,7 @@ pub mod publish;
 pub mod ram;
 pub mod record;
 pub mod refused;
+pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;
 pub mod shutdown;

@@ -1,5 +1,7 @@
 //! Is this root really new? The kernel is asked; what was written down is only compared with it.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -55,6 +57,24 @@ impl Status {
         self.problems.push(Problem { level, message: message.into(), hint });
     }
 
+    /// What a person who logs in should know, on one line; `None` if all is as it should be.
+    pub fn brief(&self) -> Option<String> {
+        if self.ok {
+            return None;
+        }
+        let line = match self.problems.first() {
+            Some(problem) => problem.message.lines().next().unwrap_or_default(),
+            None => "it is not proved that / is a new root",
+        };
+        let more =
+            match self.problems.iter().skip(1).filter(|it| it.level <= Level::Warning).count() {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+        let line = ebbtide_sys::escape(line.as_bytes());
+        Some(format!("ebbtide: {line}{more}: see `sudo ebbtide status`"))
+    }
+
     fn failure(&mut self, failure: &Failure) {
         self.problems.push(Problem::from_failure(Level::Error, failure));
     }
@@ -90,6 +110,10 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
                 status.failure(&failure);
             }
             if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
+                status.failure(&failure);
+            }
+            let compiled = declaration(boot, &container).ok().map(|(_, compiled)| compiled);
+            if let Err(failure) = upkeep::look(boot, &container, compiled.as_ref(), &mut status) {
                 status.failure(&failure);
             }
         }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(super) use mounting::mount_of;
+pub(crate) use mounting::mount_of;
 pub use mounting::{RAM, limit_ram, mount, mount_base, mount_in_ram, mounted, tree};
 
 use crate::compiled::DeviceSpec;

@@ -15,6 +15,7 @@ use super::schema as shape;
 use crate::compiled::{
     Backend, Class, DeviceSpec, Kind, Mode, MountOption, Parent, Principal, RamSize, StoreName,
 };
+use crate::retention::Share;
 
 /// A range of bytes in one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +130,9 @@ pub(super) struct Root {
     /// With `writable = false`: have the kernel note what tries to write all the same, for `status`.
     #[schemars(with = "Option<bool>", extend("default" = false))]
     pub audit: Option<At<bool>>,
+    /// Which past roots stay. `ebbtide gc` deletes the others.
+    #[schemars(rename = "keep-boots")]
+    pub keep_boots: Option<KeepBoots>,
 }
 
 /// A volume, or a part of one, that is mounted on the root.
@@ -199,6 +203,36 @@ impl VolumeOption {
     }
 }
 
+/// Which past roots stay.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct KeepBoots {
+    /// So many of the newest stay whatever else holds.
+    #[schemars(with = "Option<shape::Count>", extend("default" = 2))]
+    pub min: Option<u32>,
+    /// No more than so many.
+    #[schemars(with = "Option<shape::Count>", extend("default" = 10))]
+    pub count: Option<u32>,
+    /// None that was put away more days ago.
+    #[schemars(with = "Option<shape::Days>", extend("default" = 30))]
+    pub days: Option<u32>,
+    /// As long as less of the volume is free, the oldest go: a share as in "15%" or a size as in "20G".
+    #[schemars(with = "Option<shape::ShareText>", extend("default" = "15%"))]
+    pub free: Option<Share>,
+}
+
+/// How much of what left a store stays in its trash.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct KeepTrash {
+    /// Nothing that left in a boot that ended more days ago.
+    #[schemars(with = "Option<shape::Days>", extend("default" = 30))]
+    pub days: Option<u32>,
+    /// As long as it takes more than this, what left in the oldest boot goes.
+    #[schemars(with = "Option<shape::SizeText>", extend("default" = "1G"))]
+    pub size: Option<u64>,
+}
+
 /// An empty filesystem in RAM.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "RamMount")]
@@ -239,6 +273,8 @@ pub(super) struct Store {
     /// Mount options, besides those of its class, or instead of them.
     #[schemars(with = "Option<Vec<StoreOption>>")]
     pub options: Vec<At<StoreOption>>,
+    /// How much of what left the store stays in its trash. `ebbtide gc` deletes the rest.
+    pub trash: Option<KeepTrash>,
 }
 
 impl Store {

@@ -16,7 +16,8 @@ use crate::compiled::{Class, Kind, MountOption, Parent};
 pub(super) use root::ROOT_KEYS;
 
 pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
-pub(super) const STORE_KEYS: [&str; 5] = ["device", "subvolume", "directory", "class", "options"];
+pub(super) const STORE_KEYS: [&str; 6] =
+    ["device", "subvolume", "directory", "class", "options", "trash"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
     ("suid", StoreOption::Suid),
     ("dev", StoreOption::Dev),
@@ -203,6 +204,7 @@ impl Reader<'_> {
                     _ => None,
                 })
             }),
+            trash: table.get("trash").and_then(|value| self.keep_trash(value)),
         };
         self.contradictions("store", &store.options, StoreOption::meaning);
         Some(Store { sound: self.problems.len() == before, ..store })

@@ -48,6 +48,8 @@ enum Step {
         /// The path
         path: PathBuf,
     },
+    /// Leaves one line for those who log in, if something should be looked at
+    Attention,
     /// Compiles the declaration for the next boot, and says so only if it is another than before
     Recompile,
     /// Succeeds if / is a root of this container
@@ -107,6 +109,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             }
         }
         Step::Login { uid } => super::apply::login(*uid, context)?,
+        Step::Attention => super::status::attention(context)?,
         Step::Recompile => super::apply::recompile(context)?,
         Step::Missing { path } => return Err(why_missing(path, context)?),
         Step::OwnsRoot => {

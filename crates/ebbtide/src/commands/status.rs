@@ -1,8 +1,11 @@
 //! `ebbtide status`: is this root really new, and is what was declared in place?
 
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
@@ -11,10 +14,13 @@ use serde::Serialize;
 
 use super::machine;
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::{count, size};
-use ebbtide_sys::escape;
+use ebbtide_sys::{escape, file};
+
+/// One line for `pam_motd(8)`, in the run directory.
+const ATTENTION: &str = "attention";
 
 /// Proves that this root is new, and that what is declared is in place
 #[derive(Debug, ClapArgs)]
@@ -31,6 +37,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print one line if something should be looked at, and else nothing
+    #[arg(long, conflicts_with = "json")]
+    brief: bool,
 }
 
 /// The documented shape of `status --json`.
@@ -45,12 +54,34 @@ struct Json<'a> {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
     let found = status::status(&boot, &context.sysroot);
-    if args.json {
+    if args.brief {
+        let line = found.brief().map(|line| line + "\n");
+        context.print(&line.unwrap_or_default())?;
+    } else if args.json {
         context.print_json(&Json { version: 1, status: &found })?;
     } else {
         context.print(&render(&found, context))?;
     }
     Ok(if found.ok { Status::DONE } else { Status::FOUND })
+}
+
+/// Leaves in the run directory what those who log in should know, or takes it away; for a unit.
+pub fn attention(context: &Context) -> Result<(), CommandError> {
+    let line = match machine::running(None, context) {
+        Ok(boot) => status::status(&boot, &context.sysroot).brief(),
+        Err(_) => Some("ebbtide: see `sudo ebbtide status`".to_owned()),
+    };
+    let what = "cannot leave what those who log in should know";
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        CommandError::new(Kind::Failed, what).cause(error.to_string())
+    };
+    let run = std::fs::File::open(RUN).map_err(|error| failed(&error))?;
+    let name = OsStr::new(ATTENTION);
+    match line {
+        Some(line) => file::replace_file(run.as_fd(), name, (line + "\n").as_bytes(), 0o644),
+        None => file::remove_file_durably(run.as_fd(), name).map(|_| ()),
+    }
+    .map_err(|error| failed(&error))
 }
 
 fn render(found: &Found, context: &Context) -> String {

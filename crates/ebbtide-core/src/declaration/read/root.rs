@@ -7,7 +7,7 @@ use super::super::problem::quote;
 use super::super::value::{Reader, Table, Value};
 use crate::compiled::{Backend, RamSize, parse_bytes};
 
-pub(in crate::declaration) const ROOT_KEYS: [&str; 12] = [
+pub(in crate::declaration) const ROOT_KEYS: [&str; 13] = [
     "backend",
     "device",
     "container",
@@ -20,6 +20,7 @@ pub(in crate::declaration) const ROOT_KEYS: [&str; 12] = [
     "tmpfs",
     "mounts",
     "audit",
+    "keep-boots",
 ];
 const RAM_MOUNT_KEYS: [&str; 3] = ["path", "size", "mode"];
 const VOLUME_MOUNT_KEYS: [&str; 5] = ["path", "device", "subvolume", "directory", "options"];
@@ -55,7 +56,10 @@ impl Reader<'_> {
                 let size = self.ram_size(value)?;
                 Some(self.at(value, size))
             }),
-            archive: table.get("archive").and_then(|value| self.bytes(value)),
+            archive: table.get("archive").and_then(|value| {
+                let bytes = self.bytes(value, "archive")?;
+                Some(self.at(value, bytes))
+            }),
             writable: table.get("writable").and_then(|value| {
                 let writable = self.boolean(value, "writable")?;
                 Some(self.at(value, writable))
@@ -66,6 +70,7 @@ impl Reader<'_> {
                 let audit = self.boolean(value, "audit")?;
                 Some(self.at(value, audit))
             }),
+            keep_boots: table.get("keep-boots").and_then(|value| self.keep_boots(value)),
         };
         Some(Root { sound: self.problems.len() == before, ..root })
     }
@@ -123,14 +128,14 @@ impl Reader<'_> {
         }
     }
 
-    fn bytes(&mut self, value: &Value<'_>) -> Option<At<u64>> {
-        let text = self.text(value, "archive")?;
-        let Some(bytes) = parse_bytes(text) else {
+    pub(in crate::declaration) fn bytes(&mut self, value: &Value<'_>, key: &str) -> Option<u64> {
+        let text = self.text(value, key)?;
+        let bytes = parse_bytes(text);
+        if bytes.is_none() {
             let hint = "a number with K, M, G or T behind it, as in \"500M\"".to_owned();
             self.error(value.span(), format!("{} is no size", quote(text)), "", Some(hint));
-            return None;
-        };
-        Some(self.at(value, bytes))
+        }
+        bytes
     }
 
     fn ram_mount(&mut self, value: &Value<'_>) -> Option<RamMount> {
