@@ -249,7 +249,7 @@ fn trusted(observed: &Observation) -> &[Boot] {
     let clock = observed.now.clock;
     let since = |boot: &Boot| clock.saturating_sub(boot.clock);
     let went = up_to_now.last().map(since).and_then(|went| u64::try_from(went).ok());
-    if !went.is_some_and(|went| went.abs_diff(observed.now.uptime) <= SET) {
+    if went.is_none_or(|went| went.abs_diff(observed.now.uptime) > SET) {
         return &[];
     }
     let mut first = end;
@@ -328,7 +328,6 @@ fn notes(observed: &Observation) -> Vec<String> {
     notes
 }
 
-#[expect(clippy::ptr_arg, reason = "serde passes a reference to the field")]
 fn escaped<S: serde::Serializer>(name: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&escape(name.as_encoded_bytes()))
 }

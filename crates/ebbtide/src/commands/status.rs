@@ -17,7 +17,7 @@ use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use ebbtide_sys::{escape, file};
 
-/// One line for pam_motd(8), in the run directory.
+/// One line for `pam_motd(8)`, in the run directory.
 const ATTENTION: &str = "attention";
 
 /// Proves that this root is new, and that what is declared is in place
