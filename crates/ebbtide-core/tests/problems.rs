@@ -332,8 +332,8 @@ root! { retention {
     retention_numbers = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = -1, count = \"10\", days = 0 }";
     retention_free = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { free = \"95%\" }\n[store.more]\nsubvolume = \"more\"\ntrash = { days = 1000000, size = \"big\" }";
     retention_less_than_min = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 3, count = 2 }";
-    retention_less_than_the_default_min = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { count = 1 }";
-    retention_more_than_the_default_count = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 11 }";
+    retention_min_follows = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { count = 1 }";
+    retention_count_follows = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 11 }";
 } }
 
 #[test]

@@ -38,12 +38,9 @@ impl Reader<'_> {
         let keep = KeepBoots { free, ..keep };
         let whole = keep.with_defaults();
         if whole.min > whole.count {
-            // The one that is written is to blame.
-            let key = if keep.count.is_some() { "count" } else { "min" };
-            let span = table.get(key).map_or_else(|| value.span(), toml::Spanned::span);
+            let span = table.get("count").map_or_else(|| value.span(), toml::Spanned::span);
             let message = format!("at least {} past roots, and at most {}", whole.min, whole.count);
-            let hint = "`min` cannot be more than `count`".to_owned();
-            self.error(span, message, "", Some(hint));
+            self.error(span, message, "", Some("`min` cannot be more than `count`".to_owned()));
         }
         Some(keep)
     }
@@ -57,12 +54,13 @@ impl Reader<'_> {
 }
 
 impl KeepBoots {
-    /// What it does not say is as without it.
+    /// What it does not say is as without it, or as what it says has it.
     pub(super) fn with_defaults(&self) -> retention::KeepBoots {
         let default = retention::KeepBoots::default();
+        let min = self.min.unwrap_or_else(|| self.count.unwrap_or(default.min).min(default.min));
         retention::KeepBoots {
-            min: self.min.unwrap_or(default.min),
-            count: self.count.unwrap_or(default.count),
+            min,
+            count: self.count.unwrap_or(default.count.max(min)),
             days: self.days.unwrap_or(default.days),
             free: self.free.unwrap_or(default.free),
         }

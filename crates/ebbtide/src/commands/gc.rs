@@ -20,8 +20,8 @@ use crate::text::{count, size};
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 What stays is declared: `keep-boots` of [root], `trash` of [store.NAME]. Never deleted are the root
-that runs, bases, past roots that are mounted, and the newest one whose boot came up without an error
-and ended cleanly. A timer runs it every day.
+that runs, bases, past roots that are mounted, and the newest past root whose boot came up without
+an error and ended cleanly. A timer runs it every day.
 
 Exit status: 0 done, 1 failed, 3 something was not deleted that should have been.")]
 pub struct Args {
@@ -114,14 +114,14 @@ fn render_done(done: &Done, context: &Context) -> String {
         let _ = writeln!(text, "{}", render_problem(problem, context));
     }
     let roots = done.done.iter().filter(|step| matches!(step, Step::Root { .. })).count();
-    text.push_str(&match done.room {
-        _ if done.done.is_empty() => "nothing deleted".to_owned(),
+    let _ = match done.room {
+        _ if done.done.is_empty() => write!(text, "nothing deleted"),
         Some((before, after)) if after.available > before.available => {
             let freed = size(after.available - before.available);
-            format!("{} deleted, {freed} freed", count(roots, "past root"))
+            write!(text, "{} deleted, {freed} freed", count(roots, "past root"))
         }
-        _ => format!("{} deleted", count(roots, "past root")),
-    });
+        _ => write!(text, "{} deleted", count(roots, "past root")),
+    };
     if let Some((_, Room { total, available })) = done.room {
         let _ = write!(text, "; {} of {} are free", size(available), size(total));
     }
