@@ -11,6 +11,7 @@ use crate::record::{BootNumber, Ending, Outcome, Record, RootIdentity};
 
 /// One boot, as `boots` lists it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct PastBoot {
     /// Its number.
     pub number: BootNumber,

@@ -1,14 +1,16 @@
 //! The command line: what is said for all commands at once.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::Command;
 use crate::context::{Color, Context};
 use crate::error::{CommandError, Kind};
 use crate::generator;
+use crate::overview::overview;
 use crate::status::Status;
 use crate::text::printable;
 
@@ -44,13 +46,26 @@ Exit status:
   3    `status` found something
   255  a bug in Ebbtide";
 
+const SURROUNDINGS: &str = "\
+Environment:
+  NO_COLOR        no colours, unless `--color always` says so
+  CLICOLOR_FORCE  colours, even into a file
+
+Files:
+  /usr/lib/ebbtide/*.toml        declared by packages and the distribution
+  /etc/ebbtide/ebbtide.toml      declared by the administrator
+  /etc/ebbtide/ebbtide.d/*.toml  fragments of it
+  /run/ebbtide/boot.json         what this boot did
+  ebbtide/                       the container, below the top level of its volume
+  .ebbtide/                      in each store: Ebbtide's own";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "ebbtide",
     version,
     about = "Makes this machine forget at every boot, except for what was declared",
     long_about = ABOUT,
-    after_long_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{SURROUNDINGS}"),
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -58,15 +73,25 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// When to use colours
     #[arg(
         long,
-        help = "When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]", global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, hide_possible_values = true)]
+        help = "When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]",
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = Color::Auto,
+        hide_possible_values = true
+    )]
     color: Color,
 
     /// The root of the system to look at
     #[arg(long, global = true, hide = true, value_name = "DIRECTORY", default_value = "/")]
     sysroot: PathBuf,
+}
+
+/// The whole command line, for what is made from it.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments ask for.
@@ -98,11 +123,18 @@ fn color_of(arguments: &[impl AsRef<OsStr>]) -> ColorChoice {
     value.and_then(|value| Color::from_str(value, false).ok()).unwrap_or(Color::Auto).into()
 }
 
+const NOTHING_SAID: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
 /// Prints help, version or what is wrong with the arguments.
 fn explain(answer: &clap::Error) -> Status {
     if !answer.use_stderr() {
         let _ = answer.print();
         return Status::DONE;
+    }
+    if std::env::args_os().len() <= 1 && answer.kind() == NOTHING_SAID {
+        let is_declared = Path::new("/etc/ebbtide/ebbtide.toml").exists();
+        eprint!("{}", overview(&definition(), is_declared));
+        return Status::USAGE;
     }
     // What was typed is repeated in the message.
     let text = answer.to_string();

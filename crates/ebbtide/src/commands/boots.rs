@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use ebbtide_core::past::{self, PastBoot};
 use ebbtide_core::record::{Ending, Outcome, Switch};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::machine;
@@ -19,8 +20,14 @@ use ebbtide_sys::escape;
 SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
 is not counted.
 
-To look into one:
-  mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt")]
+Examples:
+  sudo ebbtide boots
+  sudo ebbtide boots --json | jq '.boots[].number'
+
+  Look into the root of boot 7, where roots are subvolumes:
+    sudo mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt
+
+Exit status: 0 done; 1 failed; 2 wrong command line or declaration.")]
 pub struct Args {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
@@ -30,10 +37,12 @@ pub struct Args {
     json: bool,
 }
 
-/// The documented shape of `boots --json`.
-#[derive(Serialize)]
-struct Json<'a> {
+/// What `ebbtide boots --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
     version: u32,
+    /// All boots that left a root or a record, newest first.
     boots: &'a [PastBoot],
 }
 

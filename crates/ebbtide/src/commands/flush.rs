@@ -18,7 +18,11 @@ use crate::text::count;
 They are copied in at boot, and taken back when the machine goes down. Flush before a backup of the
 stores, so that it has them as they are now. What a store had before is in its .ebbtide/trash.
 
-Exit status: 0 done, 1 failed, 3 something was not taken back.")]
+Examples:
+  sudo ebbtide flush --dry-run
+  sudo ebbtide flush
+
+Exit status: 0 done; 3 something was not taken back; 1 failed; 2 wrong command line or declaration.")]
 pub struct Args {
     /// Show what would happen, and change nothing
     #[arg(long)]

@@ -1,15 +1,15 @@
 //! The commands, one file each: `Args` is what it takes, `run` is what it does.
 
 mod apply;
-mod boots;
-mod check;
+pub mod boots;
+pub mod check;
 mod flush;
 mod init;
 mod internal;
 mod locator;
 mod machine;
 mod schema;
-mod status;
+pub mod status;
 
 use clap::Subcommand;
 

@@ -1,0 +1,23 @@
+//! The command line of Ebbtide: a library, so that what is made from its definition (man pages,
+//! completions, the reference) can't differ from it.
+
+mod bug;
+mod cli;
+mod commands;
+mod context;
+mod declaration;
+mod error;
+mod generator;
+mod overview;
+mod shapes;
+mod status;
+mod style;
+mod text;
+
+pub use cli::definition;
+pub use shapes::{Shape, shapes};
+
+/// Runs the program, with the arguments and in the environment of this process.
+pub fn main() -> std::process::ExitCode {
+    bug::caught(cli::run).into()
+}
