@@ -13,6 +13,7 @@ pub mod container;
 pub mod declaration;
 pub mod failure;
 pub mod flush;
+pub(crate) mod format;
 pub mod fstab;
 pub mod harvest;
 pub mod held;
