@@ -9,6 +9,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use crate::commands::Command;
 use crate::context::{Color, Context};
 use crate::error::{CommandError, Kind};
+use crate::fill;
 use crate::generator;
 use crate::overview::overview;
 use crate::status::Status;
@@ -66,7 +67,7 @@ Files:
     about = "Makes this machine forget at every boot, except for what was declared",
     long_about = ABOUT,
     after_long_help = format!("{EXAMPLES}\n\n{SURROUNDINGS}"),
-    max_term_width = 100,
+    max_term_width = fill::WIDEST,
     disable_help_subcommand = true
 )]
 struct Cli {
@@ -100,7 +101,7 @@ pub fn run() -> Status {
     if generator::is_called(&arguments) {
         return generator::run(&arguments);
     }
-    let command = Cli::command().color(color_of(&arguments));
+    let command = fill::filled(definition(), fill::width()).color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {
         Ok(cli) => cli,

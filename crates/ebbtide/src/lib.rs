@@ -7,6 +7,7 @@ mod commands;
 mod context;
 mod declaration;
 mod error;
+mod fill;
 mod generator;
 mod overview;
 mod shapes;
