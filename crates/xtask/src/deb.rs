@@ -87,12 +87,10 @@ pub fn checked() -> Result<PathBuf> {
     let mut lintian = Command::new("lintian");
     // As root it asks to be told so.
     lintian.args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"]);
-    lintian.arg(&package);
-    let found = run(lintian).context("lintian does not accept the package");
-    if let Ok(found) = &found {
-        eprint!("{found}");
-    }
-    found.map(|_| package)
+    lintian.arg(&package).env("LC_ALL", "C.UTF-8").stdout(std::io::stderr());
+    let status = lintian.status().context("cannot run lintian: `cargo xtask setup` installs it")?;
+    ensure!(status.success(), "lintian does not accept {}", package.display());
+    Ok(package)
 }
 
 /// Builds `target/deb/ebbtide_VERSION_ARCHITECTURE.deb` and returns its path.
@@ -317,7 +315,7 @@ fn installed_size(tree: &Path) -> Result<u64> {
     let mut size = 0;
     for path in walk(tree)? {
         if !path.starts_with("DEBIAN") {
-            size += fs::metadata(tree.join(&path))?.len().div_ceil(1024);
+            size += fs::symlink_metadata(tree.join(&path))?.len().div_ceil(1024);
         }
     }
     Ok(size)
@@ -326,7 +324,10 @@ fn installed_size(tree: &Path) -> Result<u64> {
 /// The content of `DEBIAN/md5sums`.
 fn checksums(tree: &Path) -> Result<String> {
     let mut command = Command::new("md5sum");
-    command.current_dir(tree).args(walk(tree)?.iter().filter(|path| !path.starts_with("DEBIAN")));
+    let files = walk(tree)?;
+    // A link has no content of its own.
+    let has_sum = |path: &&PathBuf| !path.starts_with("DEBIAN") && !tree.join(path).is_symlink();
+    command.current_dir(tree).args(files.iter().filter(has_sum));
     run(command)
 }
 
