@@ -21,8 +21,8 @@ pub fn scripts(add: &mut impl FnMut(PathBuf, String)) -> Result<()> {
         let mut script = Vec::new();
         generate(shell, &mut shown(&ebbtide::definition()), "ebbtide", &mut script);
         let text = String::from_utf8(script)?;
-        let text: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-        add(Path::new("completions").join(name), text);
+        let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+        add(Path::new("completions").join(name), lines.join("\n") + "\n");
     }
     Ok(())
 }

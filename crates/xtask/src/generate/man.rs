@@ -96,7 +96,7 @@ fn page(command: &clap::Command, all: &[String]) -> Result<String> {
         // Each part begins with a definition that is needed once, if at all.
         let lines =
             text.lines().filter(|line| !line.starts_with(".ie ") && !line.starts_with(".el "));
-        Ok(lines.map(|line| format!("{}\n", line.trim_end())).collect())
+        Ok(lines.map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n")
     };
     let mut roff = Roff::default();
     roff.raw(&title(&name, 1));

@@ -19,10 +19,11 @@ pub fn render(markdown: &str, roff: &mut Roff) {
             let code: Vec<String> =
                 lines.by_ref().take_while(|line| line.trim() != "```").map(str::to_owned).collect();
             roff.verbatim(&code);
-        } else if line.starts_with("    ") {
-            let mut code = vec![line[4..].to_owned()];
-            while let Some(more) = lines.next_if(|line| line.starts_with("    ")) {
-                code.push(more[4..].to_owned());
+        } else if let Some(first) = line.strip_prefix("    ") {
+            let mut code = vec![first.to_owned()];
+            while let Some(more) = lines.peek().and_then(|line| line.strip_prefix("    ")) {
+                code.push(more.to_owned());
+                lines.next();
             }
             roff.verbatim(&code);
         } else if line.starts_with('|') {

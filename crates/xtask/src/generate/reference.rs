@@ -94,7 +94,7 @@ fn write_blocks<'a>(blocks: impl Iterator<Item = &'a Block>, text: &mut String) 
 /// How an argument is written.
 fn form(argument: &clap::Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default();
-    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+    let names: Vec<_> = names.iter().map(clap::builder::Str::as_str).collect();
     let value = names.join(" ");
     let takes_value = argument.get_action().takes_values();
     match (argument.get_short(), argument.get_long()) {
