@@ -167,3 +167,18 @@ fn verb_of(word: &OsString) -> std::result::Result<Verb, lexopt::Error> {
         _ => Err(format!("unknown verb {}", word.to_string_lossy().escape_debug()).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manual page is made from that page of the book.
+    #[test]
+    fn the_book_has_the_usage() {
+        let page = include_str!("../../../docs/reference/ebbtide-boot.md");
+        assert!(
+            page.contains(&format!("```text\n{USAGE}```\n")),
+            "it has another one than\n{USAGE}"
+        );
+    }
+}

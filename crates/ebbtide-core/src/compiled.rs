@@ -545,6 +545,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// The SHA-256 of a compiled declaration's bytes, as 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct DeclarationHash(String);
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::compiled::{Backend, ContainerRef, DeclarationHash, DeviceSpec};
 use crate::failure::{Context, Failure, Result};
+use crate::format;
 use crate::record::{BootNumber, CleanMark, Record};
 use crate::volume::{self, Volume};
 
@@ -61,7 +62,7 @@ pub struct Container {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Marker {
+pub(crate) struct Marker {
     version: u32,
     uuid: Uuid,
     /// How its roots are made: another backend does not understand them.
@@ -81,7 +82,7 @@ fn is_btrfs(backend: &Backend) -> bool {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Numbered {
+pub(crate) struct Numbered {
     version: u32,
     number: u64,
 }
@@ -342,9 +343,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     path: &Path,
 ) -> Result<Option<T>> {
     match file::read_limited(directory, path, LIMIT) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .context(|| format!("cannot understand {}", path.display())),
+        Ok(bytes) => format::parse(&path.display().to_string(), VERSION, &bytes).map(Some),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error).context(|| format!("cannot read {}", path.display())),
     }
@@ -362,21 +361,13 @@ pub(crate) fn write_with_mode<T: Serialize>(
     value: &T,
     mode: u32,
 ) -> Result<()> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).context(|| format!("cannot serialise {name}"))?;
-    bytes.push(b'\n');
+    let bytes = format::bytes(name, value)?;
     file::replace_file(directory, OsStr::new(name), &bytes, mode)
         .context(|| format!("cannot write {name}"))
 }
 
 pub(crate) fn check_version(what: &str, found: u32) -> Result<()> {
-    if found == VERSION {
-        return Ok(());
-    }
-    Err(Failure::new(format!(
-        "{what} has format version {found}, and this program knows version {VERSION} only"
-    ))
-    .hint("it was written by another version of Ebbtide; use that one"))
+    format::check_version(what, VERSION, found)
 }
 
 /// The number that a name is, in its one canonical spelling: no sign, no leading zero. One that no

@@ -80,6 +80,7 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Context<T> for std::result::Resul
 
 /// How much a problem matters. The numbers are those of syslog(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something declared is not so.
@@ -96,6 +97,7 @@ pub enum Level {
 
 /// A problem as the record of a boot keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
     /// How much it matters.

@@ -15,6 +15,7 @@ pub mod container;
 pub mod declaration;
 pub mod failure;
 pub mod flush;
+pub(crate) mod format;
 pub mod fstab;
 pub mod gc;
 pub mod harvest;

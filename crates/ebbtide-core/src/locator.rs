@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::compiled::{Backend, ContainerRef, DeviceSpec};
+use crate::failure::Result;
+use crate::format;
 
 /// The version of the locator's format.
 pub const VERSION: u32 = 1;
@@ -30,6 +32,15 @@ pub struct Locator {
     pub options: Vec<String>,
     /// The store that holds the compiled declaration.
     pub state: StateStore,
+}
+
+impl Locator {
+    /// Reads one, and refuses another version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        format::parse("the locator", VERSION, bytes).map_err(|failure| {
+            failure.hint("build the initramfs again, so that both come from the same package")
+        })
+    }
 }
 
 /// Where the state store is, and which one it must be.

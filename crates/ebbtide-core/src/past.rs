@@ -17,6 +17,7 @@ use crate::store;
 
 /// One boot, as `boots` lists it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct PastBoot {
     /// Its number.
     pub number: BootNumber,

@@ -320,7 +320,7 @@ fn was_replaced(backend: Backend, base: BorrowedFd<'_>, root: &OldRoot, path: &P
 /// What the initramfs of this boot carried.
 fn booted_with() -> Option<Locator> {
     let text = std::fs::read(Path::new(RUN).join(LOCATOR)).ok()?;
-    serde_json::from_slice(&text).ok()
+    Locator::from_bytes(&text).ok()
 }
 
 /// The UUIDs of stores by name, as far as they are declared in the place that they had.

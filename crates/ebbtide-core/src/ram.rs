@@ -21,6 +21,7 @@ const NAMED: usize = 3;
 
 /// The RAM of a root.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Usage {
     /// How much it may take, in bytes.
     pub size: u64,
@@ -34,6 +35,7 @@ pub struct Usage {
 
 /// A directory, with all that was written below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Directory {
     /// Its path on the root.
     pub path: PathBuf,

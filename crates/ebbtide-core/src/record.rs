@@ -16,6 +16,7 @@ pub const VERSION: u32 = 1;
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct BootNumber(pub u64);
 
@@ -73,6 +74,7 @@ impl Record {
 
 /// What happened to the root of a boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// A new root was made from the base.
@@ -87,6 +89,7 @@ pub enum Outcome {
 
 /// What `ebbtide=` on the kernel command line asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Switch {
     /// No reset, no harvest, no change by attach: the last root is assembled as it was.
@@ -97,6 +100,7 @@ pub enum Switch {
 
 /// A root, as the kernel identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(untagged, deny_unknown_fields)]
 pub enum RootIdentity {
     /// A subvolume (`BTRFS_IOC_GET_SUBVOL_INFO`).
@@ -190,6 +194,7 @@ pub struct Attached {
 
 /// How a boot ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
     /// Shut down in order: the mark of a clean end was found.

@@ -28,6 +28,7 @@ const LOG: &str = "var/log/audit/audit.log";
 
 /// Writes that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Refused {
     /// The program.
     pub program: PathBuf,

@@ -22,6 +22,7 @@ use crate::store;
 
 /// What `status` found.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Whether everything is as it should be: no problem is an error or a warning.
     pub ok: bool,

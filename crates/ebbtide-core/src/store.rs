@@ -28,7 +28,7 @@ const LIMIT: u64 = 16 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Marker {
+pub(crate) struct Marker {
     version: u32,
     uuid: Uuid,
 }
@@ -247,7 +247,7 @@ pub(crate) fn own_subdirectory(store: BorrowedFd<'_>, name: &str) -> Result<Owne
 /// it was deleted since.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SeedNote {
+pub(crate) struct SeedNote {
     version: u32,
     path: PathBuf,
     source: String,

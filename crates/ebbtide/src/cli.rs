@@ -1,14 +1,17 @@
 //! The command line: what is said for all commands at once.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::Command;
 use crate::context::{Color, Context};
 use crate::error::{CommandError, Kind};
+use crate::fill;
 use crate::generator;
+use crate::overview::overview;
 use crate::status::Status;
 use crate::text::printable;
 
@@ -54,29 +57,52 @@ Exit status:
   125  `try` failed; it passes on the status of the command that it runs
   255  a bug in Ebbtide";
 
+const SURROUNDINGS: &str = "\
+Environment:
+  NO_COLOR        no colours, unless `--color always` says so
+  CLICOLOR_FORCE  colours, even into a file
+
+Files:
+  /usr/lib/ebbtide/*.toml        declared by packages and the distribution
+  /etc/ebbtide/ebbtide.toml      declared by the administrator
+  /etc/ebbtide/ebbtide.d/*.toml  fragments of it
+  /run/ebbtide/boot.json         what this boot did
+  ebbtide/                       the container, below the top level of its volume
+  .ebbtide/                      in each store: Ebbtide's own";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "ebbtide",
     version,
     about = "Makes this machine forget at every boot, except for what was declared",
     long_about = ABOUT,
-    after_long_help = EXAMPLES,
-    max_term_width = 100,
+    after_long_help = format!("{EXAMPLES}\n\n{SURROUNDINGS}"),
+    max_term_width = fill::WIDEST,
     disable_help_subcommand = true
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// When to use colours
     #[arg(
         long,
-        help = "When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]", global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, hide_possible_values = true)]
+        help = "When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]",
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = Color::Auto,
+        hide_possible_values = true
+    )]
     color: Color,
 
     /// The root of the system to look at
     #[arg(long, global = true, hide = true, value_name = "DIRECTORY", default_value = "/")]
     sysroot: PathBuf,
+}
+
+/// The whole command line, for what is made from it.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments ask for.
@@ -87,7 +113,7 @@ pub fn run() -> Status {
     }
     // Whose own failures have a status of their own.
     let is_try = arguments.get(1).is_some_and(|word| word == "try");
-    let command = Cli::command().color(color_of(&arguments));
+    let command = fill::filled(definition(), fill::width()).color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {
         Ok(cli) => cli,
@@ -110,6 +136,8 @@ fn color_of(arguments: &[impl AsRef<OsStr>]) -> ColorChoice {
     value.and_then(|value| Color::from_str(value, false).ok()).unwrap_or(Color::Auto).into()
 }
 
+const NOTHING_SAID: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
 /// Prints help, version or what is wrong with the arguments.
 fn explain(answer: &clap::Error, is_try: bool) -> Status {
     if !answer.use_stderr() {
@@ -117,6 +145,11 @@ fn explain(answer: &clap::Error, is_try: bool) -> Status {
         return Status::DONE;
     }
     let status = if is_try { Status::NOT_TRIED } else { Status::USAGE };
+    if std::env::args_os().len() <= 1 && answer.kind() == NOTHING_SAID {
+        let is_declared = Path::new("/etc/ebbtide/ebbtide.toml").exists();
+        eprint!("{}", overview(&definition(), is_declared));
+        return status;
+    }
     // What was typed is repeated in the message.
     let text = answer.to_string();
     if text.lines().all(|line| printable(line) == line) {

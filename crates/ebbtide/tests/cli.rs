@@ -78,6 +78,69 @@ fn help() {
 }
 
 #[test]
+fn help_fits_narrow_and_wide_terminals() {
+    for columns in ["60", "100"] {
+        let output = ebbtide(&["--help"], &[("COLUMNS", columns)]);
+        insta::assert_snapshot!(format!("help_at_{columns}"), shown(&output));
+    }
+}
+
+/// The commands that the help lists, and the program itself.
+fn commands() -> Vec<String> {
+    let text = run(&["--help"]);
+    let list = text.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let named = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("    "));
+    named.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn no_line_of_help_is_longer_than_the_terminal() {
+    for command in commands() {
+        for columns in [60, 80, 100] {
+            let output = ebbtide(&[&command, "--help"], &[("COLUMNS", &columns.to_string())]);
+            for line in String::from_utf8(output.stdout).unwrap().lines() {
+                // A choice of options is one word, and stays whole.
+                let is_usage = line.starts_with("Usage: ");
+                let fits = line.chars().count() <= columns || is_usage;
+                assert!(fits, "{command} at {columns} columns: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn help_has_colours_where_they_are_wanted() {
+    let coloured = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let output = ebbtide(arguments, environment);
+        output.stdout.contains(&0x1b) || output.stderr.contains(&0x1b)
+    };
+    for arguments in [&["--help"][..], &["check", "--help"], &["chekc"], &["check", "--odd"]] {
+        assert!(!coloured(arguments, &[]), "{arguments:?}");
+        assert!(coloured(arguments, &[("CLICOLOR_FORCE", "1")]), "{arguments:?}");
+        let both = [("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")];
+        assert!(!coloured(arguments, &both), "{arguments:?}");
+        let always = [&["--color", "always"], arguments].concat();
+        assert!(coloured(&always, &[("NO_COLOR", "1")]), "{arguments:?}");
+        let never = [&["--color=never"], arguments].concat();
+        assert!(!coloured(&never, &[("CLICOLOR_FORCE", "1")]), "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_a_command_it_says_what_to_do_first() {
+    let output = ebbtide(&[], &[]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(text.contains("ebbtide --help") && text.lines().count() < 16, "{text}");
+}
+
+#[test]
+fn a_command_that_is_misspelled_is_suggested() {
+    let shown = run(&["stauts"]);
+    assert!(shown.contains("a similar subcommand exists: 'status'"), "{shown}");
+}
+
+#[test]
 fn a_wrong_command_line_is_explained() {
     let runs: [&[&str]; 5] = [
         &["chekc"],

@@ -11,6 +11,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::generate::completions::INSTALLED;
+use crate::{generate, workspace};
+
 /// The version of the packaging, counted anew for each version of Ebbtide.
 const REVISION: u32 = 1;
 
@@ -103,6 +106,18 @@ const FILES: &[(&str, &str, u32)] = &[
     ("packaging/debian/postrm", "DEBIAN/postrm", 0o755),
 ];
 
+/// Builds the package, and fails where lintian finds an error or a warning that no override explains.
+pub fn checked() -> Result<PathBuf> {
+    let package = build()?;
+    let mut lintian = Command::new("lintian");
+    // As root it asks to be told so.
+    lintian.args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"]);
+    lintian.arg(&package).env("LC_ALL", "C.UTF-8").stdout(std::io::stderr());
+    let status = lintian.status().context("cannot run lintian: `cargo xtask setup` installs it")?;
+    ensure!(status.success(), "lintian does not accept {}", package.display());
+    Ok(package)
+}
+
 /// Builds `target/deb/ebbtide_VERSION_ARCHITECTURE.deb` and returns its path.
 ///
 /// # Errors
@@ -110,6 +125,7 @@ const FILES: &[(&str, &str, u32)] = &[
 /// free of functions that would load shared libraries.
 pub fn build() -> Result<PathBuf> {
     let workspace = workspace();
+    generate::check(&workspace)?;
     let (architecture, target) = match std::env::consts::ARCH {
         "x86_64" => ("amd64", "x86_64-unknown-linux-gnu"),
         "aarch64" => ("arm64", "aarch64-unknown-linux-gnu"),
@@ -163,11 +179,6 @@ pub fn build() -> Result<PathBuf> {
     }
     run(dpkg)?;
     Ok(package)
-}
-
-fn workspace() -> PathBuf {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    crates.and_then(Path::parent).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 fn cargo(workspace: &Path) -> Command {
@@ -262,16 +273,30 @@ fn install_documents(workspace: &Path, tree: &Path, version: &str) -> Result<()>
     let compressed =
         [("changelog.Debian", changelog), ("changelog", read(&workspace.join("CHANGELOG.md"))?)];
     for (name, content) in compressed {
-        let path = format!("usr/share/doc/ebbtide/{name}");
-        install(tree, &path, content.as_bytes(), 0o644)?;
-        let mut gzip = Command::new("gzip");
-        gzip.args(["-9", "--no-name"]).arg(tree.join(&path));
-        run(gzip)?;
+        install_compressed(tree, &format!("usr/share/doc/ebbtide/{name}"), &content)?;
+    }
+    for (script, destination) in INSTALLED {
+        let content = read(&workspace.join("completions").join(script))?;
+        install(tree, destination, content.as_bytes(), 0o644)?;
+    }
+    for page in fs::read_dir(workspace.join(generate::man::FOLDER)).context("no manual pages")? {
+        let page = page?.path();
+        let name = page.file_name().unwrap_or_default().to_string_lossy();
+        let section = name.rsplit('.').next().unwrap_or_default();
+        let destination = format!("usr/share/man/man{section}/{name}");
+        install_compressed(tree, &destination, &read(&page)?)?;
     }
     let licence = indent(&read(&workspace.join("LICENSE-MIT"))?);
     let copyright =
         read(&workspace.join("packaging/debian/copyright"))?.replace("@LICENSE_MIT@", &licence);
     install(tree, "usr/share/doc/ebbtide/copyright", copyright.as_bytes(), 0o644)
+}
+
+fn install_compressed(tree: &Path, destination: &str, content: &str) -> Result<()> {
+    install(tree, destination, content.as_bytes(), 0o644)?;
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-9", "--no-name"]).arg(tree.join(destination));
+    run(gzip).map(drop)
 }
 
 /// A text as the continuation of a control field: indented, blank lines as a dot.
@@ -319,7 +344,7 @@ fn installed_size(tree: &Path) -> Result<u64> {
     let mut size = 0;
     for path in walk(tree)? {
         if !path.starts_with("DEBIAN") {
-            size += fs::metadata(tree.join(&path))?.len().div_ceil(1024);
+            size += fs::symlink_metadata(tree.join(&path))?.len().div_ceil(1024);
         }
     }
     Ok(size)
@@ -328,7 +353,10 @@ fn installed_size(tree: &Path) -> Result<u64> {
 /// The content of `DEBIAN/md5sums`.
 fn checksums(tree: &Path) -> Result<String> {
     let mut command = Command::new("md5sum");
-    command.current_dir(tree).args(walk(tree)?.iter().filter(|path| !path.starts_with("DEBIAN")));
+    let files = walk(tree)?;
+    // A link has no content of its own.
+    let has_sum = |path: &&PathBuf| !path.starts_with("DEBIAN") && !tree.join(path).is_symlink();
+    command.current_dir(tree).args(files.iter().filter(has_sum));
     run(command)
 }
 

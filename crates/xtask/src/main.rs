@@ -2,11 +2,12 @@
 
 mod deb;
 mod demo;
+mod generate;
 mod setup;
 mod test;
 mod vm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -23,7 +24,9 @@ struct Arguments {
 enum Task {
     /// Install the Debian packages that the other commands need (as root)
     Setup,
-    /// Build the Debian package
+    /// Write manual pages, completions, the reference of the command line, and JSON schemas
+    Generate(generate::Options),
+    /// Build the Debian package, and let lintian look at it
     Deb,
     /// Boot a Debian twice, and show what was forgotten and what was kept (as root)
     Demo,
@@ -36,7 +39,8 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Setup => setup::install(),
-        Task::Deb => deb::build().map(|path| println!("{}", path.display())),
+        Task::Generate(options) => generate::run(options),
+        Task::Deb => deb::checked().map(|path| println!("{}", path.display())),
         Task::Demo => demo::run(),
         Task::Vm(options) => vm::run(&options),
         Task::Test(options) => test::run(&options),
@@ -50,9 +54,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// The top of the source.
+fn workspace() -> PathBuf {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    above.canonicalize().unwrap_or(above)
+}
+
 /// Prepares a call of the cargo that runs this, in the workspace.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    command.current_dir(workspace());
     command
 }

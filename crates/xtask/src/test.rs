@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use testkit::process::stream;
 
-use crate::{cargo, setup, vm};
+use crate::{cargo, deb, generate, setup, vm};
 
 /// How much to test.
 #[derive(Debug, clap::Args)]
@@ -31,11 +31,13 @@ pub fn run(options: &Options) -> Result<()> {
                 cargo()
                     .args(["clippy", "--workspace", "--all-targets"])
                     .args(["--", "--deny", "warnings"]),
-            )
+            )?;
+            generate::run(generate::Options { check: true })
         }),
         phase("tests", || {
             stream(cargo().args(["test", "--workspace", "--exclude", "vm-scenarios"]))
         }),
+        phase("package", || deb::checked().map(drop)),
         phase("virtual machines", || {
             vm::run(&vm::Options { all: options.all, ..vm::Options::default() })
         }),

@@ -20,7 +20,7 @@ use crate::backend::overlay;
 use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
-use crate::locator::{self, Locator};
+use crate::locator::Locator;
 use crate::record::{self, BootNumber, Outcome, Record};
 use crate::store;
 use crate::switches::Switches;
@@ -59,16 +59,7 @@ impl Boot {
     pub fn read(locator: &Path, run: PathBuf, command_line: Option<&Path>) -> Result<Self> {
         let text = std::fs::read(locator)
             .context(|| format!("cannot read the locator {}", locator.display()))?;
-        let locator: Locator = serde_json::from_slice(&text)
-            .context(|| format!("cannot understand the locator {}", locator.display()))?;
-        if locator.version != locator::VERSION {
-            return Err(Failure::new(format!(
-                "the locator has format version {}, and this program knows version {} only",
-                locator.version,
-                locator::VERSION
-            ))
-            .hint("build the initramfs again, so that both come from the same package"));
-        }
+        let locator = Locator::from_bytes(&text)?;
         let command_line = match command_line {
             Some(path) => {
                 std::fs::read(path).context(|| format!("cannot read {}", path.display()))?

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::entries::{covering, is_built_in, method, store};
@@ -14,7 +15,7 @@ use super::{SourceFile, read};
 use crate::compiled::{Kind, StoreName};
 
 /// What is decided about a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// The path that was asked about.
     pub path: PathBuf,
@@ -25,7 +26,7 @@ pub struct Explanation {
 }
 
 /// An entry, with where everything about it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Kept {
     /// The entry's path.
     pub entry: PathBuf,
@@ -38,7 +39,7 @@ pub struct Kept {
 }
 
 /// One thing that is decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Attribute {
     /// What: `store`, `method`, `user`, …
     pub name: &'static str,

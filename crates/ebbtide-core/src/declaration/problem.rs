@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Element, Level, Renderer, Snippet};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SourceFile;
 
 /// How bad a problem is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The declaration cannot be used.
@@ -47,7 +48,7 @@ pub struct Problem {
 }
 
 /// A problem for machines: the element of `problems` in `ebbtide check --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
     /// The file's name.
     pub file: String,

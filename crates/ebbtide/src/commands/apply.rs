@@ -34,7 +34,15 @@ Each path that is not as declared is shown with when it is going to be:
 Nothing that is in use is unmounted or hidden, and what does not work is undone and left to the next
 boot. With --dry-run nothing is written, and every step is shown.
 
-Exit status: 0 done, 1 failed, or something that was to be done now did not work.")]
+Examples:
+  sudo ebbtide apply --dry-run
+  sudo ebbtide apply
+
+  Change nothing before the next boot:
+    sudo ebbtide apply --next-boot
+
+Exit status: 0 done; 1 failed, or something that was to be done now did not work; 2 wrong command
+line or declaration.")]
 pub struct Args {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use ebbtide_core::past::{self, PastBoot};
 use ebbtide_core::record::{BootNumber, Ending, Outcome, Switch};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::machine;
@@ -24,10 +25,17 @@ use ebbtide_sys::escape;
 SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
 is not counted.
 
-All about one: ebbtide boots show 7
+Examples:
+  sudo ebbtide boots
+  sudo ebbtide boots --json | jq '.boots[].number'
 
-To look into one:
-  mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt"
+  All about one:
+    sudo ebbtide boots show 7
+
+  Look into the root of boot 7, where roots are subvolumes:
+    sudo mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt
+
+Exit status: 0 done; 1 failed; 2 wrong command line or declaration."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -58,10 +66,12 @@ enum Command {
     },
 }
 
-/// The documented shape of `boots --json`.
-#[derive(Serialize)]
-struct Json<'a> {
+/// What `ebbtide boots --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
     version: u32,
+    /// All boots that left a root or a record, newest first.
     boots: &'a [PastBoot],
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_core::declaration::{
     self, Explanation, Outcome, Problem, Report, Severity, SourceFile,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -19,8 +20,9 @@ use ebbtide_sys::escape;
 /// Finds mistakes in the declaration before the next boot does
 ///
 /// Reads all layers: /usr/lib/ebbtide/*.toml, /etc/ebbtide/ebbtide.toml and
-/// /etc/ebbtide/ebbtide.d/*.toml, and the machine's own in its state store, where later ones win. Changes nothing, needs no rights, and looks
-/// at no disk: it tells what is wrong with the words, not whether a device is there.
+/// /etc/ebbtide/ebbtide.d/*.toml, and the machine's own in its state store, where later ones win.
+/// Changes nothing, needs no rights, and looks at no disk: it tells what is wrong with the words, not
+/// whether a device is there.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -30,7 +32,7 @@ Examples:
   ebbtide check --explain /etc/passwd
   ebbtide check --json | jq '.problems[].message'
 
-Exit status: 0 if there are no errors, 2 if there are.")]
+Exit status: 0 there are no errors; 2 there are, or there is no declaration; 1 failed.")]
 pub struct Args {
     /// Check this file alone, instead of the layers of this system
     #[arg(long, value_name = "FILE")]
@@ -49,17 +51,23 @@ pub struct Args {
     json: bool,
 }
 
-/// The shape of `check --presets --json`.
-#[derive(Debug, Serialize)]
-struct Presets {
+/// What `ebbtide check --presets --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Presets {
+    /// The version of this shape.
     version: u32,
+    /// All presets that can be named, by name.
     presets: Vec<Listed>,
 }
 
-#[derive(Debug, Serialize)]
+/// A preset.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Listed {
+    /// Its name.
     name: String,
+    /// What it is for, in a few words.
     description: String,
+    /// Packages that bring the application.
     packages: Vec<String>,
     /// Whether the machine can name it.
     machine: bool,
@@ -99,11 +107,14 @@ fn list(args: &Args, context: &Context) -> Result<Status, CommandError> {
     Ok(Status::DONE)
 }
 
-/// The shape of `check --json`; see docs/reference/json.md.
-#[derive(Debug, Serialize)]
-struct Document {
+/// What `ebbtide check --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Document {
+    /// The version of this shape.
     version: u32,
+    /// Whether no problem is an error.
     ok: bool,
+    /// All problems, in the order of files and lines.
     problems: Vec<Report>,
 }
 
@@ -128,9 +139,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     Ok(if ok { Status::DONE } else { Status::USAGE })
 }
 
-/// The shape of `check --explain --json`.
-#[derive(Debug, Serialize)]
-struct Explained {
+/// What `ebbtide check --explain PATH --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Explained {
+    /// The version of this shape.
     version: u32,
     #[serde(flatten)]
     explanation: Explanation,

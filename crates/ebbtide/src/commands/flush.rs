@@ -20,7 +20,11 @@ stores, so that it has them as they are now. What a store had before is in its .
 
 From a root in RAM, entries that have no data yet are copied too: no later boot finds that root.
 
-Exit status: 0 done, 1 failed, 3 something was not taken back.")]
+Examples:
+  sudo ebbtide flush --dry-run
+  sudo ebbtide flush
+
+Exit status: 0 done; 3 something was not taken back; 1 failed; 2 wrong command line or declaration.")]
 pub struct Args {
     /// Show what would happen, and change nothing
     #[arg(long)]

@@ -36,7 +36,7 @@ Examples:
   The system that is installed in subvolume @rootfs of the same volume:
     ebbtide init --device LABEL=system --base-subvolume @rootfs --config ebbtide.toml --dry-run
 
-Exit status: 0 done, 1 failed, 2 usage or configuration."
+Exit status: 0 done; 1 failed; 2 wrong command line or declaration."
 )]
 pub struct Args {
     /// The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path

@@ -1,8 +1,8 @@
 //! The commands, one file each: `Args` is what it takes, `run` is what it does.
 
 mod apply;
-mod boots;
-mod check;
+pub mod boots;
+pub mod check;
 mod flush;
 mod gc;
 mod init;
@@ -11,7 +11,7 @@ mod keep;
 mod locator;
 mod machine;
 mod schema;
-mod status;
+pub mod status;
 mod try_root;
 
 use clap::Subcommand;

@@ -10,6 +10,7 @@ use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
 use ebbtide_core::status::{self, Status as Found};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::machine;
@@ -28,8 +29,12 @@ const ATTENTION: &str = "attention";
 Asks the kernel, and compares with what the boot wrote down: a forged record, a reset that did
 nothing, or another root mounted in its place are found out.
 
-Exit status: 0 all is as it should be, 3 something is not, 1 it could not be found out,
-2 wrong command line or declaration.")]
+Examples:
+  sudo ebbtide status
+  sudo ebbtide status --json | jq .proved
+
+Exit status: 0 all is as it should be; 3 something is not; 1 it could not be found out; 2 wrong
+command line or declaration.")]
 pub struct Args {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
@@ -42,9 +47,10 @@ pub struct Args {
     brief: bool,
 }
 
-/// The documented shape of `status --json`.
-#[derive(Serialize)]
-struct Json<'a> {
+/// What `ebbtide status --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
     version: u32,
     #[serde(flatten)]
     status: &'a Found,

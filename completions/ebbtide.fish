@@ -1,0 +1,100 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_ebbtide_global_optspecs
+    string join \n color= h/help V/version
+end
+
+function __fish_ebbtide_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_ebbtide_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_ebbtide_using_subcommand
+    set -l cmd (__fish_ebbtide_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -s V -l version -d 'Print version'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "init" -d 'Sets a volume up: container, base 1, stores, and a first root'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes the declaration what the next boot reads, and brings the running system to it'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mistakes in the declaration before the next boot does'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "boots" -d 'Lists past roots: number, age, own size, how each ended'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "flush" -d 'Takes files of the method `sync` back into their stores, now'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "schema" -d 'Prints a JSON schema: of the declaration, for editors, or of what a command prints'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l device -d 'The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l volume -d 'The same, by a directory where it is mounted' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l backend -d 'How roots are made: `btrfs` where the volume is one, else `overlay`; or `tmpfs`, in RAM' -r -f -a "btrfs\t'Snapshots of a base subvolume'
+overlay\t'A directory for what is written, over the base: on any filesystem'
+tmpfs\t'The same in RAM'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l base-directory -d 'Make base 1 as a copy of this directory' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l base-subvolume -d 'Make base 1 as a snapshot of this subvolume, by its path below the top level' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l config -d 'Use this declaration; without one, a first one is written' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l container -d 'Where the container goes, below the volume\'s top level' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l home -d 'Is /home kept whole?' -r -f -a "keep\t'All of it survives'
+ephemeral\t'It is as in the base at every boot, but for entries below it'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l root-home -d 'Is /root kept whole?' -r -f -a "keep\t'All of it survives'
+ephemeral\t'It is as in the base at every boot, but for entries below it'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l srv -d 'Is /srv kept whole?' -r -f -a "keep\t'All of it survives'
+ephemeral\t'It is as in the base at every boot, but for entries below it'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l updaters -d 'What happens to programs that update the system by themselves' -r -f -a "disable\t'Mask their units in the base'
+keep\t'Leave them: what they do is gone at the next boot'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l grub -d 'Install GRUB on this disk, with its files in base 1, which no boot can change' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l base-blank -d 'Make base 1 empty, for systems whose own store rebuilds the rest'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l dry-run -d 'Show what would be done, step by step, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -s y -l yes -d 'Do not ask before starting'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l dry-run -d 'Show what would happen, step by step, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l next-boot -d 'Leave the running system as it is'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l move-stores -d 'Accept that a store is in another place now, with its data copied there already'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l config -d 'Check this file alone, instead of the layers of this system' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l explain -d 'Say which file and line decides what about this path, instead' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l presets -d 'List the presets that can be named, instead'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l json -d 'Print the problems, the presets or the explanation as JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -l dry-run -d 'Show what would happen, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand schema" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand schema" -s h -l help -d 'Print help'
