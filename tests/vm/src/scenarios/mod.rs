@@ -13,6 +13,7 @@ mod replaced_files;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
+mod tutorial;
 mod unmarked_volume;
 mod without_the_hook;
 
@@ -83,6 +84,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "missing-store",
         OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], missing_store::run),
     ),
+    scenario("tutorial", Of(Always, tutorial::run)),
     scenario("unmarked-volume", Of(Always, unmarked_volume::run)),
     scenario("base-without-modules", Of(Always, base_without_modules::run)),
     scenario("stock-debian-boots", Of(Always, stock_debian_boots::run)),
