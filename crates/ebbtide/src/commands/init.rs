@@ -90,7 +90,7 @@ pub struct Args {
 enum BackendChoice {
     /// Snapshots of a base subvolume
     Btrfs,
-    /// A directory for what is written, over the base: on any filesystem
+    /// A directory for what is written, over the base: on ext4, xfs or btrfs
     Overlay,
     /// The same in RAM
     Tmpfs,
