@@ -263,7 +263,7 @@ pub fn install_package(root: &Path, deb: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Fails when its files cannot be written, or are there already.
+/// Fails when its files cannot be written, or when it is enabled already.
 pub fn install_agent(root: &Path) -> Result<()> {
     write_agent(root)?;
     let wants = root.join("usr/lib/systemd/system/sysinit.target.wants");
