@@ -35,8 +35,13 @@ pub mod name {
     pub const PAST: &str = "past";
     /// Records by boot number.
     pub const BOOTS: &str = "boots";
+    /// A copy of a root in RAM on its way to the past ones; one that a cut left is of no use.
+    pub const ARCHIVE: &str = "archive.new";
     /// Manifests by the UUID of their root.
     pub const MANIFESTS: &str = "manifests";
+    /// What gc has taken out and is deleting.
+    pub const GC: &str = "gc";
+    pub(crate) const LAST_GC: &str = "gc.json";
     pub(super) const MARKER: &str = "marker.json";
     pub(super) const NUMBER: &str = "number";
     pub(super) const BASE: &str = "base";

@@ -4,6 +4,7 @@
 //! are behind the feature `declaration`, so that the boot binary carries neither.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod attach;
 pub mod backend;
 pub mod boot;
@@ -15,15 +16,20 @@ pub mod declaration;
 pub mod failure;
 pub mod flush;
 pub mod fstab;
+pub mod gc;
 pub mod harvest;
 pub mod held;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;
+pub(crate) mod moment;
 pub mod past;
 #[cfg(feature = "declaration")]
 pub mod publish;
+pub mod ram;
 pub mod record;
+pub mod refused;
+pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;
 pub mod shutdown;

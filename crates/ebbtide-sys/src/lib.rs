@@ -12,6 +12,7 @@
 //! - an [`Error`] names the system call, its arguments and the errno.
 
 pub mod accounts;
+pub mod audit;
 pub mod btrfs;
 pub mod capability;
 pub mod child;
@@ -31,6 +32,7 @@ pub mod signal;
 pub mod terminal;
 pub mod text;
 pub mod tree;
+pub mod watch;
 pub mod xattr;
 
 mod descriptor;

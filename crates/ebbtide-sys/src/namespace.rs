@@ -92,6 +92,14 @@ pub fn enter_root(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::chdir("/").map_err(|e| Error::new("chdir", e).path("/"))
 }
 
+/// Whether users have the same numbers here as for the kernel. If not, root is one of a user namespace
+/// (`user_namespaces(7)`), with rights over that only.
+pub fn has_all_users() -> Result<bool> {
+    let map = crate::kernel::read_pseudo_file(std::path::Path::new("/proc/self/uid_map"))?;
+    let words = map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    Ok(words.eq([&b"0"[..], b"0", b"4294967295"]))
+}
+
 /// Gives the calling process a new session keyring instead of the one it has. See keyctl(2).
 pub fn join_new_keyring() -> Result<()> {
     let join = libc::KEYCTL_JOIN_SESSION_KEYRING;

@@ -9,31 +9,33 @@ pub use rustix::process::Signal;
 use crate::error::{Error, Result, last_errno};
 
 /// Signals that the calling thread, and what it forks, does not get by interruption but reads here.
-#[derive(Debug)]
+/// When this is dropped, they interrupt again; those that have arrived by then are forgotten.
 pub struct Signals {
     fd: OwnedFd,
+    set: libc::sigset_t,
 }
 
 impl Signals {
-    /// Blocks the signals, and opens what they are read from. They stay blocked, also in programs that
-    /// are started, unless with [`in_new_session`](crate::child::in_new_session).
+    /// Blocks the signals, and opens what they are read from. They are blocked in programs that are
+    /// started, too, unless with [`in_new_session`](crate::child::in_new_session).
     pub fn block(signals: &[Signal]) -> Result<Self> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset initialises the set that sigaddset and the others then use; all of
         // them get valid pointers, and signal numbers that come from rustix.
-        let raw = unsafe {
+        let (raw, set) = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             for signal in signals {
                 libc::sigaddset(set.as_mut_ptr(), signal.as_raw());
             }
             libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
-            libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+            let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+            (libc::signalfd(-1, set.as_ptr(), flags), set.assume_init())
         };
         if raw < 0 {
             return Err(Error::new("signalfd", last_errno()));
         }
         // SAFETY: the descriptor was just made, and nobody else has it.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(raw) } })
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(raw) }, set })
     }
 
     /// The next signal that has arrived; none if there is none.
@@ -49,6 +51,22 @@ impl Signals {
                 Err(Errno::INTR) => {}
                 _ => return None,
             }
+        }
+    }
+}
+
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signals").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        while self.next().is_some() {}
+        // SAFETY: the set is initialised, and nothing is written.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.set, std::ptr::null_mut());
         }
     }
 }
@@ -90,6 +108,13 @@ mod tests {
             unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1) };
             assert_eq!(signals.next(), Some(Signal::USR1));
             assert!(signals.next().is_none());
+            let blocked = || {
+                let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+                status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap().to_owned()
+            };
+            assert!(blocked().ends_with("200"), "{}", blocked());
+            drop(signals);
+            assert!(blocked().ends_with("000"), "{}", blocked());
         })
         .join()
         .unwrap();

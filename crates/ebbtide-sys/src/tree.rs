@@ -3,6 +3,7 @@
 mod compare;
 mod content;
 mod copy;
+mod count;
 mod data;
 mod node;
 mod size;
@@ -23,7 +24,8 @@ use crate::resolve::{open_directory, open_path, split_parent};
 
 pub use compare::{changed_since, first_difference};
 pub use content::has_same_content;
-pub use size::{tree_size, tree_size_up_to};
+pub use count::count_files;
+pub use size::{directory_sizes, tree_size, tree_size_up_to};
 
 /// What to copy, and whom to tell.
 pub struct CopyOptions<'a> {

@@ -40,6 +40,9 @@ Examples:
     ebbtide status
     ebbtide boots
 
+  See what is kept no longer, and delete it; a timer does so every day:
+    ebbtide gc --dry-run
+
   Let an editor complete and check the declaration:
     ebbtide schema > ebbtide.schema.json
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+pub use ebbtide_sys::text::size;
 use serde::Serialize;
 
 /// Escapes what a terminal would interpret, and leaves alone what is escaped already.
@@ -45,27 +46,6 @@ pub fn count(number: usize, thing: &str) -> String {
     };
     let stem = if plural == "ies" { thing.trim_end_matches('y') } else { thing };
     format!("{number} {stem}{plural}")
-}
-
-/// A size in binary units, with one decimal below ten.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut scale = 1024_u64;
-    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
-        unit += 1;
-        scale *= 1024;
-    }
-    let whole = bytes / scale;
-    let tenth = (bytes % scale) * 10 / scale;
-    if whole < 10 {
-        format!("{whole}.{tenth} {}", UNITS[unit])
-    } else {
-        format!("{whole} {}", UNITS[unit])
-    }
 }
 
 /// The escape of a character that a terminal would interpret or not show.

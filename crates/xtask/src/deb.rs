@@ -48,6 +48,16 @@ const FILES: &[(&str, &str, u32)] = &[
         "usr/lib/systemd/system/ebbtide-declaration.service",
         0o644,
     ),
+    ("systemd/ebbtide-audit.service", "usr/lib/systemd/system/ebbtide-audit.service", 0o644),
+    ("systemd/ebbtide-watch.service", "usr/lib/systemd/system/ebbtide-watch.service", 0o644),
+    ("systemd/ebbtide-gc.service", "usr/lib/systemd/system/ebbtide-gc.service", 0o644),
+    ("systemd/ebbtide-gc.timer", "usr/lib/systemd/system/ebbtide-gc.timer", 0o644),
+    (
+        "systemd/ebbtide-attention.service",
+        "usr/lib/systemd/system/ebbtide-attention.service",
+        0o644,
+    ),
+    ("systemd/ebbtide-attention.path", "usr/lib/systemd/system/ebbtide-attention.path", 0o644),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",
@@ -123,6 +133,10 @@ pub fn build() -> Result<PathBuf> {
     fs::create_dir_all(&generators)?;
     // The same program, which goes by the name that it is called by.
     std::os::unix::fs::symlink("../../../bin/ebbtide", generators.join("ebbtide-generator"))?;
+    let messages = tree.join("usr/lib/motd.d");
+    fs::create_dir_all(&messages)?;
+    // Shown at login by pam_motd(8); most of the time, nothing is there.
+    std::os::unix::fs::symlink("/run/ebbtide/attention", messages.join("ebbtide"))?;
     install_binary(&tree, "usr/lib/ebbtide/ebbtide-boot", &boot)?;
     check_boot_size(&tree.join("usr/lib/ebbtide/ebbtide-boot"))?;
     install_documents(&workspace, &tree, &version)?;

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(super) use mounting::mount_of;
+pub(crate) use mounting::mount_of;
 pub use mounting::{RAM, limit_ram, mount, mount_base, mount_in_ram, mounted, tree};
 
 use crate::compiled::DeviceSpec;
@@ -41,6 +41,12 @@ pub struct Id {
     pub uuid: Uuid,
     /// The base.
     pub base: Uuid,
+}
+
+/// Writes the `id.json` of a root that was in RAM into its copy on a disk.
+pub(crate) fn write_id(copy: BorrowedFd<'_>, root: &RootIdentity) -> Result<()> {
+    let base = root.base().ok_or_else(|| Failure::new("the root has no base"))?;
+    container::write(copy, ID, &Id { version: container::VERSION, uuid: root.uuid(), base })
 }
 
 /// Reads a root's `id.json`; `None` if there is none.

@@ -236,6 +236,12 @@ impl Boot {
         (record.version == record::VERSION && record.kernel_boot_id == this).then_some(record)
     }
 
+    /// The compiled declaration that is in force in this boot; `None` if there is none.
+    pub fn in_force(&self) -> Result<Option<Compiled>> {
+        let run = open_directory(&self.run)?;
+        container::read(run.as_fd(), Path::new(DECLARATION))
+    }
+
     /// Leaves the compiled declaration that is in force.
     fn write_declaration(&self, compiled: &Compiled) -> Result<()> {
         write_declaration(&self.run, compiled)

@@ -167,6 +167,10 @@ fn placed(
         archive: None,
         writable: true,
         tmpfs: declared.map(|root| root.tmpfs.clone()).unwrap_or_default(),
+        // Volumes of the machine are out of reach, too, and its audit is not this root's.
+        mounts: Vec::new(),
+        audit: false,
+        keep_boots: declared.and_then(|root| root.keep_boots),
     });
     let state = StoreName(StoreName::STATE.to_owned());
     placed.stores.entry(state).or_insert_with(|| StoreDeclaration {
@@ -175,6 +179,7 @@ fn placed(
         directory: None,
         class: crate::compiled::Class::State,
         options: crate::compiled::Class::State.mount_options().to_vec(),
+        trash: None,
     });
     for (name, store) in &mut placed.stores {
         store.device = device.clone();

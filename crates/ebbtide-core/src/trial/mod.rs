@@ -101,14 +101,7 @@ impl Trial {
         console: bool,
         log: &mut Log<'_>,
     ) -> Result<Self> {
-        mount::enter_private_mount_namespace().map_err(|error| match error.errno() {
-            Errno::PERM | Errno::NOSYS => {
-                Failure::new("cannot start: this container does not allow mounts")
-                    .caused_by(error)
-                    .hint("start the container with CAP_SYS_ADMIN and without a filter of mount(2)")
-            }
-            _ => Failure::new("cannot make a mount namespace").caused_by(error),
-        })?;
+        enter_private_namespace()?;
         let base = base.canonicalize().context(|| format!("cannot find {}", base.display()))?;
         // As the machine is, before anything is mounted here.
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
@@ -284,6 +277,26 @@ impl<'a> Running<'a> {
             }),
         }
     }
+}
+
+fn enter_private_namespace() -> Result<()> {
+    if !namespace::has_all_users().context(|| "cannot look at the user namespace")? {
+        return Err(Failure::new(
+            "cannot start: root of this container is not root for the kernel",
+        )
+        .caused_by(
+            "in a user namespace nobody may write down what overlays need (trusted.* attributes)",
+        )
+        .hint("run it on the machine itself, or in a container without a user namespace"));
+    }
+    mount::enter_private_mount_namespace().map_err(|error| match error.errno() {
+        Errno::PERM | Errno::NOSYS => {
+            Failure::new("cannot start: this container does not allow mounts")
+                .caused_by(error)
+                .hint("start the container with CAP_SYS_ADMIN and without a filter of mount(2)")
+        }
+        _ => Failure::new("cannot make a mount namespace").caused_by(error),
+    })
 }
 
 /// The first half of a boot: a new root, mounted at `sysroot`. Returns the directory that holds what is

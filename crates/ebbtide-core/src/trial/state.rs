@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -21,6 +22,8 @@ pub const DECLARATION: &str = "ebbtide.toml";
 /// Where the root and the stores are mounted while it runs: for its own processes only.
 const WORK: &str = "run";
 const LOCK: &str = "lock";
+/// How often the lock is tried.
+const TRIES: u32 = 12;
 
 const TEACHING: &str = "\
 # What a throw-away root keeps: `ebbtide try` reads this file each time it starts.
@@ -91,7 +94,17 @@ impl State {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path.join(LOCK))
             .context(|| format!("cannot lock {}", path.display()))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let mut tries = 0..TRIES;
+        let locked = loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                // One that was just killed takes a moment to go.
+                Err(Errno::AGAIN | Errno::INTR) if tries.next().is_some() => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => break result,
+            }
+        };
+        match locked {
             Ok(()) => {}
             Err(Errno::AGAIN) => {
                 return Err(Failure::new(format!(

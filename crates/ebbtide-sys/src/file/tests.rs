@@ -335,3 +335,29 @@ fn an_attacker_who_swaps_directories_while_a_tree_is_removed() {
     }
     assert_eq!(names(outside.fd()).len(), 20);
 }
+
+#[test]
+fn flags_that_forbid_it_stop_a_removal_unless_it_is_by_force() {
+    needs_root!();
+    for fstype in ["ext4", "btrfs"] {
+        let fs = Filesystem::new(fstype);
+        let chattr = |flag: &str, path: &str| {
+            crate::testing::run("chattr", &[flag, fs.path(path).to_str().unwrap()]);
+        };
+        std::fs::create_dir_all(fs.path("tree/held/inner")).unwrap();
+        std::fs::write(fs.path("tree/held/inner/file"), "x").unwrap();
+        std::fs::write(fs.path("tree/held/log\n\u{1b}"), "x").unwrap();
+        symlink("/etc", fs.path("tree/held/link")).unwrap();
+        chattr("+i", "tree/held/inner/file");
+        chattr("+a", "tree/held/log\n\u{1b}");
+        chattr("+i", "tree/held/inner");
+        chattr("+a", "tree/held");
+        let error = remove_tree(fs.fd(), name("tree")).unwrap_err();
+        assert_eq!(error.errno(), Errno::PERM, "{error}");
+        remove_tree_by_force(fs.fd(), name("tree")).unwrap();
+        assert!(!fs.path("tree").exists());
+        remove_tree_by_force(fs.fd(), name("tree")).unwrap();
+        std::fs::write(fs.path("plain"), "x").unwrap();
+        assert!(!unprotect(std::fs::File::open(fs.path("plain")).unwrap().as_fd()).unwrap());
+    }
+}

@@ -1,10 +1,12 @@
 //! `ebbtide boots`: past roots, what they hold, and how their boots ended.
 
+mod show;
+
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
 use ebbtide_core::past::{self, PastBoot};
-use ebbtide_core::record::{Ending, Outcome, Switch};
+use ebbtide_core::record::{BootNumber, Ending, Outcome, Switch};
 use serde::Serialize;
 
 use super::machine;
@@ -16,19 +18,44 @@ use ebbtide_sys::escape;
 
 /// Lists past roots: number, age, own size, how each ended
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
 is not counted.
 
+All about one: ebbtide boots show 7
+
 To look into one:
-  mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt")]
+  mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Common {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows all that is known about one boot: what was reset, what failed, what left the stores
+    Show {
+        /// The number of the boot
+        #[arg(value_name = "BOOT")]
+        number: u64,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// The documented shape of `boots --json`.
@@ -40,13 +67,20 @@ struct Json<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
-    let boot = machine::running(args.config.as_deref(), context)?;
+    let (common, only) = match &args.command {
+        Some(Command::Show { number, common }) => (common, Some(BootNumber(*number))),
+        None => (&args.common, None),
+    };
+    let boot = machine::running(common.config.as_deref(), context)?;
     let container = boot.open_container()?;
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())
     })?;
+    if let Some(number) = only {
+        return show::run(&boot, &container, &kernel_boot_id, number, common.json, context);
+    }
     let boots = past::boots(&container, &boot.locator.container.path, &kernel_boot_id)?;
-    if args.json {
+    if common.json {
         context.print_json(&Json { version: 1, boots: &boots })?;
     } else {
         context.print(&render(&boots, now()))?;
@@ -106,7 +140,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         outcome.to_owned(),
         ended.to_owned(),
         boot.problems.to_string(),
-        place.unwrap_or_else(|| "gone".to_owned()),
+        place.unwrap_or_else(|| if boot.current { "in RAM" } else { "gone" }.to_owned()),
     ]
 }
 

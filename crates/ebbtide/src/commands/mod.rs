@@ -4,6 +4,7 @@ mod apply;
 mod boots;
 mod check;
 mod flush;
+mod gc;
 mod init;
 mod internal;
 mod keep;
@@ -29,6 +30,7 @@ pub enum Command {
     Status(status::Args),
     Boots(boots::Args),
     Flush(flush::Args),
+    Gc(gc::Args),
     Schema(schema::Args),
     #[command(hide = true)]
     Locator(locator::Args),
@@ -48,6 +50,7 @@ impl Command {
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
             Self::Flush(args) => flush::run(args, context),
+            Self::Gc(args) => gc::run(args, context),
             Self::Locator(args) => locator::run(args, context),
             Self::Internal(args) => internal::run(args, context),
             Self::Schema(args) => schema::run(args, context),

@@ -122,6 +122,8 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
         CommandError::new(Kind::Failed, "cannot watch signals").cause(error.to_string())
     })?;
     let end = relay::relay(trial.start(&program)?, &signals)?;
+    // From here on, whoever does not want to wait can interrupt.
+    drop(signals);
     // What the command did counts, also if the end can't be noted on a disk that is full.
     if let Err(failure) = trial.end(&mut log) {
         context.tell(&format!("the end of this root could not be noted: {}", failure.chain()));

@@ -231,6 +231,24 @@ fn a_container_that_forbids_mounts_is_named() {
 }
 
 #[test]
+fn root_of_a_user_namespace_is_told_so() {
+    needs_root!();
+    let scratch = Scratch::new();
+    let state = scratch.path("state").display().to_string();
+    let ran = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--"])
+        .args([env!("CARGO_BIN_EXE_ebbtide"), "try", "--state", &state, "--", "true"])
+        .output();
+    let ran = Ran(ran.unwrap());
+    assert_eq!(ran.status(), 125);
+    insta::assert_snapshot!(ran.err(), @r"
+    error: cannot start: root of this container is not root for the kernel
+    caused by: in a user namespace nobody may write down what overlays need (trusted.* attributes)
+    hint: run it on the machine itself, or in a container without a user namespace
+    ");
+}
+
+#[test]
 fn in_a_container_that_allows_mounts() {
     needs_root!();
     let scratch = Scratch::new();

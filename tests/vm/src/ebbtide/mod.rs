@@ -50,6 +50,11 @@ impl Kind {
         name
     }
 
+    /// Whether its roots are subvolumes.
+    pub fn is_btrfs(self) -> bool {
+        self.backend == "btrfs"
+    }
+
     /// The same on another distribution.
     pub const fn on(self, guest: Distribution) -> Self {
         Self { guest, ..self }
@@ -57,8 +62,9 @@ impl Kind {
 
     /// The declaration of its machine.
     fn declaration(self) -> String {
-        let text =
-            DECLARATION.replace("backend = \"btrfs\"", &format!("backend = {:?}", self.backend));
+        let limits = if self == TMPFS { "\nsize = \"400M\"\narchive = \"200M\"" } else { "" };
+        let backend = format!("backend = {:?}{limits}", self.backend);
+        let text = DECLARATION.replace("backend = \"btrfs\"", &backend);
         if self.filesystem == Filesystem::Btrfs {
             return text;
         }
@@ -68,7 +74,7 @@ impl Kind {
     /// Where a past root has what was written to it, below the top level of the volume.
     pub fn written(self, number: u32) -> PathBuf {
         let past = Path::new("ebbtide/past").join(number.to_string());
-        if self.backend == "btrfs" { past } else { past.join("upper") }
+        if self.is_btrfs() { past } else { past.join("upper") }
     }
 }
 

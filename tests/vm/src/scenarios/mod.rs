@@ -10,6 +10,7 @@ mod missing_store;
 mod off_and_keep;
 mod power_cut_during_reset;
 mod replaced_files;
+mod root_by_other_names;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
@@ -83,6 +84,10 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "missing-store",
         OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], missing_store::run),
+    ),
+    scenario(
+        "root-by-other-names",
+        OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], root_by_other_names::run),
     ),
     scenario("tutorial", Of(Always, tutorial::run)),
     scenario("unmarked-volume", Of(Always, unmarked_volume::run)),

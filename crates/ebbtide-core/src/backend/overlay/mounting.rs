@@ -118,7 +118,7 @@ pub fn mounted(directory: BorrowedFd<'_>) -> Result<RootIdentity> {
 }
 
 /// Where a root is mounted, if it is.
-pub(in crate::backend) fn mount_of(root: Uuid) -> Result<Option<PathBuf>> {
+pub(crate) fn mount_of(root: Uuid) -> Result<Option<PathBuf>> {
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let is_root = |mount: &MountEntry| layers_of(mount).is_some_and(|it| it.uuid() == root);
     Ok(mounts.into_iter().find(is_root).map(|mount| mount.mount_point))
