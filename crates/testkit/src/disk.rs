@@ -59,6 +59,16 @@ impl Disk {
         Ok(Self { path: path.to_owned(), filesystem, partitioned: false })
     }
 
+    /// Takes an image that somebody else made: one filesystem, without partitions.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such file.
+    pub fn existing(path: &Path, filesystem: Filesystem) -> Result<Self> {
+        ensure!(path.is_file(), "{} is no disk image", path.display());
+        Ok(Self { path: path.to_owned(), filesystem, partitioned: false })
+    }
+
     /// Copies the disk to `path`, which must not exist. Neither may be mounted or in a running VM.
     ///
     /// The copy has the same filesystem UUID: never mount both at once on a kernel before 6.7.

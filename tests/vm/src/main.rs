@@ -4,6 +4,7 @@
 mod demo;
 mod ebbtide;
 mod forgetful;
+mod manual;
 mod prepared;
 mod programs;
 mod scenario;

@@ -11,7 +11,7 @@ use ebbtide_core::declaration::{self, Declaration, SourceFile};
 use ebbtide_core::failure::Level;
 use ebbtide_core::setup::{self, BaseSource, HOMES, Observation, Request, Updaters};
 use ebbtide_core::volume;
-use toml_edit::{Array, DocumentMut, Item, Table, value};
+use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 use uuid::Uuid;
 
 use super::machine;
@@ -90,7 +90,7 @@ pub struct Args {
 enum BackendChoice {
     /// Snapshots of a base subvolume
     Btrfs,
-    /// A directory for what is written, over the base: on any filesystem
+    /// A directory for what is written, over the base: on ext4, xfs or btrfs
     Overlay,
     /// The same in RAM
     Tmpfs,
@@ -328,10 +328,23 @@ fn decide(args: &Args, document: &mut DocumentMut) -> Result<(), CommandError> {
             table[key] = value(Array::new());
         }
         if let Some(array) = table[key].as_array_mut() {
-            array.push(path);
+            push(array, path);
         }
     }
     Ok(())
+}
+
+/// Adds an item, on a line of its own if the one before it is.
+fn push(array: &mut Array, item: &str) {
+    let start = array.iter().last().and_then(|last| last.decor().prefix()?.as_str());
+    match start.filter(|start| start.contains('\n')).map(str::to_owned) {
+        Some(start) => {
+            let mut item = Value::from(item);
+            item.decor_mut().set_prefix(start);
+            array.push_formatted(item);
+        }
+        None => array.push(item),
+    }
 }
 
 fn mentions(document: &DocumentMut, table: &str, key: &str, path: &str) -> bool {
@@ -462,4 +475,22 @@ fn ask(question: &str) -> Result<Option<String>, CommandError> {
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer).map_err(cannot)?;
     Ok(Some(answer.trim().to_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_added_as_the_one_before_it_is_written() {
+        for (before, after) in [
+            ("a = [\n    \"/x\",\n]\n", "a = [\n    \"/x\",\n    \"/y\",\n]\n"),
+            ("a = [\"/x\"]\n", "a = [\"/x\", \"/y\"]\n"),
+            ("a = []\n", "a = [\"/y\"]\n"),
+        ] {
+            let mut document: DocumentMut = before.parse().unwrap();
+            push(document["a"].as_array_mut().unwrap(), "/y");
+            assert_eq!(document.to_string(), after);
+        }
+    }
 }

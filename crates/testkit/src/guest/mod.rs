@@ -258,6 +258,32 @@ pub fn install_package(root: &Path, deb: &Path) -> Result<()> {
     installed.map(drop).with_context(|| format!("cannot install {}", deb.display()))
 }
 
+/// Puts the [agent](crate::vm) into a system below `root` that was not made here, and has every boot
+/// start it.
+///
+/// # Errors
+///
+/// Fails when its files cannot be written, or when it is enabled already.
+pub fn install_agent(root: &Path) -> Result<()> {
+    write_agent(root)?;
+    let wants = root.join("usr/lib/systemd/system/sysinit.target.wants");
+    std::os::unix::fs::symlink("../testkit-agent.service", wants.join("testkit-agent.service"))
+        .with_context(|| format!("cannot enable the agent in {}", wants.display()))
+}
+
+fn write_agent(root: &Path) -> Result<()> {
+    let directory = root.join("usr/lib/testkit");
+    let agent = directory.join("agent");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let unit = root.join("usr/lib/systemd/system/testkit-agent.service");
+    for (path, content) in [(&agent, AGENT), (&unit, AGENT_UNIT)] {
+        fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", agent.display()))
+}
+
 /// A kernel and an initramfs outside the disk they came from, to boot without a loader.
 #[derive(Debug, Clone)]
 pub struct BootFiles {
@@ -306,11 +332,7 @@ fn build(distribution: Distribution, tree: &Path) -> Result<()> {
         .arg(distribution.suite())
         .arg(tree))?;
 
-    let agent = tree.join("usr/lib/testkit/agent");
-    fs::create_dir_all(tree.join("usr/lib/testkit"))?;
-    fs::write(&agent, AGENT)?;
-    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
-    fs::write(tree.join("usr/lib/systemd/system/testkit-agent.service"), AGENT_UNIT)?;
+    write_agent(tree)?;
     run(Command::new("sh")
         .args(["-euc", FINISH, "finish"])
         .arg(tree)

@@ -14,6 +14,7 @@ mod root_by_other_names;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
+mod tutorial;
 mod unmarked_volume;
 mod without_the_hook;
 
@@ -88,6 +89,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "root-by-other-names",
         OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], root_by_other_names::run),
     ),
+    scenario("tutorial", Of(Always, tutorial::run)),
     scenario("unmarked-volume", Of(Always, unmarked_volume::run)),
     scenario("base-without-modules", Of(Always, base_without_modules::run)),
     scenario("stock-debian-boots", Of(Always, stock_debian_boots::run)),
