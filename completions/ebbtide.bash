@@ -28,14 +28,26 @@ _ebbtide() {
             ebbtide,flush)
                 cmd="ebbtide__subcmd__flush"
                 ;;
+            ebbtide,gc)
+                cmd="ebbtide__subcmd__gc"
+                ;;
             ebbtide,init)
                 cmd="ebbtide__subcmd__init"
+                ;;
+            ebbtide,keep)
+                cmd="ebbtide__subcmd__keep"
                 ;;
             ebbtide,schema)
                 cmd="ebbtide__subcmd__schema"
                 ;;
             ebbtide,status)
                 cmd="ebbtide__subcmd__status"
+                ;;
+            ebbtide,try)
+                cmd="ebbtide__subcmd__try"
+                ;;
+            ebbtide__subcmd__boots,show)
+                cmd="ebbtide__subcmd__boots__subcmd__show"
                 ;;
             *)
                 ;;
@@ -44,7 +56,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version init apply check status boots flush schema"
+            opts="-h -V --color --help --version try init apply keep check status boots flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -84,8 +96,30 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__boots)
-            opts="-h --config --json --color --help"
+            opts="-h --config --json --color --help show"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__boots__subcmd__show)
+            opts="-h --config --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -133,6 +167,24 @@ _ebbtide() {
             ;;
         ebbtide__subcmd__flush)
             opts="-h --dry-run --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__gc)
+            opts="-h --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,8 +267,38 @@ _ebbtide() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ebbtide__subcmd__keep)
+            opts="-h --state --store --method --dry-run --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --method)
+                    COMPREPLY=($(compgen -W "auto bind symlink sync" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status boots check check-presets check-explain"
+            opts="-h --color --help declaration status boots boots-show gc keep try check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -234,13 +316,47 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__status)
-            opts="-h --config --json --color --help"
+            opts="-h --config --json --brief --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__try)
+            opts="-h --base --state --config --no-network --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --base)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --json)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

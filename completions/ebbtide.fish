@@ -29,13 +29,25 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -s V -l version -d 'Print version'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "try" -d 'Runs a command, or a shell, on a throw-away root over this machine'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "init" -d 'Sets a volume up: container, base 1, stores, and a first root'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes the declaration what the next boot reads, and brings the running system to it'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares paths, takes what lies there into a store, and attaches it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mistakes in the declaration before the next boot does'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "boots" -d 'Lists past roots: number, age, own size, how each ended'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "flush" -d 'Takes files of the method `sync` back into their stores, now'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "gc" -d 'Deletes past roots and trash that are kept no longer'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "schema" -d 'Prints a JSON schema: of the declaration, for editors, or of what a command prints'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l base -d 'Start from this directory instead of from the running system' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l state -d 'Where the root, what is kept and what was put away lies' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l config -d 'Keep what this declaration says, instead of `ebbtide.toml` in the state directory' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l json -d 'Print what the next start takes away as JSON, or write it to a file' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l no-network -d 'Have no network but the loopback interface'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l device -d 'The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l volume -d 'The same, by a directory where it is mounted' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l backend -d 'How roots are made: `btrfs` where the volume is one, else `overlay`; or `tmpfs`, in RAM' -r -f -a "btrfs\t'Snapshots of a base subvolume'
@@ -69,6 +81,18 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l dry-run -d 'Sh
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l next-boot -d 'Leave the running system as it is'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l move-stores -d 'Accept that a store is in another place now, with its data copied there already'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l state -d 'Keep it for the throw-away root whose state is in this directory: it is attached there the next time' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l store -d 'The store that keeps it, if not that of the declaration\'s default' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l method -d 'How it is put in place' -r -f -a "auto\t''
+bind\t''
+symlink\t''
+sync\t''"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l dry-run -d 'Show what would be written and done, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l config -d 'Check this file alone, instead of the layers of this system' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l explain -d 'Say which file and line decides what about this path, instead' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
@@ -82,18 +106,32 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l color -d 'Whe
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l brief -d 'Print one line if something should be looked at, and else nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -l json -d 'Print JSON'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Shows all that is known about one boot: what was reset, what failed, what left the stores'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -l dry-run -d 'Show what would happen, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l dry-run -d 'Show what would happen, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand schema" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"

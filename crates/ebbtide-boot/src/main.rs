@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ebbtide_core::boot::{self, Boot};
 use ebbtide_core::failure::{Level, Result};
@@ -25,6 +26,9 @@ Run by the initramfs; people want the command `ebbtide`.
                          are overlays, make one on what is mounted there first
   up --sysroot DIR       reset, mount the root at DIR, attach
 
+  --wait SECONDS         before the reset, wait so long for the devices listed beside the locator
+  --mount-unit FILE      with reset: write the mount options into this drop-in of sysroot.mount,
+                         instead of printing them
   --config FILE          the locator, instead of /etc/ebbtide/locator.json
   --run DIR              instead of /run/ebbtide
   --cmdline FILE         instead of /proc/cmdline
@@ -45,6 +49,8 @@ struct Arguments {
     locator: PathBuf,
     run: PathBuf,
     command_line: Option<PathBuf>,
+    wait: Duration,
+    mount_unit: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +88,10 @@ fn run(arguments: &Arguments) -> Result<Option<Record>> {
             show(message);
         }
     };
+    if !arguments.wait.is_zero() {
+        let devices = arguments.locator.with_file_name("devices");
+        boot::wait_for_devices(&devices, arguments.wait, &mut log);
+    }
     let sysroot = arguments.sysroot.as_deref();
     Ok(Some(match (arguments.verb, sysroot) {
         (Verb::Attach, Some(sysroot)) if boot.resets_before_mount() => {
@@ -92,8 +102,10 @@ fn run(arguments: &Arguments) -> Result<Option<Record>> {
         (_, _) if !boot.resets_before_mount() => return Ok(None),
         (_, _) => {
             let record = boot::reset(&boot, &mut log);
-            if let Some(options) = boot.root_mount_options(&record) {
-                let _ = writeln!(std::io::stdout(), "{options}");
+            match (boot.root_mount_options(&record), &arguments.mount_unit) {
+                (Some(options), Some(unit)) => boot::write_mount_unit(unit, &options)?,
+                (Some(options), None) => drop(writeln!(std::io::stdout(), "{options}")),
+                (None, _) => {}
             }
             record
         }
@@ -123,6 +135,8 @@ fn parse() -> std::result::Result<Option<Arguments>, lexopt::Error> {
         locator: PathBuf::from(locator::PATH),
         run: PathBuf::from(boot::RUN),
         command_line: None,
+        wait: Duration::ZERO,
+        mount_unit: None,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -131,6 +145,8 @@ fn parse() -> std::result::Result<Option<Arguments>, lexopt::Error> {
             Long("sysroot") => arguments.sysroot = Some(parser.value()?.into()),
             Long("config") => arguments.locator = parser.value()?.into(),
             Long("run") => arguments.run = parser.value()?.into(),
+            Long("wait") => arguments.wait = Duration::from_secs(parser.value()?.parse()?),
+            Long("mount-unit") => arguments.mount_unit = Some(parser.value()?.into()),
             Long("cmdline") => arguments.command_line = Some(parser.value()?.into()),
             Value(word) if verb.is_none() => verb = Some(verb_of(&word)?),
             other => return Err(other.unexpected()),

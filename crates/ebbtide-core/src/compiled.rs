@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::retention::{KeepBoots, KeepTrash};
+
 /// The version of the compiled format that this program writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -54,6 +56,15 @@ pub struct Root {
     /// Empty filesystems in RAM that every boot mounts on the root.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<RamMount>,
+    /// Volumes that every boot mounts on the root: for a blank base, `/usr` or `/nix`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<VolumeMount>,
+    /// Whether the kernel is asked to note what tries to write to a root that is not for writing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
+    /// Which past roots stay; without it, the default. A boot passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_boots: Option<KeepBoots>,
 }
 
 fn yes() -> bool {
@@ -63,6 +74,24 @@ fn yes() -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_yes(value: &bool) -> bool {
     *value
+}
+
+/// A volume, or a part of one, mounted on the root at every boot. What is on it belongs to no boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMount {
+    /// Absolute, normalised.
+    pub path: PathBuf,
+    /// The device that holds it.
+    pub device: DeviceSpec,
+    /// On btrfs, the subvolume's path below the top level, without a leading slash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subvolume: Option<PathBuf>,
+    /// The directory's path below the top level of its filesystem, without a leading slash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// Its mount options.
+    pub options: Vec<MountOption>,
 }
 
 /// An empty filesystem in RAM, mounted on the root at every boot.
@@ -202,6 +231,7 @@ pub struct ContainerRef {
 
 /// The name of a store: lower-case letters, digits and `-`, at most 32 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct StoreName(pub String);
 
@@ -232,6 +262,9 @@ pub struct Store {
     pub class: Class,
     /// Its mount options: those of its class, as the declaration changes them.
     pub options: Vec<MountOption>,
+    /// How much of its trash stays; without it, the default. A boot passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<KeepTrash>,
     /// The UUID in the store's marker.
     pub uuid: Uuid,
 }

@@ -36,8 +36,13 @@ pub mod name {
     pub const PAST: &str = "past";
     /// Records by boot number.
     pub const BOOTS: &str = "boots";
+    /// A copy of a root in RAM on its way to the past ones; one that a cut left is of no use.
+    pub const ARCHIVE: &str = "archive.new";
     /// Manifests by the UUID of their root.
     pub const MANIFESTS: &str = "manifests";
+    /// What gc has taken out and is deleting.
+    pub const GC: &str = "gc";
+    pub(crate) const LAST_GC: &str = "gc.json";
     pub(super) const MARKER: &str = "marker.json";
     pub(super) const NUMBER: &str = "number";
     pub(super) const BASE: &str = "base";
@@ -165,6 +170,15 @@ impl Container {
     /// The marker's UUID below a directory, if there is a marker at all.
     pub fn marker_of(directory: BorrowedFd<'_>) -> Result<Option<Uuid>> {
         Ok(read::<Marker>(directory, Path::new(name::MARKER))?.map(|marker| marker.uuid))
+    }
+
+    /// What the marker below a directory says, if there is a marker at all.
+    #[cfg(feature = "declaration")]
+    pub(crate) fn marker(directory: BorrowedFd<'_>) -> Result<Option<(Backend, Uuid)>> {
+        let marker: Option<Marker> = read(directory, Path::new(name::MARKER))?;
+        let Some(marker) = marker else { return Ok(None) };
+        check_version("the marker", marker.version)?;
+        Ok(Some((marker.backend, marker.uuid)))
     }
 
     /// The UUID of the marker.

@@ -4,9 +4,11 @@
 //! are behind the feature `declaration`, so that the boot binary carries neither.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod attach;
 pub mod backend;
 pub mod boot;
+pub mod changes;
 pub mod compiled;
 pub mod container;
 #[cfg(feature = "declaration")]
@@ -15,15 +17,20 @@ pub mod failure;
 pub mod flush;
 pub(crate) mod format;
 pub mod fstab;
+pub mod gc;
 pub mod harvest;
 pub mod held;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;
+pub(crate) mod moment;
 pub mod past;
 #[cfg(feature = "declaration")]
 pub mod publish;
+pub mod ram;
 pub mod record;
+pub mod refused;
+pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;
 pub mod shutdown;
@@ -31,4 +38,6 @@ pub(crate) mod staging;
 pub mod status;
 pub mod store;
 pub mod switches;
+#[cfg(feature = "declaration")]
+pub mod trial;
 pub mod volume;

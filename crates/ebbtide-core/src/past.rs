@@ -1,13 +1,19 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::{metadata, tree};
 use serde::Serialize;
 
 use crate::backend;
+use crate::compiled::Backend;
+use crate::compiled::StoreName;
 use crate::container::{Container, name};
-use crate::failure::Result;
+use crate::failure::{Context, Result};
 use crate::record::{BootNumber, Ending, Outcome, Record, RootIdentity};
+use crate::store;
 
 /// One boot, as `boots` lists it.
 #[derive(Debug, Clone, Serialize)]
@@ -23,7 +29,7 @@ pub struct PastBoot {
     pub outcome: Option<Outcome>,
     /// How it ended; `None` while it runs, or when that is not known.
     pub ended: Option<Ending>,
-    /// Where its root lies below the top level of the volume; `None` when it is not kept.
+    /// Where its root lies below the top level of the volume; `None` when it is not kept, or in RAM.
     pub root: Option<PathBuf>,
     /// The later boot that went on with the same root: that one's place has it.
     pub continued_as: Option<BootNumber>,
@@ -35,6 +41,67 @@ pub struct PastBoot {
 
 /// All boots that left a root or a record, newest first. `path` is the container's own.
 pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result<Vec<PastBoot>> {
+    list(container, path, kernel_boot_id, None)
+}
+
+/// All that is known about one boot.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
+pub struct Shown {
+    /// As `boots` lists it.
+    #[serde(flatten)]
+    pub boot: PastBoot,
+    /// Its record; `None` if that is gone.
+    pub record: Option<Record>,
+    /// What left each store under its number.
+    pub trash: Vec<Trash>,
+}
+
+/// What left one store in one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
+pub struct Trash {
+    /// The store.
+    pub store: StoreName,
+    /// How many files, links and the like.
+    pub files: u64,
+    /// What they take.
+    pub bytes: u64,
+}
+
+/// Looks at one boot; `None` if there is neither a root nor a record of it.
+pub fn show(
+    container: &Container,
+    path: &Path,
+    kernel_boot_id: &str,
+    stores: &BTreeMap<StoreName, OwnedFd>,
+    number: BootNumber,
+) -> Result<Option<Shown>> {
+    let found = list(container, path, kernel_boot_id, Some(number))?;
+    let Some(boot) = found.into_iter().next() else { return Ok(None) };
+    let mut trash = Vec::new();
+    for (name, opened) in stores {
+        let Some(directory) = store::trash(opened.as_fd())? else { continue };
+        let place = PathBuf::from(number.to_string());
+        let what = || format!("cannot look at the trash of store {name}");
+        if metadata::metadata_beneath(directory.as_fd(), &place).context(what)?.is_none() {
+            continue;
+        }
+        trash.push(Trash {
+            store: name.clone(),
+            files: tree::count_files(directory.as_fd(), &place).context(what)?,
+            bytes: tree::tree_size(directory.as_fd(), &place).context(what)?,
+        });
+    }
+    Ok(Some(Shown { boot, record: container.record(number)?, trash }))
+}
+
+fn list(
+    container: &Container,
+    path: &Path,
+    kernel_boot_id: &str,
+    only: Option<BootNumber>,
+) -> Result<Vec<PastBoot>> {
     let past = container.numbers(name::PAST)?;
     let mut numbers = container.numbers(name::BOOTS)?;
     numbers.extend(&past);
@@ -47,13 +114,15 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
     numbers
         .into_iter()
         .rev()
+        .filter(|number| only.is_none_or(|only| only == *number))
         .map(|number| {
             // A record that can't be read takes nothing but its own columns away.
             let record = container.record(number).ok().flatten();
             let below =
                 past.contains(&number).then(|| Path::new(name::PAST).join(number.to_string()));
             let current = record.as_ref().is_some_and(|it| it.kernel_boot_id == kernel_boot_id);
-            let place = below.or_else(|| current.then(|| PathBuf::from(name::ROOT)));
+            let on_disk = current && container.backend() != Backend::Tmpfs;
+            let place = below.or_else(|| on_disk.then(|| PathBuf::from(name::ROOT)));
             let root =
                 record.as_ref().and_then(|record| record.root.as_ref()).map(RootIdentity::uuid);
             let mut same = roots.iter().flatten().filter(|(_, uuid)| Some(*uuid) == root);

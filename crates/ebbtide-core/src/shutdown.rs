@@ -14,10 +14,26 @@ use crate::container::name;
 use crate::failure::{Context, Failure, Level, Log, Result};
 use crate::record::{CleanMark, VERSION};
 
+/// Left in the run directory when the entries were unmounted. A reboot takes that directory away; a
+/// soft-reboot, which keeps the kernel and the root, does not (systemd-soft-reboot.service(8)).
+const ENDED: &str = "ended";
+
+/// Whether the userspace that this boot began with has ended.
+pub fn has_ended(run: &Path) -> bool {
+    run.join(ENDED).exists()
+}
+
 /// Unmounts every entry and then the stores, innermost first. What is busy is detached: nothing is
 /// lost, its filesystem goes when its last user is gone, and systemd has nothing left to fail on.
 pub fn detach(run: &Path, log: &mut Log<'_>) -> Result<usize> {
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
+    // It outlives this userspace only if the next one has the same root.
+    match std::fs::write(run.join(ENDED), "") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            log(Level::Warning, &format!("cannot note that this userspace ends: {error}"));
+        }
+        _ => {}
+    }
     let all = mounts_of_stores(&mounts, &run.join(STORES));
     for path in &all {
         let unmounted = match mount::unmount(path, false) {

@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::{mount, resolve};
+use ebbtide_sys::mount;
 
 use crate::failure::{Context, Failure, Result};
 
@@ -19,7 +19,6 @@ const NAME: &str = "staging";
 #[derive(Debug)]
 pub(crate) struct Staging {
     path: PathBuf,
-    directory: OwnedFd,
 }
 
 /// Makes the place in the run directory, and lets `build` mount in it. What comes back should be a
@@ -57,13 +56,13 @@ impl Staging {
         let fresh = mount::mount_detached("tmpfs", None, &options, attributes).context(what)?;
         let target = open(path)?;
         mount::attach(fresh.as_fd(), target.as_fd()).context(what)?;
-        Ok(Self { path: path.to_owned(), directory: open(path)? })
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Its tree, in the shape of a root.
+    #[cfg(feature = "declaration")]
     pub(crate) fn root(&self) -> Result<OwnedFd> {
-        resolve::open_directory(self.directory.as_fd(), Path::new(""))
-            .context(|| "cannot open the staging place")
+        open(&self.path)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -1,5 +1,7 @@
 //! Is this root really new? The kernel is asked; what was written down is only compared with it.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -13,7 +15,9 @@ use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::held;
+use crate::ram::{self, Usage};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
+use crate::refused::{self, Refused};
 use crate::store;
 
 /// What `status` found.
@@ -40,6 +44,10 @@ pub struct Status {
     pub waiting: usize,
     /// Entries that are declared.
     pub declared: usize,
+    /// How full the RAM of the root is, if it is in RAM.
+    pub ram: Option<Usage>,
+    /// What tried to write to a root that is not for writing, if that is noted.
+    pub refused: Vec<Refused>,
     /// What is wrong, gravest first.
     pub problems: Vec<Problem>,
 }
@@ -48,6 +56,24 @@ impl Status {
     fn problem(&mut self, level: Level, message: impl Into<String>, hint: &str) {
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
         self.problems.push(Problem { level, message: message.into(), hint });
+    }
+
+    /// What a person who logs in should know, on one line; `None` if all is as it should be.
+    pub fn brief(&self) -> Option<String> {
+        if self.ok {
+            return None;
+        }
+        let line = match self.problems.first() {
+            Some(problem) => problem.message.lines().next().unwrap_or_default(),
+            None => "it is not proved that / is a new root",
+        };
+        let more =
+            match self.problems.iter().skip(1).filter(|it| it.level <= Level::Warning).count() {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+        let line = ebbtide_sys::escape(line.as_bytes());
+        Some(format!("ebbtide: {line}{more}: see `sudo ebbtide status`"))
     }
 
     fn failure(&mut self, failure: &Failure) {
@@ -68,6 +94,8 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         in_place: 0,
         waiting: 0,
         declared: 0,
+        ram: None,
+        refused: Vec::new(),
         problems: Vec::new(),
     };
     match backend::mounted(boot.locator.backend, sysroot) {
@@ -85,12 +113,37 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
                 status.failure(&failure);
             }
+            let compiled = declaration(boot, &container).ok().map(|(_, compiled)| compiled);
+            if let Err(failure) = upkeep::look(boot, &container, compiled.as_ref(), &mut status) {
+                status.failure(&failure);
+            }
         }
         Err(failure) => status.failure(&failure),
+    }
+    if status.root.as_ref().is_some_and(RootIdentity::is_in_ram) {
+        match ram::usage(&boot.run) {
+            Ok(usage) => {
+                status.problems.extend(usage.problem());
+                status.ram = Some(usage);
+            }
+            Err(failure) => status.failure(&failure),
+        }
+    }
+    if let Ok(Some(compiled)) = boot.in_force()
+        && compiled.root.audit
+    {
+        status.refused = refused::refused(sysroot, began());
     }
     status.problems.sort_by_key(|problem| problem.level);
     status.ok = status.proved && status.problems.iter().all(|it| it.level > Level::Warning);
     status
+}
+
+/// When the kernel started, in seconds since 1970 by the clock as it is now.
+fn began() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+    now.unwrap_or_default().as_secs().saturating_sub(u64::try_from(up).unwrap_or(0))
 }
 
 /// Compares what the container's record of this boot says with what the kernel says.
@@ -255,6 +308,8 @@ fn look_at_entries(
     let attached = boot.read_record().and_then(|record| record.attached);
     let pending = attached.map(|attached| attached.pending).unwrap_or_default();
     status.declared = compiled.entries.len();
+    // From a root in RAM they have been copied into their store, and are put in place by the next boot.
+    let imported = crate::flush::imported(&boot.run);
     let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
@@ -263,7 +318,7 @@ fn look_at_entries(
             // It lies in the root still; whoever put it off said so.
         } else if let Err(why) = &seen.source {
             absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
-        } else if plan.waiting.contains(&index) {
+        } else if plan.waiting.contains(&index) || imported.contains(&entry.path) {
             status.waiting += 1;
         } else {
             let known = plan.problems.iter().find(|(other, _)| *other == index);

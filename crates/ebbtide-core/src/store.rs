@@ -21,6 +21,7 @@ pub const OWN: &str = ".ebbtide";
 const MARKER: &str = "store.json";
 const DECLARATIONS: &str = "declarations";
 const SEEDS: &str = "seeds";
+const TRASH: &str = "trash";
 
 /// The longest compiled declaration that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
@@ -285,7 +286,7 @@ pub(crate) fn move_to_trash(
     name: &OsStr,
     place: &Path,
 ) -> Result<()> {
-    let trash = own_subdirectory(store, "trash")?;
+    let trash = own_subdirectory(store, TRASH)?;
     let mut directory = trash_directory(trash.as_fd(), OsStr::new(&boot.to_string()))?;
     for part in place.parent().into_iter().flat_map(Path::components) {
         directory = trash_directory(directory.as_fd(), part.as_os_str())?;
@@ -302,6 +303,15 @@ pub(crate) fn move_to_trash(
         }
     }
     Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))
+}
+
+/// Opens a store's trash, which has a directory for each boot; `None` if nothing ever left it.
+pub(crate) fn trash(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let Some(own) = own_directory(store)? else { return Ok(None) };
+    match resolve::open_directory(own.as_fd(), Path::new(TRASH)) {
+        Err(error) if error.is_not_found() => Ok(None),
+        opened => opened.map(Some).context(|| "cannot open the store's trash"),
+    }
 }
 
 fn trash_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {

@@ -131,6 +131,17 @@ root! { root {
     root_options_refused = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\noptions = [\n\
         \"compress=zstd\", \"subvol=root\", \"subvolid=256\", \"ro\", \"relatime\", \"nofail\",\n\
         \"x-systemd.automount\", \"remount\", \"\", \"ssd,discard\", \"a b\", 3,\n]";
+    root_mounts = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\ntmpfs = [\"/a\"]\nmounts = [\n\
+        \"/nix\",\n{ path = \"/nix\" },\n{ path = \"/nix/\", device = \"nix\", directory = \"/nix\" },\n\
+        { path = \"/usr\", device = \"LABEL=usr\", options = [\"ro\"] },\n\
+        { path = \"/usr/local\", device = \"LABEL=usr\" },\n\
+        { path = \"/usr\", device = \"LABEL=usr\" },\n{ path = \"/a\", device = \"LABEL=a\" },\n\
+        { path = \"/etc\", device = \"LABEL=a\", subvolume = \"etc\", directory = \"etc\" },\n\
+        { path = \"/b\", device = \"LABEL=a\", subvol = \"b\", options = [\"nodev\", \"suid\", \"nosuid\", \"rw\"] },\n\
+        { path = \"/opt/c\", device = \"LABEL=a\" },\n]\n[keep]\ndirectories = [\"/opt\"]";
+    root_audit = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = true";
+    root_audit_sound = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = true\nwritable = false";
+    root_audit_wrong_type = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = \"yes\"\nwritable = false";
     root_options_alone = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\noptions = \"compress=zstd\"";
 } }
 
@@ -312,6 +323,17 @@ cases! { layers {
         "version = 1\n[root]\nbackend = \"btrfs\"\ndevice = \"LABEL=a\"\nuuid = \"6f1f9c1e-8d2b-4c58-9c57-0a5a8f2f7a11\"\n",
         "version = 1\n[store.state\n",
     ];
+} }
+
+// How much of the past is kept.
+root! { retention {
+    retention_wrong_types = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = 10\n[store.more]\nsubvolume = \"more\"\ntrash = \"1G\"";
+    retention_unknown_keys = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { cuont = 1 }\n[store.more]\nsubvolume = \"more\"\ntrash = { count = 1 }";
+    retention_numbers = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = -1, count = \"10\", days = 0 }";
+    retention_free = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { free = \"95%\" }\n[store.more]\nsubvolume = \"more\"\ntrash = { days = 1000000, size = \"big\" }";
+    retention_less_than_min = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 3, count = 2 }";
+    retention_less_than_the_default_min = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { count = 1 }";
+    retention_more_than_the_default_count = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 11 }";
 } }
 
 #[test]

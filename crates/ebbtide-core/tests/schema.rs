@@ -54,6 +54,14 @@ fn both_accept() {
              uuid = \"6f1f9c1e-8d2b-4c58-9c57-0a5a8f2f7a11\"\noptions = [\"compress=zstd:3\"]\n\
              ephemeral = [\"/home\", \"/root\"]"
         ),
+        &format!(
+            "{ROOT}device = \"LABEL=a\"\nkeep-boots = {{}}\n[store.a]\nsubvolume = \"a\"\ntrash = {{}}"
+        ),
+        &format!(
+            "{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ min = 0, count = 0, days = 1, free = \"90%\" }}\n\
+             [store.a]\nsubvolume = \"a\"\ntrash = {{ days = 1, size = \"0\" }}"
+        ),
+        &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ free = \"20G\" }}"),
     ] {
         let text = format!("version = 1\n{text}\n");
         assert!(parser_accepts(&text), "the parser refuses:\n{text}");
@@ -104,6 +112,12 @@ fn both_refuse() {
         &format!("{ROOT}device = \"LABEL=a\"\nuuid = \"1\""),
         &format!("{ROOT}device = \"LABEL=a\"\nephemeral = [\"/var\"]"),
         &format!("{ROOT}device = \"LABEL=a\"\noptions = [1]"),
+        &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = 10"),
+        &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ min = -1 }}"),
+        &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ days = 0 }}"),
+        &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ free = \"91%\" }}"),
+        &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ max = 1 }}"),
+        "[store.a]\ndevice = \"LABEL=a\"\ntrash = { size = 5 }",
     ] {
         let text = format!("version = 1\n{text}\n");
         assert!(!parser_accepts(&text), "the parser accepts:\n{text}");

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use ebbtide_core::compiled::{ContainerRef, DeviceSpec, StoreName};
 use ebbtide_core::declaration::{self, SourceFile};
-use ebbtide_core::setup::{BaseSource, Observation, Occupant, Request, StoreState, Updaters, plan};
+use ebbtide_core::setup::{
+    BaseSource, Builder, Observation, Occupant, Request, StoreState, Updaters, plan,
+};
 
 const TEXT: &str = "version = 1\n[root]\nbackend = \"btrfs\"\ndevice = \"LABEL=system\"\n\
     uuid = \"11111111-1111-4111-8111-111111111111\"\nephemeral = [\"/root\", \"/srv\"]\n\
@@ -38,9 +40,8 @@ fn observation() -> Observation {
         findings: Vec::new(),
         updaters: Vec::new(),
         fstab: String::new(),
-        builds_initramfs: true,
-        has_hook: true,
-        kernels: 1,
+        builder: Some(Builder::InitramfsTools),
+        kernels: vec!["6.1.0-1-amd64".to_owned()],
     }
 }
 
@@ -116,7 +117,7 @@ fn a_mount_over_an_entry_is_refused() {
 
 #[test]
 fn a_base_that_cannot_reset_is_said() {
-    let seen = Observation { has_hook: false, ..observation() };
+    let seen = Observation { builder: None, ..observation() };
     let notices = plan(&request(), &seen).unwrap().notices;
     assert!(notices[0].contains("builds no initramfs with Ebbtide in it"), "{notices:?}");
 }

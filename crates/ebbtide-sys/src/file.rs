@@ -5,6 +5,7 @@
 mod read;
 mod remove;
 mod replace;
+mod room;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,10 +18,11 @@ use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
 use crate::metadata::set_mode;
 
-pub use read::{DirectoryEntry, read_directory, read_limited, read_link};
-pub(crate) use read::{open_quietly, read_link_fd};
-pub use remove::remove_tree;
-pub use replace::replace_file;
+pub(crate) use read::read_link_fd;
+pub use read::{DirectoryEntry, open_quietly, read_directory, read_limited, read_link};
+pub use remove::{remove_tree, remove_tree_by_force, unprotect};
+pub use replace::{replace_content, replace_file};
+pub use room::{Room, room};
 
 /// Removes a file and waits until that is on disk; false if it was absent already.
 ///

@@ -38,6 +38,16 @@ pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// Returns how long ago the kernel started, times of sleep included. See `proc_uptime(5)`.
+pub fn uptime() -> Result<std::time::Duration> {
+    let path = Path::new("/proc/uptime");
+    let content = String::from_utf8_lossy(&read_pseudo_file(path)?).into_owned();
+    let seconds = content.split(['.', ' ']).next().and_then(|whole| whole.parse().ok());
+    seconds
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(|| Error::new("read", Errno::INVAL).path(path))
+}
+
 /// Returns the kernel command line, without its final newline. See `proc_cmdline(5)`.
 pub fn command_line() -> Result<Vec<u8>> {
     let mut content = read_pseudo_file(Path::new("/proc/cmdline"))?;
@@ -99,5 +109,6 @@ mod tests {
         assert!(!command_line().unwrap().ends_with(b"\n"));
         assert_eq!(is_modular(), Path::new("/proc/modules").exists());
         active_swap_files().unwrap();
+        assert!(uptime().unwrap().as_secs() > 0);
     }
 }

@@ -12,19 +12,27 @@
 //! - an [`Error`] names the system call, its arguments and the errno.
 
 pub mod accounts;
+pub mod audit;
 pub mod btrfs;
+pub mod capability;
+pub mod child;
 pub mod device;
 pub mod error;
 pub mod file;
+pub mod filter;
 pub mod kernel;
 pub mod metadata;
 pub mod mount;
 pub mod mountinfo;
+pub mod namespace;
 pub mod process;
 pub mod random;
 pub mod resolve;
+pub mod signal;
+pub mod terminal;
 pub mod text;
 pub mod tree;
+pub mod watch;
 pub mod xattr;
 
 mod descriptor;

@@ -107,6 +107,16 @@ pub fn metadata_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Metad
     }
 }
 
+/// Reads the metadata of one entry of `dir`, in one call; `None` if there is none. See statx(2).
+pub fn entry_metadata(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metadata>> {
+    crate::descriptor::check_name("statx", dir, name)?;
+    match statx(dir, name) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads the metadata of an entry of `dir`, or of `dir` itself if the name is empty.
 pub(crate) fn statx(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Metadata> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;

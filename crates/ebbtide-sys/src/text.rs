@@ -53,6 +53,27 @@ pub fn quote(bytes: &[u8]) -> String {
     format!("\"{}\"", escape(bytes).replace('"', "\\\""))
 }
 
+/// A size in binary units, with one decimal below ten.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut scale = 1024_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        unit += 1;
+        scale *= 1024;
+    }
+    let whole = bytes / scale;
+    let tenth = (bytes % scale) * 10 / scale;
+    if whole < 10 {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    } else {
+        format!("{whole} {}", UNITS[unit])
+    }
+}
+
 /// Decodes the octal escapes that the kernel writes in `/proc` (`\040` is a space).
 ///
 /// See `proc_pid_mountinfo(5)`. A backslash that is not followed by three octal digits of a byte
@@ -78,6 +99,15 @@ pub fn unescape_octal(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 1023, 1024, 1536, 10 << 10, (1 << 20) - 1, 3 << 30, u64::MAX].map(size);
+        assert_eq!(
+            sizes,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1023 KiB", "3.0 GiB", "16383 PiB"]
+        );
+    }
     use proptest::prelude::*;
 
     #[test]

@@ -1,11 +1,13 @@
 //! Copying and measuring whole trees.
 
 mod compare;
+mod content;
 mod copy;
+mod count;
 mod data;
 mod node;
 mod size;
-pub(crate) mod stack;
+pub mod stack;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +23,9 @@ use crate::metadata::{FileKind, metadata};
 use crate::resolve::{open_directory, open_path, split_parent};
 
 pub use compare::{changed_since, first_difference};
-pub use size::{tree_size, tree_size_up_to};
+pub use content::has_same_content;
+pub use count::count_files;
+pub use size::{directory_sizes, tree_size, tree_size_up_to};
 
 /// What to copy, and whom to tell.
 pub struct CopyOptions<'a> {

@@ -45,6 +45,21 @@ pub fn get(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Reads all names and values, sorted by name, without the second names that XFS has for ACLs.
+pub fn all(fd: BorrowedFd<'_>) -> Result<Vec<(OsString, Vec<u8>)>> {
+    let mut names = list(fd)?;
+    names.retain(|name| !is_alias(name));
+    names.sort();
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        // Absent: removed since it was listed.
+        if let Some(value) = get(fd, &name)? {
+            all.push((name, value));
+        }
+    }
+    Ok(all)
+}
+
 /// Sets one value, replacing an old one. See setxattr(2).
 pub fn set(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> Result<()> {
     match rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()) {

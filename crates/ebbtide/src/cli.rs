@@ -22,6 +22,9 @@ and files, each in a store outside the root. Everything else starts from a known
 
 const EXAMPLES: &str = "\
 Examples:
+  See what a machine forgets, right now and without a trace:
+    ebbtide try
+
   Set a volume up from an installed system, after a look at what would be done:
     ebbtide init --help
 
@@ -33,9 +36,15 @@ Examples:
     ebbtide apply --dry-run
     ebbtide apply
 
+  Keep one more path, with what is in it, from now on:
+    ebbtide keep /var/lib/app
+
   See whether this root is really new, and what became of the old ones:
     ebbtide status
     ebbtide boots
+
+  See what is kept no longer, and delete it; a timer does so every day:
+    ebbtide gc --dry-run
 
   Let an editor complete and check the declaration:
     ebbtide schema > ebbtide.schema.json
@@ -45,6 +54,7 @@ Exit status:
   1    failed
   2    wrong command line or declaration
   3    `status` found something
+  125  `try` failed; it passes on the status of the command that it runs
   255  a bug in Ebbtide";
 
 const SURROUNDINGS: &str = "\
@@ -101,11 +111,13 @@ pub fn run() -> Status {
     if generator::is_called(&arguments) {
         return generator::run(&arguments);
     }
+    // Whose own failures have a status of their own.
+    let is_try = arguments.get(1).is_some_and(|word| word == "try");
     let command = fill::filled(definition(), fill::width()).color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {
         Ok(cli) => cli,
-        Err(answer) => return explain(&answer),
+        Err(answer) => return explain(&answer, is_try),
     };
     let context = Context::new(sysroot, color);
     command.run(&context).unwrap_or_else(|error| {
@@ -127,7 +139,7 @@ fn color_of(arguments: &[impl AsRef<OsStr>]) -> ColorChoice {
 const NOTHING_SAID: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 /// Prints help, version or what is wrong with the arguments.
-fn explain(answer: &clap::Error) -> Status {
+fn explain(answer: &clap::Error, is_try: bool) -> Status {
     if !answer.use_stderr() {
         let _ = answer.print();
         return Status::DONE;
@@ -137,17 +149,18 @@ fn explain(answer: &clap::Error) -> Status {
         eprint!("{}", overview(&definition(), is_declared));
         return Status::USAGE;
     }
+    let status = if is_try { Status::NOT_TRIED } else { Status::USAGE };
     // What was typed is repeated in the message.
     let text = answer.to_string();
     if text.lines().all(|line| printable(line) == line) {
         let _ = answer.print();
-        return Status::USAGE;
+        return status;
     }
     CommandError::new(Kind::Usage, "cannot understand the command line")
         .cause("an argument that is not known has special characters in it")
         .hint("see `ebbtide --help`")
         .print(false);
-    Status::USAGE
+    status
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -32,6 +32,17 @@ impl Context {
     /// A context for one run.
     pub fn new(sysroot: PathBuf, color: Color) -> Self {
         Self { sysroot, color }
+    }
+
+    /// The same for another system.
+    pub fn for_sysroot(&self, sysroot: &Path) -> Self {
+        Self { sysroot: sysroot.to_owned(), color: self.color }
+    }
+
+    /// The same for a result that goes to standard error.
+    pub fn on_standard_error(&self) -> Self {
+        let color = if self.color_err() { Color::Always } else { Color::Never };
+        Self { sysroot: self.sysroot.clone(), color }
     }
 
     /// Whether to colour what goes to standard output.

@@ -2,14 +2,17 @@
 //! completions, the reference) can't differ from it.
 
 mod bug;
+mod changes;
 mod cli;
 mod commands;
 mod context;
 mod declaration;
+mod difference;
 mod error;
 mod fill;
 mod generator;
 mod overview;
+mod relay;
 mod shapes;
 mod status;
 mod style;

@@ -15,8 +15,22 @@ impl Status {
     pub const USAGE: Self = Self(2);
     /// Something was found that should be looked at.
     pub const FOUND: Self = Self(3);
+    /// `try` itself failed, and not the command that it ran.
+    pub const NOT_TRIED: Self = Self(125);
     /// The program did what it must never do.
     pub const BUG: Self = Self(255);
+}
+
+impl Status {
+    /// The status of a command, passed on.
+    pub const fn of_command(status: u8) -> Self {
+        Self(status)
+    }
+
+    /// The status that shells give to a command that a signal has killed.
+    pub const fn of_signal(signal: u8) -> Self {
+        Self(signal.saturating_add(128))
+    }
 }
 
 impl From<Status> for ExitCode {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+pub use ebbtide_sys::text::size;
 use serde::Serialize;
 
 /// Escapes what a terminal would interpret, and leaves alone what is escaped already.
@@ -75,6 +76,15 @@ mod tests {
         let text = json(&value).unwrap();
         assert_eq!(text, "\"esc\\u001b del\\u007f c1\\u009b tag\\udb40\\udc41 ä\\n\"\n");
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 1023, 1024, 1536, 10 << 10, (1 << 20) - 1, 3 << 30, u64::MAX].map(size);
+        assert_eq!(
+            sizes,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1023 KiB", "3.0 GiB", "16383 PiB"]
+        );
     }
 
     #[test]

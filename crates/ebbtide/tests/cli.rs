@@ -69,8 +69,12 @@ directories = ["/var/log"]
 #[test]
 fn help() {
     insta::assert_snapshot!("help", run(&["--help"]));
+    insta::assert_snapshot!("help_keep", run(&["keep", "--help"]));
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
+    insta::assert_snapshot!("help_try", run(&["try", "--help"]));
+    insta::assert_snapshot!("help_gc", run(&["gc", "--help"]));
+    insta::assert_snapshot!("help_boots", run(&["boots", "--help"]));
 }
 
 #[test]

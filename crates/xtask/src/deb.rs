@@ -51,6 +51,16 @@ const FILES: &[(&str, &str, u32)] = &[
         "usr/lib/systemd/system/ebbtide-declaration.service",
         0o644,
     ),
+    ("systemd/ebbtide-audit.service", "usr/lib/systemd/system/ebbtide-audit.service", 0o644),
+    ("systemd/ebbtide-watch.service", "usr/lib/systemd/system/ebbtide-watch.service", 0o644),
+    ("systemd/ebbtide-gc.service", "usr/lib/systemd/system/ebbtide-gc.service", 0o644),
+    ("systemd/ebbtide-gc.timer", "usr/lib/systemd/system/ebbtide-gc.timer", 0o644),
+    (
+        "systemd/ebbtide-attention.service",
+        "usr/lib/systemd/system/ebbtide-attention.service",
+        0o644,
+    ),
+    ("systemd/ebbtide-attention.path", "usr/lib/systemd/system/ebbtide-attention.path", 0o644),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",
@@ -72,6 +82,21 @@ const FILES: &[(&str, &str, u32)] = &[
         "initramfs/initramfs-tools/local-bottom",
         "usr/share/initramfs-tools/scripts/local-bottom/ebbtide",
         0o755,
+    ),
+    (
+        "initramfs/dracut/module-setup.sh",
+        "usr/lib/dracut/modules.d/90ebbtide/module-setup.sh",
+        0o755,
+    ),
+    (
+        "initramfs/systemd/ebbtide-reset.service",
+        "usr/lib/dracut/modules.d/90ebbtide/ebbtide-reset.service",
+        0o644,
+    ),
+    (
+        "initramfs/systemd/ebbtide-attach.service",
+        "usr/lib/dracut/modules.d/90ebbtide/ebbtide-attach.service",
+        0o644,
     ),
     ("README.md", "usr/share/doc/ebbtide/README.md", 0o644),
     ("docs/how-to/recover.md", "usr/share/doc/ebbtide/recover.md", 0o644),
@@ -124,6 +149,10 @@ pub fn build() -> Result<PathBuf> {
     fs::create_dir_all(&generators)?;
     // The same program, which goes by the name that it is called by.
     std::os::unix::fs::symlink("../../../bin/ebbtide", generators.join("ebbtide-generator"))?;
+    let messages = tree.join("usr/lib/motd.d");
+    fs::create_dir_all(&messages)?;
+    // Shown at login by pam_motd(8); most of the time, nothing is there.
+    std::os::unix::fs::symlink("/run/ebbtide/attention", messages.join("ebbtide"))?;
     install_binary(&tree, "usr/lib/ebbtide/ebbtide-boot", &boot)?;
     check_boot_size(&tree.join("usr/lib/ebbtide/ebbtide-boot"))?;
     install_documents(&workspace, &tree, &version)?;

@@ -73,15 +73,8 @@ fn apply_step(
             }
         }
         Step::Import(source) => {
-            let told = import(source, places, store, entry, &format!("import-{boot}-{index}"))?;
-            let hash = match entry.kind {
-                Kind::File => harvest::content_of(store, entry.relative()).ok().flatten(),
-                Kind::Directory => None,
-            };
-            let hash = hash.map(|content| content.hash);
-            let base = places.base;
-            store::note_seed(store, &entry.path, &source.to_string(), base, hash)?;
-            return Ok(told);
+            let scratch = format!("import-{boot}-{index}");
+            return import(source, places, store, entry, &scratch, Turn::First);
         }
         Step::SetAttributes(attributes) => {
             let kept = open(store, entry)?;
@@ -120,6 +113,18 @@ fn apply_step(
         }
     };
     done.map(|()| Vec::new())
+}
+
+/// Copies what an entry has on the running root over what was imported from there earlier in this boot:
+/// something wrote to it since.
+pub(crate) fn import_again(
+    entry: &Entry,
+    places: &Places,
+    boot: BootNumber,
+) -> Result<Vec<Problem>> {
+    let store = places.store(&entry.store).map_err(Failure::new)?;
+    let scratch = format!("import-{boot}-again");
+    import(&SeedSource::Running, places, store, entry, &scratch, Turn::Again)
 }
 
 /// Whether this is a machine id: 32 lower-case hexadecimal digits, not all zero, and a newline
@@ -194,8 +199,17 @@ fn set_attributes(fd: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
     metadata::set_mode(fd, attributes.mode).context(|| "set the mode")
 }
 
+/// Which import of a path it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The store has nothing there.
+    First,
+    /// The store has what an earlier import of this boot copied.
+    Again,
+}
+
 /// Copies first content beside its place, makes it durable, and renames it there: a cut before the
-/// rename leaves the store without the entry, one after it leaves it whole. Returns what was not
+/// rename leaves the store as it was, one after it leaves the entry whole. Returns what was not
 /// copied.
 fn import(
     source: &SeedSource,
@@ -203,6 +217,7 @@ fn import(
     store: BorrowedFd<'_>,
     entry: &Entry,
     scratch: &str,
+    turn: Turn,
 ) -> Result<Vec<Problem>> {
     let from = places
         .source(source)
@@ -237,9 +252,22 @@ fn import(
     }
     durable(store)?;
     let (parent, name) = parent(store, &entry.path)?;
-    file::rename_noreplace(incoming.as_fd(), scratch, parent.as_fd(), &name)
-        .context(|| "move the copy to its place")?;
+    match turn {
+        Turn::First => file::rename_noreplace(incoming.as_fd(), scratch, parent.as_fd(), &name),
+        Turn::Again => file::exchange(incoming.as_fd(), scratch, parent.as_fd(), &name),
+    }
+    .context(|| "move the copy to its place")?;
     durable(store)?;
+    if turn == Turn::Again {
+        // A copy as well, and older; its original has gone on.
+        file::remove_tree(incoming.as_fd(), scratch).context(|| "remove the earlier copy")?;
+    }
+    let hash = match entry.kind {
+        Kind::File => harvest::content_of(store, entry.relative()).ok().flatten(),
+        Kind::Directory => None,
+    };
+    let hash = hash.map(|content| content.hash);
+    store::note_seed(store, &entry.path, &source.to_string(), places.base, hash)?;
     let skipped = report.mounts_skipped.iter().chain(&report.subvolumes_skipped);
     Ok(skipped
         .map(|inner| {

@@ -7,6 +7,7 @@ mod observe;
 mod old_root;
 mod plan;
 
+pub(crate) use apply::import_again;
 pub use apply::{apply, copy_together, machine_id_is_valid};
 pub use observe::{Places, observe};
 pub use old_root::{OldRoot, old_roots, roots_of_today};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::mountinfo::{self, MountEntry};
-use ebbtide_sys::{btrfs, metadata};
+use ebbtide_sys::{btrfs, metadata, resolve};
 
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Result};
@@ -70,12 +70,22 @@ pub(super) fn is_pristine(
     Ok(info.parent_uuid == Some(base.uuid) && info.generation == info.otransid)
 }
 
-/// Bytes that were written to a root since it was made and are still there.
+/// Bytes that were written to a root since it was made and are still there, subvolumes in it included.
 pub(super) fn own_bytes(container: &Container, place: &Path) -> Result<u64> {
     let directory = container.open_directory(place)?;
     let what = || format!("cannot measure {}", place.display());
-    let info = btrfs::subvolume_info(directory.as_fd()).context(what)?;
-    btrfs::written_since(directory.as_fd(), info.otransid).context(what)
+    let written = |subvolume: BorrowedFd<'_>| -> Result<u64> {
+        let info = btrfs::subvolume_info(subvolume).context(what)?;
+        // One that is no snapshot has nothing of another, not even what was written at once.
+        let since = info.otransid.saturating_sub(u64::from(info.parent_uuid.is_none()));
+        btrfs::written_since(subvolume, since).context(what)
+    };
+    let mut bytes = written(directory.as_fd())?;
+    for (_, path) in btrfs::nested_subvolumes(directory.as_fd()).context(what)? {
+        let nested = resolve::open_directory(directory.as_fd(), &path).context(what)?;
+        bytes = bytes.saturating_add(written(nested.as_fd())?);
+    }
+    Ok(bytes)
 }
 
 /// Where `root` is mounted, if it is.

@@ -5,6 +5,7 @@
 //! which comes last when it is made. The directory *is* the change (filesystems/overlayfs.rst).
 
 mod mounting;
+pub mod others;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(super) use mounting::mount_of;
+pub(crate) use mounting::mount_of;
 pub use mounting::{RAM, limit_ram, mount, mount_base, mount_in_ram, mounted, tree};
 
 use crate::compiled::DeviceSpec;
@@ -40,6 +41,12 @@ pub struct Id {
     pub uuid: Uuid,
     /// The base.
     pub base: Uuid,
+}
+
+/// Writes the `id.json` of a root that was in RAM into its copy on a disk.
+pub(crate) fn write_id(copy: BorrowedFd<'_>, root: &RootIdentity) -> Result<()> {
+    let base = root.base().ok_or_else(|| Failure::new("the root has no base"))?;
+    container::write(copy, ID, &Id { version: container::VERSION, uuid: root.uuid(), base })
 }
 
 /// Reads a root's `id.json`; `None` if there is none.
@@ -122,6 +129,13 @@ impl Base {
             None => container.open_directory(&self.place()),
             Some(device) => volume::inside(self.volume(device)?, device, self.directory.as_deref()),
         }
+    }
+
+    /// The directory that it is, where that is one of what is mounted already.
+    pub fn outside(&self) -> Option<PathBuf> {
+        let device = self.device.as_ref().filter(|device| device.is_directory())?;
+        let top = Path::new(&device.0);
+        Some(self.directory.as_ref().map_or_else(|| top.to_owned(), |it| top.join(it)))
     }
 
     /// The volume of a base outside of the container, for reading.

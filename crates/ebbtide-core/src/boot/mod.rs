@@ -2,6 +2,7 @@
 //! root to run on and a record that says what happened.
 
 mod attach;
+mod initramfs;
 mod reset;
 mod root;
 mod up;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use attach::{attach, observe_running};
 use ebbtide_sys::{device, kernel, mount, resolve};
+pub use initramfs::{wait_for_devices, write_mount_unit};
 pub use reset::reset;
 pub use up::{take_over, up};
 
@@ -223,6 +225,12 @@ impl Boot {
         let record: Record = container::read(run.as_fd(), Path::new(RECORD)).ok()??;
         let this = kernel::boot_id().ok()?;
         (record.version == record::VERSION && record.kernel_boot_id == this).then_some(record)
+    }
+
+    /// The compiled declaration that is in force in this boot; `None` if there is none.
+    pub fn in_force(&self) -> Result<Option<Compiled>> {
+        let run = open_directory(&self.run)?;
+        container::read(run.as_fd(), Path::new(DECLARATION))
     }
 
     /// Leaves the compiled declaration that is in force.

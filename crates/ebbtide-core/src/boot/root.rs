@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use super::{Boot, report};
 use crate::attach::Policy;
 use crate::backend;
-use crate::compiled::{Compiled, RamMount, RamSize, Root};
+use crate::compiled::{Compiled, MountOption, RamMount, RamSize, Root, VolumeMount};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::fstab;
 use crate::record::{Record, RootIdentity};
+use crate::{store, volume};
 
 /// What the root itself needs before entries are put in place.
 pub(super) fn prepare(
@@ -87,23 +88,87 @@ enum Ram {
     Inside,
 }
 
-/// Mounts them; what fails does not stop the others.
+/// Mounts them, and with those that lie on the root also the volumes that do; what fails does not stop
+/// the others.
 fn mount(compiled: &Compiled, root: BorrowedFd<'_>, which: Ram) -> Vec<Failure> {
     let in_an_entry =
         |mount: &RamMount| compiled.entries.iter().any(|entry| mount.path.starts_with(&entry.path));
     let due = |mount: &&RamMount| in_an_entry(mount) == (which == Ram::Inside);
-    let mounts = compiled.root.tmpfs.iter().filter(due);
-    mounts.filter_map(|mount| mount_one(mount, root).err()).collect()
+    let mut due: Vec<_> = compiled.root.tmpfs.iter().filter(due).map(Due::Ram).collect();
+    if which == Ram::Outside {
+        due.extend(compiled.root.mounts.iter().map(Due::Volume));
+    }
+    // What lies in another one comes after it.
+    due.sort_by_key(|it| it.path().to_owned());
+    due.iter().filter_map(|mount| mount.mount(root).err()).collect()
 }
 
-fn mount_one(wanted: &RamMount, root: BorrowedFd<'_>) -> Result<()> {
-    let path = wanted.path.strip_prefix("/").unwrap_or(&wanted.path);
-    let what = || format!("cannot mount a filesystem in RAM at {}", wanted.path.display());
+/// Something to mount.
+#[derive(Debug, Clone, Copy)]
+enum Due<'a> {
+    Ram(&'a RamMount),
+    Volume(&'a VolumeMount),
+}
+
+impl Due<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Ram(mount) => &mount.path,
+            Self::Volume(mount) => &mount.path,
+        }
+    }
+
+    fn mount(&self, root: BorrowedFd<'_>) -> Result<()> {
+        match self {
+            Self::Ram(mount) => mount_ram(mount, root),
+            Self::Volume(mount) => mount_volume(mount, root),
+        }
+    }
+}
+
+fn make_all(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let mut above: Vec<_> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
     above.reverse();
-    for directory in above {
-        make(root, directory).context(what)?;
+    above.into_iter().try_for_each(|directory| make(root, directory))
+}
+
+fn mount_volume(wanted: &VolumeMount, root: BorrowedFd<'_>) -> Result<()> {
+    let path = wanted.path.strip_prefix("/").unwrap_or(&wanted.path);
+    let what = || format!("cannot mount {} at {}", wanted.device, wanted.path.display());
+    let attributes = store::attributes(&wanted.options);
+    // The kernel takes no option that is one of the mount alone for one of the filesystem: `ro` is put
+    // on what is mounted, so that the same volume can be a store as well.
+    let writable = wanted.options.iter().copied().filter(|it| *it != MountOption::Ro);
+    let writable = store::attributes(&writable.collect::<Vec<_>>());
+    let volume = volume::mount(&wanted.device, wanted.subvolume.as_deref(), &[], writable)
+        .or_else(|failure| {
+            // One that cannot be written to, as a DVD or a protected disk.
+            volume::mount(&wanted.device, wanted.subvolume.as_deref(), &[], attributes)
+                .map_err(|_| failure)
+        })
+        .context(what)?;
+    make_all(root, path).context(what)?;
+    let open = || resolve::open_directory(root, path).context(what);
+    mount::attach(volume.as_fd(), open()?.as_fd()).context(what)?;
+    if let Some(directory) = &wanted.directory {
+        // A directory is cloned in the tree: see `volume::attach`.
+        let top = open()?;
+        let clone = mount::clone_mount(top.as_fd(), directory, false).context(what);
+        // Either would keep it busy.
+        drop((top, volume));
+        let (parent, name) = resolve::split_parent(path)
+            .ok_or_else(|| Failure::new("it is mounted on the root itself"))?;
+        let parent = resolve::open_directory(root, parent).context(what)?;
+        mount::unmount_entry(parent.as_fd(), name).context(what)?;
+        mount::attach(clone?.as_fd(), open()?.as_fd()).context(what)?;
     }
+    mount::set_attributes(open()?.as_fd(), attributes, false).context(what)
+}
+
+fn mount_ram(wanted: &RamMount, root: BorrowedFd<'_>) -> Result<()> {
+    let path = wanted.path.strip_prefix("/").unwrap_or(&wanted.path);
+    let what = || format!("cannot mount a filesystem in RAM at {}", wanted.path.display());
+    make_all(root, path).context(what)?;
     let size = wanted.size.unwrap_or(RamSize::DEFAULT).to_string();
     let mode = format!("{:o}", wanted.mode.0);
     let options = [("size", Some(size.as_str())), ("mode", Some(mode.as_str()))];

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ebbtide_sys::{device, mount, mountinfo};
 
+use super::initramfs::has_systemd;
 use super::{Boot, attach, open_directory, report, reset};
 use crate::backend;
 use crate::compiled::Backend;
@@ -22,7 +23,7 @@ pub fn up(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Result<Record> {
 }
 
 /// As [`up`], on a directory where the initramfs has mounted the volume or the base already. The root
-/// takes its place.
+/// takes its place; under systemd it goes on top.
 pub fn take_over(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Result<Record> {
     if let Err(failure) = make_writable(boot, sysroot) {
         log(Level::Warning, &failure.chain());
@@ -30,6 +31,7 @@ pub fn take_over(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Result<Recor
     let mut record = reset(boot, log);
     // Not before it is known that there is something to put there.
     if record.root.is_some()
+        && !has_systemd()
         && let Err(error) = mount::unmount(sysroot, false)
     {
         log(Level::Info, &format!("the root goes on top of what is mounted: {error}"));

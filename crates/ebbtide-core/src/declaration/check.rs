@@ -1,5 +1,6 @@
 //! From sources to a declaration, with every problem of every file.
 
+use super::file::{KeepBoots, KeepTrash};
 use super::merge::{Merged, merge};
 use super::preset::Library;
 use super::problem::{Lines, Problem, Severity};
@@ -68,6 +69,9 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             archive: root.archive.as_ref().map(|at| at.value),
             writable: root.writable.as_ref().is_none_or(|at| at.value),
             tmpfs: root::ram_mounts(root),
+            mounts: root::volume_mounts(root),
+            audit: root.audit.as_ref().is_some_and(|at| at.value),
+            keep_boots: root.keep_boots.as_ref().map(KeepBoots::with_defaults),
         }),
     };
     let stores = merged
@@ -80,7 +84,9 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             let class = store.class.as_ref().map(|at| at.value).unwrap_or_default();
             let options = store.mount_options();
             let directory = store.directory.as_ref().map(|at| at.value.clone());
-            Some((name.clone(), StoreDeclaration { device, subvolume, directory, class, options }))
+            let trash = store.trash.as_ref().map(KeepTrash::with_defaults);
+            let store = StoreDeclaration { device, subvolume, directory, class, options, trash };
+            Some((name.clone(), store))
         })
         .collect::<Option<_>>()?;
     let lines: Vec<_> = sources.iter().map(|source| Lines::of(&source.text)).collect();

@@ -66,6 +66,7 @@ impl Declaration {
                     directory: store.directory.clone(),
                     class: store.class,
                     options: store.options.clone(),
+                    trash: store.trash,
                     uuid,
                 };
                 Ok((name.clone(), store))
@@ -82,6 +83,9 @@ impl Declaration {
                 archive: root.archive,
                 writable: root.writable,
                 tmpfs: root.tmpfs.clone(),
+                mounts: root.mounts.clone(),
+                audit: root.audit,
+                keep_boots: root.keep_boots,
             },
             stores,
             entries: self.entries.clone(),

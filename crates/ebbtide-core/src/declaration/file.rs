@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use super::schema as shape;
 use crate::compiled::{
     Backend, Class, DeviceSpec, Kind, Mode, MountOption, Parent, Principal, RamSize, StoreName,
 };
+use crate::retention::Share;
 
 /// A range of bytes in one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +124,113 @@ pub(super) struct Root {
     /// Empty filesystems in RAM that every boot mounts on the root.
     #[schemars(with = "Option<Vec<shape::RamMountForm>>")]
     pub tmpfs: Vec<RamMount>,
+    /// Volumes that every boot mounts on the root, before anything is put in place there.
+    #[schemars(with = "Option<Vec<VolumeMount>>")]
+    pub mounts: Vec<VolumeMount>,
+    /// With `writable = false`: have the kernel note what tries to write all the same, for `status`.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub audit: Option<At<bool>>,
+    /// Which past roots stay. `ebbtide gc` deletes the others.
+    #[schemars(rename = "keep-boots")]
+    pub keep_boots: Option<KeepBoots>,
+}
+
+/// A volume, or a part of one, that is mounted on the root.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct VolumeMount {
+    /// Where it is mounted; `/usr` is possible.
+    #[schemars(with = "shape::AbsolutePath")]
+    pub path: At<PathBuf>,
+    /// The device that holds it.
+    #[schemars(with = "shape::Device")]
+    pub device: At<DeviceSpec>,
+    /// Its subvolume's path below the top level of the volume.
+    #[schemars(with = "Option<shape::RelativePath>")]
+    pub subvolume: Option<At<PathBuf>>,
+    /// Its directory's path below the top level of its filesystem.
+    #[schemars(with = "Option<shape::RelativePath>")]
+    pub directory: Option<At<PathBuf>>,
+    /// Mount options, besides `nodev`, `nosuid` (which `/usr` has not) and `noatime`.
+    #[schemars(with = "Option<Vec<VolumeOption>>")]
+    pub options: Vec<At<VolumeOption>>,
+}
+
+impl VolumeMount {
+    /// The options that it is mounted with.
+    pub(super) fn mount_options(&self) -> Vec<MountOption> {
+        // Programs that are setuid lie in /usr. A Nix or Guix store never has any: those of the system
+        // are made below /run.
+        let trusted = self.path.value == Path::new("/usr");
+        let mut options = vec![MountOption::Nodev, MountOption::Noatime];
+        options.extend((!trusted).then_some(MountOption::Nosuid));
+        for option in &self.options {
+            let (option, on) = option.value.meaning();
+            options.retain(|other| *other != option);
+            options.extend(on.then_some(option));
+        }
+        options.sort_unstable();
+        options
+    }
+}
+
+/// A mount option of a volume on the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub(super) enum VolumeOption {
+    /// Nothing can be written there.
+    Ro,
+    /// Setuid programs and file capabilities work.
+    Suid,
+    /// They do not.
+    Nosuid,
+    /// Device nodes work.
+    Dev,
+    /// No program may be run.
+    Noexec,
+}
+
+impl VolumeOption {
+    /// The option of the mount, and whether it is set.
+    pub(super) fn meaning(self) -> (MountOption, bool) {
+        match self {
+            Self::Ro => (MountOption::Ro, true),
+            Self::Suid => (MountOption::Nosuid, false),
+            Self::Nosuid => (MountOption::Nosuid, true),
+            Self::Dev => (MountOption::Nodev, false),
+            Self::Noexec => (MountOption::Noexec, true),
+        }
+    }
+}
+
+/// Which past roots stay.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct KeepBoots {
+    /// So many of the newest stay whatever else holds.
+    #[schemars(with = "Option<shape::Count>", extend("default" = 2))]
+    pub min: Option<u32>,
+    /// No more than so many.
+    #[schemars(with = "Option<shape::Count>", extend("default" = 10))]
+    pub count: Option<u32>,
+    /// None that was put away more days ago.
+    #[schemars(with = "Option<shape::Days>", extend("default" = 30))]
+    pub days: Option<u32>,
+    /// As long as less of the volume is free, the oldest go: a share as in "15%" or a size as in "20G".
+    #[schemars(with = "Option<shape::ShareText>", extend("default" = "15%"))]
+    pub free: Option<Share>,
+}
+
+/// How much of what left a store stays in its trash.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct KeepTrash {
+    /// Nothing that left in a boot that ended more days ago.
+    #[schemars(with = "Option<shape::Days>", extend("default" = 30))]
+    pub days: Option<u32>,
+    /// As long as it takes more than this, what left in the oldest boot goes.
+    #[schemars(with = "Option<shape::SizeText>", extend("default" = "1G"))]
+    pub size: Option<u64>,
 }
 
 /// An empty filesystem in RAM.
@@ -165,6 +273,8 @@ pub(super) struct Store {
     /// Mount options, besides those of its class, or instead of them.
     #[schemars(with = "Option<Vec<StoreOption>>")]
     pub options: Vec<At<StoreOption>>,
+    /// How much of what left the store stays in its trash. `ebbtide gc` deletes the rest.
+    pub trash: Option<KeepTrash>,
 }
 
 impl Store {

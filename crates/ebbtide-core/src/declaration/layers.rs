@@ -13,18 +13,18 @@ use rustix::io::Errno;
 use super::SourceFile;
 
 /// The most bytes that a file may have.
-const LIMIT: u64 = 1 << 20;
+pub(super) const LIMIT: u64 = 1 << 20;
 
 /// Vendor and packages.
 const VENDOR: &str = "usr/lib/ebbtide";
 /// The administrator's file.
-const MAIN: &str = "etc/ebbtide/ebbtide.toml";
+pub(super) const MAIN: &str = "etc/ebbtide/ebbtide.toml";
 /// The administrator's fragments.
 const FRAGMENTS: &str = "etc/ebbtide/ebbtide.d";
 
 /// The machine's own: in the state store, for where the administrator's files are read-only. Only root
 /// can get there.
-const MACHINE: &str = "run/ebbtide/stores/state/.ebbtide/keep.toml";
+pub(super) const MACHINE: &str = "run/ebbtide/stores/state/.ebbtide/keep.toml";
 
 /// Why a file of the declaration could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,11 @@ impl<'p> System<'p> {
     }
 
     /// Opens a path as the system itself would; `None` if it is not there.
-    fn open_below(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>, ReadError> {
+    pub(super) fn open_below(
+        &self,
+        path: &Path,
+        flags: OFlags,
+    ) -> Result<Option<OwnedFd>, ReadError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
         match openat2(&self.descriptor, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
             // Filtered away in some containers; the running system's own root needs no care.
@@ -163,12 +167,12 @@ impl<'p> System<'p> {
     }
 }
 
-fn failed(path: &Path, error: impl Into<io::Error>) -> ReadError {
+pub(super) fn failed(path: &Path, error: impl Into<io::Error>) -> ReadError {
     ReadError::Io { path: path.to_owned(), source: error.into() }
 }
 
 /// A path for people.
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     ebbtide_sys::escape(path.as_os_str().as_bytes())
 }
 

@@ -47,7 +47,9 @@ pub fn devices(declaration: &Declaration) -> Vec<DeviceSpec> {
     let root = declaration.root.iter().map(|root| root.device.clone());
     let stores = declaration.stores.values().map(|store| store.device.clone());
     let mut devices: Vec<DeviceSpec> = Vec::new();
-    for device in root.chain(stores) {
+    let mounts = declaration.root.iter().flat_map(|root| &root.mounts);
+    let mounts = mounts.map(|mount| mount.device.clone());
+    for device in root.chain(stores).chain(mounts) {
         if !devices.contains(&device) {
             devices.push(device);
         }

@@ -8,6 +8,7 @@ mod compile;
 mod entries;
 mod explain;
 mod file;
+pub mod keep;
 mod layers;
 mod lint;
 mod locate;
@@ -16,10 +17,12 @@ mod path;
 mod preset;
 mod problem;
 mod read;
+mod retention;
 mod root;
 mod schema;
 mod stores;
 mod surroundings;
+mod target;
 mod users;
 mod value;
 
@@ -29,8 +32,9 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::compiled::{
-    Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName,
+    Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName, VolumeMount,
 };
+use crate::retention::{KeepBoots, KeepTrash};
 use crate::store;
 
 pub use check::{check, check_in};
@@ -44,6 +48,7 @@ pub use preset::{
 pub use problem::{Mark, Problem, Report, Severity, report};
 pub use schema::schema;
 pub use surroundings::Surroundings;
+pub use target::Target;
 
 /// The version of the file format that this program reads.
 pub const VERSION: u32 = 1;
@@ -111,6 +116,12 @@ pub struct RootDeclaration {
     pub writable: bool,
     /// Filesystems in RAM that every boot mounts on the root, outermost first.
     pub tmpfs: Vec<RamMount>,
+    /// Volumes that every boot mounts on the root.
+    pub mounts: Vec<VolumeMount>,
+    /// Whether it is noted what tries to write to a root that is not for writing.
+    pub audit: bool,
+    /// Which past roots stay, if that is declared.
+    pub keep_boots: Option<KeepBoots>,
 }
 
 /// A table `[store.NAME]`.
@@ -126,6 +137,8 @@ pub struct StoreDeclaration {
     pub class: Class,
     /// Its mount options: those of its class, as the declaration changes them.
     pub options: Vec<MountOption>,
+    /// How much of its trash stays, if that is declared.
+    pub trash: Option<KeepTrash>,
 }
 
 impl StoreDeclaration {

@@ -1,33 +1,23 @@
 //! From the text of one file to what it says.
 
+mod root;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::file::{
-    At, Attachment, Entry, File, Keep, Place, RamMount, Root, Store, StoreOption, User,
-};
+use super::file::{At, Attachment, Entry, File, Keep, Place, Store, StoreOption, User};
 use super::path;
 use super::problem::{Lines, Mark, Problem, Severity, quote};
 use super::value::{Reader, Table, Value, is_account_name};
-use super::{DECISIONS, SourceFile, VERSION};
-use crate::compiled::{Backend, Class, Kind, MountOption, Parent, RamSize, parse_bytes};
+use super::{SourceFile, VERSION};
+use crate::compiled::{Class, Kind, MountOption, Parent};
+
+pub(super) use root::ROOT_KEYS;
 
 pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
-pub(super) const ROOT_KEYS: [&str; 10] = [
-    "backend",
-    "device",
-    "container",
-    "uuid",
-    "options",
-    "ephemeral",
-    "size",
-    "archive",
-    "writable",
-    "tmpfs",
-];
-const RAM_MOUNT_KEYS: [&str; 3] = ["path", "size", "mode"];
-pub(super) const STORE_KEYS: [&str; 5] = ["device", "subvolume", "directory", "class", "options"];
+pub(super) const STORE_KEYS: [&str; 6] =
+    ["device", "subvolume", "directory", "class", "options", "trash"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
     ("suid", StoreOption::Suid),
     ("dev", StoreOption::Dev),
@@ -42,8 +32,6 @@ pub(super) const ENTRY_KEYS: [&str; 9] =
     ["path", "store", "method", "user", "group", "mode", "parent", "options", "optional"];
 pub(super) const PARENT_KEYS: [&str; 3] = ["user", "group", "mode"];
 
-const BACKENDS: [(&str, Backend); 3] =
-    [("btrfs", Backend::Btrfs), ("overlay", Backend::Overlay), ("tmpfs", Backend::Tmpfs)];
 pub(super) const CLASSES: [(&str, Class); 4] = [
     ("state", Class::State),
     ("cache", Class::Cache),
@@ -144,36 +132,6 @@ impl Reader<'_> {
         known
     }
 
-    fn root(&mut self, parent: Table<'_, '_>, value: &Value<'_>) -> Option<Root> {
-        let before = self.problems.len();
-        let table = self.table(value, "[root]", &ROOT_KEYS)?;
-        let place = self.place(parent.key_span("root").unwrap_or_else(|| value.span()));
-        self.required(table, &place, "[root]", &[("backend", "btrfs"), ("device", "LABEL=…")]);
-        let root = Root {
-            place,
-            sound: true,
-            backend: table
-                .get("backend")
-                .and_then(|value| self.choice(value, "backend", &BACKENDS, |_| None)),
-            device: table.get("device").and_then(|value| self.device(value)),
-            container: table.get("container").and_then(|value| self.container(value)),
-            uuid: table.get("uuid").and_then(|value| self.uuid(value)),
-            options: self.each(table, "options", Self::root_option),
-            ephemeral: self.each(table, "ephemeral", Self::ephemeral),
-            size: table.get("size").and_then(|value| {
-                let size = self.ram_size(value)?;
-                Some(self.at(value, size))
-            }),
-            archive: table.get("archive").and_then(|value| self.bytes(value)),
-            writable: table.get("writable").and_then(|value| {
-                let writable = self.boolean(value, "writable")?;
-                Some(self.at(value, writable))
-            }),
-            tmpfs: self.each(table, "tmpfs", Self::ram_mount),
-        };
-        Some(Root { sound: self.problems.len() == before, ..root })
-    }
-
     /// Notes keys that a table must have.
     pub(super) fn required(
         &mut self,
@@ -200,94 +158,6 @@ impl Reader<'_> {
     ) -> Vec<T> {
         let Some(value) = table.get(key) else { return Vec::new() };
         self.list(value, key).iter().filter_map(|element| read(self, element)).collect()
-    }
-
-    fn container(&mut self, value: &Value<'_>) -> Option<At<std::path::PathBuf>> {
-        let path = self.path(value, "container", path::relative)?;
-        let text = path.value.to_str().unwrap_or_default();
-        // The path travels in `subvol=`, through a shell, to mount(8).
-        if is_plain(text) {
-            return Some(path);
-        }
-        let hint = "only letters, digits, `/` and `@ . _ + : = -`".to_owned();
-        let message = format!("the container path {} would break mount options", quote(text));
-        self.error(value.span(), message, "", Some(hint));
-        None
-    }
-
-    fn root_option(&mut self, value: &Value<'_>) -> Option<At<String>> {
-        let text = self.text(value, "option")?;
-        let name = text.split('=').next().unwrap_or(text);
-        let reason = match name {
-            "subvol" | "subvolid" => "Ebbtide itself mounts the subvolume of this boot",
-            "ro" | "rw" => "the kernel command line decides that",
-            "atime" | "noatime" | "relatime" | "norelatime" | "strictatime" | "nostrictatime"
-            | "lazytime" | "nolazytime" => {
-                "roots are always `noatime`: access times would unshare every snapshot"
-            }
-            "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "user" | "nouser" | "users"
-            | "owner" | "group" | "comment" => "it has a meaning in fstab only",
-            "bind" | "rbind" | "move" | "remount" => "it is not an option of a new mount",
-            _ if name.starts_with("x-") || name.starts_with("X-") => {
-                "it has a meaning in fstab only"
-            }
-            "" => "it is empty",
-            _ if text.contains(',') => "it is more than one: write each as a string of its own",
-            _ if !is_plain(text) => {
-                "of the special characters, only `/ @ . _ + : = -` are possible"
-            }
-            _ => return Some(self.at(value, text.to_owned())),
-        };
-        let message = format!("{} cannot be an option of the root", quote(text));
-        self.error(value.span(), message, "", Some(reason.to_owned()));
-        None
-    }
-
-    fn ram_size(&mut self, value: &Value<'_>) -> Option<RamSize> {
-        let text = self.text(value, "size")?;
-        match text.parse() {
-            Ok(size) => Some(size),
-            Err(why) => {
-                let message = format!("{} is no size of a filesystem in RAM", quote(text));
-                self.error(value.span(), message, "", Some(why.to_owned()));
-                None
-            }
-        }
-    }
-
-    fn bytes(&mut self, value: &Value<'_>) -> Option<At<u64>> {
-        let text = self.text(value, "archive")?;
-        let Some(bytes) = parse_bytes(text) else {
-            let hint = "a number with K, M, G or T behind it, as in \"500M\"".to_owned();
-            self.error(value.span(), format!("{} is no size", quote(text)), "", Some(hint));
-            return None;
-        };
-        Some(self.at(value, bytes))
-    }
-
-    fn ram_mount(&mut self, value: &Value<'_>) -> Option<RamMount> {
-        if !value.get_ref().is_table() {
-            let path = self.path(value, "path", path::absolute)?;
-            return Some(RamMount { path, size: None, mode: None });
-        }
-        let table = self.table(value, "tmpfs", &RAM_MOUNT_KEYS)?;
-        let place = self.place(value.span());
-        self.required(table, &place, "tmpfs", &[("path", "/…")]);
-        let path = table.get("path").and_then(|value| self.path(value, "path", path::absolute));
-        let size = table.get("size").and_then(|value| self.ram_size(value));
-        let mode = table.get("mode").and_then(|value| self.mode(value));
-        Some(RamMount { path: path?, size, mode })
-    }
-
-    fn ephemeral(&mut self, value: &Value<'_>) -> Option<At<std::path::PathBuf>> {
-        let path = self.path(value, "ephemeral", path::absolute)?;
-        if DECISIONS.iter().any(|decision| path.value.as_path() == *decision) {
-            return Some(path);
-        }
-        let message = "`ephemeral` is for `/home`, `/root` and `/srv` only";
-        let hint = "every other path is forgotten unless it is kept".to_owned();
-        self.error(value.span(), message, "", Some(hint));
-        None
     }
 
     fn stores(&mut self, value: &Value<'_>) -> BTreeMap<crate::compiled::StoreName, Store> {
@@ -334,19 +204,25 @@ impl Reader<'_> {
                     _ => None,
                 })
             }),
+            trash: table.get("trash").and_then(|value| self.keep_trash(value)),
         };
-        self.contradictions(&store.options);
+        self.contradictions("store", &store.options, StoreOption::meaning);
         Some(Store { sound: self.problems.len() == before, ..store })
     }
 
-    fn contradictions(&mut self, options: &[At<StoreOption>]) {
+    /// Notes options that decide the same thing; `meaning` says what each decides.
+    fn contradictions<T: Copy>(
+        &mut self,
+        what: &str,
+        options: &[At<T>],
+        meaning: fn(T) -> (MountOption, bool),
+    ) {
         for (index, option) in options.iter().enumerate() {
-            let same =
-                |other: &&At<StoreOption>| other.value.meaning().0 == option.value.meaning().0;
+            let same = |other: &&At<T>| meaning(other.value).0 == meaning(option.value).0;
             if let Some(first) = options.get(..index).and_then(|before| before.iter().find(same)) {
                 self.problems.push(Problem {
                     severity: Severity::Error,
-                    message: "one option of a store decides the same as another".to_owned(),
+                    message: format!("one option of a {what} decides the same as another"),
                     mark: option.place.mark(""),
                     other: Some(first.place.mark("decided here")),
                     hint: Some("keep one of them".to_owned()),
@@ -481,9 +357,4 @@ impl Reader<'_> {
             mode: table.get("mode").and_then(|value| self.mode(value)),
         })
     }
-}
-
-/// Whether a text passes through a shell and a list of mount options as it is.
-fn is_plain(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/@._+:=-".contains(&b))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::file::{At, RamMount, Root};
+use super::file::{At, RamMount, Root, VolumeMount};
 use super::merge::Merged;
 use super::path::reserved;
 use super::problem::{Mark, Problem, Severity, quote};
@@ -29,6 +29,16 @@ pub(super) fn check(merged: &Merged, problems: &mut Vec<Problem>) {
     }
     for (index, mount) in root.tmpfs.iter().enumerate() {
         ram_mount(merged, root, index, mount, problems);
+    }
+    for (index, mount) in root.mounts.iter().enumerate() {
+        volume_mount(merged, root, index, mount, problems);
+    }
+    if let Some(audit) = root.audit.as_ref().filter(|audit| audit.value)
+        && root.writable.as_ref().is_none_or(|writable| writable.value)
+    {
+        let message = "`audit` notes what a read-only root refuses, and this one is writable";
+        let hint = "add `writable = false`, or leave `audit` out";
+        problems.push(error(message.to_owned(), audit.place.mark(""), hint));
     }
 }
 
@@ -79,6 +89,63 @@ fn ram_mount(
         let hint = "a filesystem in RAM lies in what is kept, or has kept parts, but not both";
         problems.push(Problem { other, ..error(message, place.mark(""), hint) });
     }
+}
+
+fn volume_mount(
+    merged: &Merged,
+    root: &Root,
+    index: usize,
+    mount: &VolumeMount,
+    problems: &mut Vec<Problem>,
+) {
+    let At { value: path, place } = &mount.path;
+    let name = quote(&path.to_string_lossy());
+    // What the base owns may lie on a volume as a whole: the base has no part in it then.
+    let whole = path == Path::new("/usr");
+    if let Some(fault) = reserved(path).filter(|_| !whole) {
+        let message = format!("no volume can be mounted on {name}");
+        let mark = place.mark(fault.message);
+        problems.push(Problem { hint: fault.hint, ..error(message, mark, "") });
+    }
+    if path == Path::new("/etc") {
+        let message = "no volume can be mounted on `/etc`".to_owned();
+        let mark = place.mark("then nothing in it would be forgotten");
+        problems.push(error(message, mark, "keep those paths below it that matter"));
+    }
+    if let (Some(subvolume), Some(directory)) = (&mount.subvolume, &mount.directory) {
+        let message = format!("the volume at {name} has a `subvolume` and a `directory`");
+        let other = Some(subvolume.place.mark("its subvolume"));
+        let hint = "it is one of the two: keep `subvolume` on btrfs, `directory` elsewhere";
+        problems.push(Problem { other, ..error(message, directory.place.mark(""), hint) });
+    }
+    let twice = root.mounts.iter().take(index).map(|it| &it.path).find(|it| it.value == *path);
+    let ram = root.tmpfs.iter().map(|it| &it.path).find(|it| it.value == *path);
+    if let Some(first) = twice.or(ram) {
+        let message = format!("{name} is given twice");
+        let other = Some(first.place.mark("first here"));
+        problems.push(Problem { other, ..error(message, place.mark(""), "remove one of them") });
+    }
+    let covers = |entry: &&super::file::Entry| path.starts_with(&entry.path.value);
+    if let Some(entry) = merged.entries.values().find(covers) {
+        let message = format!("the volume at {name} would be hidden by what is kept");
+        let other = Some(entry.path.place.mark("kept here"));
+        let hint = "mount it beside what is kept, or keep less";
+        problems.push(Problem { other, ..error(message, place.mark(""), hint) });
+    }
+}
+
+/// The volumes on the root, outermost first.
+pub(super) fn volume_mounts(root: &Root) -> Vec<compiled::VolumeMount> {
+    let mounts = root.mounts.iter().map(|mount| compiled::VolumeMount {
+        path: mount.path.value.clone(),
+        device: mount.device.value.clone(),
+        subvolume: mount.subvolume.as_ref().map(|at| at.value.clone()),
+        directory: mount.directory.as_ref().map(|at| at.value.clone()),
+        options: mount.mount_options(),
+    });
+    let mut mounts: Vec<_> = mounts.collect();
+    mounts.sort_by(|a, b| a.path.cmp(&b.path));
+    mounts
 }
 
 /// The filesystems in RAM, outermost first.

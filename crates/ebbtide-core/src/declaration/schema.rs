@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::file::{Attachment, Entry, File, RamMount, Store, User};
+use super::retention;
 use crate::compiled::MountOption;
 
 /// The JSON schema of a file of the declaration.
@@ -123,6 +124,15 @@ shapes! {
     });
     /// A size.
     SizeText = |_| json_schema!({ "type": "string", "pattern": "^[0-9]+[KkMmGgTt]?$" });
+    /// A share of a volume, or a size.
+    ShareText = |_| json_schema!({
+        "type": "string",
+        "pattern": "^([1-8]?[0-9]%|90%|[0-9]+[KkMmGgTt]?)$",
+    });
+    /// How many past roots.
+    Count = |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": retention::MOST });
+    /// How many days.
+    Days = |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": retention::MOST });
     /// A filesystem in RAM in its short form or its long one.
     RamMountForm = |generator| json_schema!({
         "anyOf": [
@@ -218,6 +228,8 @@ mod tests {
             ("/properties", &read::FILE_KEYS[..]),
             ("/definitions/Root/properties", &read::ROOT_KEYS),
             ("/definitions/Store/properties", &read::STORE_KEYS),
+            ("/definitions/KeepBoots/properties", &retention::KEEP_BOOTS_KEYS),
+            ("/definitions/KeepTrash/properties", &retention::KEEP_TRASH_KEYS),
             ("/definitions/Keep/properties", &read::KEEP_KEYS),
             ("/definitions/User/properties", &read::USER_KEYS),
             ("/definitions/Entry/properties", &read::ENTRY_KEYS),

@@ -22,6 +22,8 @@ pub struct Surroundings {
     pub presets: Vec<PresetFile>,
     /// The homes of users, by name.
     pub homes: BTreeMap<String, PathBuf>,
+    /// The numbers of users, by name.
+    pub uids: BTreeMap<String, u32>,
     /// State directories of services with `DynamicUser=`, which are links, and where they lead: systemd
     /// keeps the directories themselves below `private` (systemd.exec(5)).
     pub private: BTreeMap<PathBuf, PathBuf>,
@@ -35,6 +37,7 @@ impl Default for Surroundings {
         Self {
             presets: preset::built_in(),
             homes: BTreeMap::new(),
+            uids: BTreeMap::new(),
             private: BTreeMap::new(),
             storage: BTreeMap::new(),
         }
@@ -87,6 +90,9 @@ impl Surroundings {
         {
             surroundings.homes =
                 accounts.homes().map(|(name, home)| (name.to_owned(), tidy(home))).collect();
+            let numbers = surroundings.homes.keys();
+            surroundings.uids =
+                numbers.filter_map(|name| Some((name.clone(), accounts.uid(name)?))).collect();
         }
         Ok(surroundings)
     }

@@ -147,6 +147,26 @@ impl Reader<'_> {
         boolean
     }
 
+    /// A whole number in a range.
+    pub(super) fn number(
+        &mut self,
+        value: &Value<'_>,
+        key: &str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.mismatch(value, key, "an integer", None);
+            return None;
+        };
+        let number = u32::from_str_radix(integer.as_str(), integer.radix());
+        let number = number.ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let hint = format!("a whole number from {} to {}", range.start(), range.end());
+            self.error(value.span(), format!("{} cannot be {integer}", quote(key)), "", Some(hint));
+        }
+        number
+    }
+
     /// Takes a value as an array; what stands alone gets the hint to put it in brackets.
     pub(super) fn list<'t, 'i>(&mut self, value: &'t Value<'i>, key: &str) -> &'t [Value<'i>] {
         if let Some(array) = value.get_ref().as_array() {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use ebbtide_sys::metadata::Time;
 use ebbtide_sys::{file, metadata, mount, mountinfo, resolve, tree};
@@ -15,11 +14,9 @@ use crate::attach::{self, Places, Policy, Step};
 use crate::compiled::{Entry, Kind, MountOption, StoreName};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
+use crate::moment;
 use crate::staging::{self, Staging};
 use crate::store;
-
-/// The kernel stamps files with the time of its last tick, which is at most 10 ms ago.
-const TICK: Duration = Duration::from_millis(12);
 
 /// Does all that the plan has for now, and puts off in the plan what turned out not to work.
 pub(super) fn apply(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<Vec<Problem>> {
@@ -78,7 +75,7 @@ fn attach_group(live: &Live, group: &[usize], log: &mut Log<'_>) -> Result<Optio
     let entries: Vec<Entry> =
         group.iter().filter_map(|index| live.compiled.entries.get(*index)).cloned().collect();
     let Some(head) = entries.first() else { return Ok(None) };
-    let began = now();
+    let began = moment::now();
     let mut originals = Vec::new();
     let done = fill(live, &entries, &mut originals, log)
         .and_then(|()| staged(live, &entries, log))
@@ -240,14 +237,6 @@ fn written_to(originals: &[(Entry, OwnedFd)], began: Time) -> Result<Option<Path
         }
     }
     Ok(None)
-}
-
-/// A time that no stamp of an earlier change reaches, and every one of a later change does.
-fn now() -> Time {
-    std::thread::sleep(TICK * 2);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let then = now.saturating_sub(TICK);
-    (i64::try_from(then.as_secs()).unwrap_or(i64::MAX), then.subsec_nanos())
 }
 
 /// Puts what was imported a moment ago and is not going to be used into the store's trash: the

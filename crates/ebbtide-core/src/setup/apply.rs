@@ -11,7 +11,7 @@ use ebbtide_sys::{btrfs, file, metadata, resolve};
 use uuid::Uuid;
 
 use super::chroot::Chroot;
-use super::observe::{open_source, open_volume};
+use super::observe::{Builder, open_source, open_volume};
 use super::plan::{BASE, Plan, Step};
 use super::{BaseSource, Request, sanitise};
 use crate::attach::{self, Places, Policy};
@@ -64,7 +64,7 @@ impl Work<'_> {
             Step::EmptyHome(path) => self.empty(path),
             Step::WriteFstab(text) => self.write_below("etc", "fstab", text.as_bytes()),
             Step::Mask(unit) => self.mask(unit),
-            Step::BuildInitramfs => self.in_base(&[("update-initramfs", &["-u", "-k", "all"])]),
+            Step::BuildInitramfs(builder, kernels) => self.build_initramfs(*builder, kernels),
             Step::InstallGrub(disk) => self.install_grub(disk),
             Step::SealBase => self.seal_base(),
             Step::MakeRoot => self.make_root(),
@@ -190,6 +190,17 @@ impl Work<'_> {
             CopyOptions { keep_hard_links: true, cross_subvolumes: true, ..CopyOptions::default() };
         tree::copy_tree(source.as_fd(), path, parent.as_fd(), name, options).context(what)?;
         Ok(())
+    }
+
+    fn build_initramfs(&self, builder: Builder, kernels: &[String]) -> Result<()> {
+        match builder {
+            Builder::InitramfsTools => self.in_base(&[("update-initramfs", &["-u", "-k", "all"])]),
+            // By itself it would look at the devices of the machine that runs now.
+            Builder::Dracut => kernels.iter().try_for_each(|kernel| {
+                let image = format!("/boot/initrd.img-{kernel}");
+                self.in_base(&[("dracut", &["--force", "--no-hostonly", &image, kernel])])
+            }),
+        }
     }
 
     fn install_grub(&self, disk: &Path) -> Result<()> {

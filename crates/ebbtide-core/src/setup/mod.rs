@@ -12,7 +12,7 @@ mod sanitise;
 use std::path::PathBuf;
 
 pub use apply::apply;
-pub use observe::{Observation, Occupant, StoreState, observe, open_volume};
+pub use observe::{Builder, Observation, Occupant, StoreState, observe, open_volume};
 pub use plan::{Plan, Step, plan};
 use uuid::Uuid;
 

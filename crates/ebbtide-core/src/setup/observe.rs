@@ -1,6 +1,7 @@
 //! What the volume and the source of the base look like before anything is done.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -37,12 +38,19 @@ pub struct Observation {
     pub updaters: Vec<&'static str>,
     /// The source's `/etc/fstab`.
     pub fstab: String,
-    /// Whether the source can build an initramfs by itself.
-    pub builds_initramfs: bool,
-    /// Whether Ebbtide's hook is installed in the source.
-    pub has_hook: bool,
-    /// What the source's `/boot` is.
-    pub kernels: usize,
+    /// What builds an initramfs in the source, with Ebbtide's part of it installed.
+    pub builder: Option<Builder>,
+    /// The releases of the kernels in the source's `/boot`.
+    pub kernels: Vec<String>,
+}
+
+/// What builds an initramfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Builder {
+    /// initramfs-tools, as on Debian and Ubuntu.
+    InitramfsTools,
+    /// dracut, as on Fedora, and on Debian where somebody asked for it.
+    Dracut,
 }
 
 /// What lies where a container is to go.
@@ -96,9 +104,8 @@ pub fn observe(request: &Request, top: BorrowedFd<'_>) -> Result<Observation> {
         findings: Vec::new(),
         updaters: Vec::new(),
         fstab: String::new(),
-        builds_initramfs: false,
-        has_hook: false,
-        kernels: 0,
+        builder: None,
+        kernels: Vec::new(),
     };
     if let Some(source) = &source {
         look_at_source(request, source.as_fd(), &mut seen)?;
@@ -199,13 +206,19 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
         Err(error) if error.is_not_found() => String::new(),
         Err(error) => return Err(error).context(what),
     };
-    seen.builds_initramfs = exists("usr/sbin/update-initramfs")?;
-    seen.has_hook = exists("usr/share/initramfs-tools/hooks/ebbtide")?;
+    // Where both are, dracut brings an update-initramfs of its own that runs it.
+    seen.builder = if exists("usr/bin/dracut")? {
+        exists("usr/lib/dracut/modules.d/90ebbtide")?.then_some(Builder::Dracut)
+    } else if exists("usr/sbin/update-initramfs")? {
+        exists("usr/share/initramfs-tools/hooks/ebbtide")?.then_some(Builder::InitramfsTools)
+    } else {
+        None
+    };
     if let Ok(boot) = resolve::open_directory(source, Path::new("boot")) {
         let names = file::read_directory(boot.as_fd()).context(what)?;
-        let is_kernel =
-            |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"vmlinuz-");
-        seen.kernels = names.iter().filter(|entry| is_kernel(&entry.name)).count();
+        let release = |name: &OsStr| Some(name.to_str()?.strip_prefix("vmlinuz-")?.to_owned());
+        seen.kernels = names.iter().filter_map(|entry| release(&entry.name)).collect();
+        seen.kernels.sort();
     }
     Ok(())
 }

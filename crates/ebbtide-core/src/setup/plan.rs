@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::observe::{Observation, Occupant, StoreState, TOP_LEVEL};
+use super::observe::{Builder, Observation, Occupant, StoreState, TOP_LEVEL};
 use super::sanitise::{Finding, How};
 use super::{BaseSource, HOMES, Request, Updaters};
 use crate::compiled::{Backend, Kind, StoreName};
@@ -38,8 +38,8 @@ pub enum Step {
     WriteFstab(String),
     /// Mask a unit in the base.
     Mask(&'static str),
-    /// Build the base's initramfs again.
-    BuildInitramfs,
+    /// Build the base's initramfs again, for each of these kernels.
+    BuildInitramfs(Builder, Vec<String>),
     /// Install GRUB with its home in the base.
     InstallGrub(PathBuf),
     /// Make the base one that nothing writes to.
@@ -128,8 +128,8 @@ pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
         if request.updaters == Some(Updaters::Disable) {
             steps.extend(seen.updaters.iter().map(|unit| Step::Mask(unit)));
         }
-        if seen.has_hook && seen.builds_initramfs && seen.kernels > 0 {
-            steps.push(Step::BuildInitramfs);
+        if let Some(builder) = seen.builder.filter(|_| !seen.kernels.is_empty()) {
+            steps.push(Step::BuildInitramfs(builder, seen.kernels.clone()));
         } else {
             notices.push(
                 "the base builds no initramfs with Ebbtide in it: install Ebbtide's package and a \
@@ -246,7 +246,7 @@ impl fmt::Display for Step {
             }
             Self::WriteFstab(_) => f.write_str("write the base's /etc/fstab"),
             Self::Mask(unit) => write!(f, "mask {unit} in the base"),
-            Self::BuildInitramfs => f.write_str("build the base's initramfs again"),
+            Self::BuildInitramfs(..) => f.write_str("build the base's initramfs again"),
             Self::InstallGrub(disk) => {
                 write!(f, "install GRUB on {} with its home in the base", disk.display())
             }

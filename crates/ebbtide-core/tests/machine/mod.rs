@@ -255,9 +255,25 @@ impl Machine {
         carry_out(&self.request_of(BaseSource::Directory(self.source()), text));
     }
 
+    /// The same from another base.
+    pub fn set_up_all(&self, base: BaseSource, root: &str, rest: &str) {
+        carry_out(&self.request_of(base, self.toml_with(root, rest)));
+    }
+
+    /// Makes the container from [`Self::source`], and returns what is free then.
+    pub fn set_up_and_measure(&self, rest: &str) -> u64 {
+        self.set_up(rest);
+        ebbtide_sys::file::room(self.open().directory()).unwrap().available
+    }
+
     /// Compiles another declaration.
     pub fn apply(&self, rest: &str) {
-        let request = self.request(BaseSource::Blank, rest);
+        self.apply_with("", rest);
+    }
+
+    /// The same, with more about the root.
+    pub fn apply_with(&self, root: &str, rest: &str) {
+        let request = self.request_of(BaseSource::Blank, self.toml_with(root, rest));
         let mut uuids = std::collections::BTreeMap::new();
         for (name, wanted) in &request.declaration.stores {
             let opened = store::open_any(wanted.place()).unwrap();

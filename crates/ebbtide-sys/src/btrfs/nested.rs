@@ -11,6 +11,7 @@ use super::search::{Key, ROOT_TREE, le_u16, le_u64, visit};
 use super::{SubvolumeId, delete_subvolume, is_subvolume, raw, set_read_only};
 use crate::descriptor::check_name;
 use crate::error::{Error, Result};
+use crate::file::unprotect;
 use crate::resolve::{open_directory, split_parent};
 
 /// `BTRFS_ROOT_REF_KEY`: from a subvolume (objectid) to one that it contains (offset).
@@ -81,7 +82,8 @@ fn directory_path(fd: BorrowedFd<'_>, tree: SubvolumeId, directory: u64) -> Resu
 
 /// Deletes a subvolume and those inside it, the innermost first.
 ///
-/// Read-only subvolumes that contain others are made writable for that. If it is interrupted, what
+/// Read-only subvolumes that contain others are made writable for that, and the immutable and
+/// append-only flags of those directories that are in the way are cleared. If it is interrupted, what
 /// is left can be deleted in the same way.
 ///
 /// # Errors
@@ -101,16 +103,28 @@ pub fn delete_subvolume_recursively(dir: BorrowedFd<'_>, name: &OsStr) -> Result
     for (_, path) in nested.iter().rev() {
         let Some((parent, name)) = split_parent(path) else { continue };
         let directory = open_directory(top.as_fd(), parent)?;
-        match delete_subvolume(directory.as_fd(), name) {
+        match delete(directory.as_fd(), name) {
             Err(error) if error.errno() == Errno::ROFS => {
                 let around = subvolume_around(&nested, path);
                 set_read_only(open_directory(top.as_fd(), around)?.as_fd(), false)?;
-                delete_subvolume(directory.as_fd(), name)?;
+                delete(directory.as_fd(), name)?;
             }
             result => result?,
         }
     }
-    delete_subvolume(dir, name)
+    delete(dir, name)
+}
+
+/// Deletes one, without the flags that forbid it.
+fn delete(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match delete_subvolume(dir, name) {
+        Err(error) if error.errno() == Errno::PERM => {
+            let _ = unprotect(dir);
+            let _ = unprotect(open_directory(dir, Path::new(name))?.as_fd());
+            delete_subvolume(dir, name)
+        }
+        result => result,
+    }
 }
 
 /// Returns the path of the subvolume that contains another; empty for the top one.

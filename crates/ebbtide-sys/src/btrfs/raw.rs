@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Setter, Updater, opcode};
+use rustix::ioctl::{NoArg, Opcode, Setter, Updater, opcode};
 
 use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
@@ -126,6 +126,7 @@ const _: () = {
     assert!(size_of::<FsInfo>() == 1024);
 };
 
+const SYNC: Opcode = opcode::none(MAGIC, 8);
 const SUBVOL_CREATE: Opcode = opcode::write::<VolArgs>(MAGIC, 14);
 const SNAP_DESTROY: Opcode = opcode::write::<VolArgs>(MAGIC, 15);
 const INO_LOOKUP: Opcode = opcode::read_write::<InoLookup>(MAGIC, 18);
@@ -162,6 +163,12 @@ unsafe fn update<const OPCODE: Opcode, T>(
 
 fn failed(errno: Errno, fd: BorrowedFd<'_>, name: &'static str) -> Error {
     Error::new("ioctl", errno).fd(fd).arg(name)
+}
+
+pub(super) fn sync(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: SYNC takes no argument.
+    unsafe { rustix::ioctl::ioctl(usable(fd)?.as_fd(), NoArg::<SYNC>::new()) }
+        .map_err(|e| failed(e, fd, "BTRFS_IOC_SYNC"))
 }
 
 pub(super) fn subvol_create(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {

@@ -307,3 +307,29 @@ fn data_written_since_a_generation() {
     }
     assert_eq!(written(), (1 << 20) + 100 + 3000 * 200);
 }
+
+#[test]
+fn what_deleted_subvolumes_held_is_free_after_waiting() {
+    needs_root!();
+    let fs = Filesystem::new("btrfs");
+    create_subvolume(fs.fd(), name("a")).unwrap();
+    create_subvolume(fs.open("a").as_fd(), name("b")).unwrap();
+    std::fs::write(fs.path("a/b/data"), vec![7; 32 << 20]).unwrap();
+    sync_filesystem(fs.fd()).unwrap();
+    let ids = [info(&fs, "a").id, info(&fs, "a/b").id];
+    let before = crate::file::room(fs.fd()).unwrap();
+    run("chattr", &["+i", fs.path("a").to_str().unwrap()]);
+    let error = delete_subvolume(fs.open("a").as_fd(), name("b")).unwrap_err();
+    assert_eq!(error.errno(), Errno::PERM, "the flag forbids it: {error}");
+    delete_subvolume_recursively(fs.fd(), name("a")).unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    assert!(wait_until_freed(fs.fd(), &ids, limit).unwrap());
+    let after = crate::file::room(fs.fd()).unwrap();
+    assert!(after.available >= before.available + (31 << 20), "{before:?} {after:?}");
+    assert!(after.available <= after.total);
+    // One that is there is waited for in vain.
+    create_subvolume(fs.fd(), name("c")).unwrap();
+    let there = [info(&fs, "c").id];
+    let short = std::time::Duration::from_millis(1);
+    assert!(!wait_until_freed(fs.fd(), &there, short).unwrap());
+}

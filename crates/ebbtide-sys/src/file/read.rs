@@ -82,8 +82,9 @@ pub(crate) fn read_link_fd(link: BorrowedFd<'_>) -> Result<PathBuf> {
 
 /// Opens an entry for reading without a trace in its access time, if the caller may ask for that.
 ///
-/// `O_NOATIME` is for the owner and for `CAP_FOWNER`. A link is never followed.
-pub(crate) fn open_quietly(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
+/// `O_NOATIME` is for the owner and for `CAP_FOWNER`. A link is never followed. `name` is a single
+/// component, and `flags` are added to `O_RDONLY`.
+pub fn open_quietly(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),

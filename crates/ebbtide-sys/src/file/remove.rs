@@ -3,12 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::{AtFlags, IFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{DirectoryEntry, open_quietly, read_directory};
 use crate::btrfs::{Border, border};
-use crate::descriptor::check_name;
+use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, metadata, statx};
 use crate::tree::stack::{DirectoryStack, identity};
@@ -23,23 +23,81 @@ use crate::tree::stack::{DirectoryStack, identity};
 /// `EBUSY` for a mount point, `ENOTEMPTY` for a btrfs subvolume, each with its path, `ESTALE` if
 /// somebody moves the directories about, and those of unlink(2).
 pub fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    remove(dir, name, Flags::Respected)
+}
+
+/// As [`remove_tree`], also what has the immutable or the append-only flag (`ioctl_iflags(2)`).
+///
+/// Those flags are for trees in use; this is for one that nothing uses any more. Needs
+/// `CAP_LINUX_IMMUTABLE` where there are any.
+pub fn remove_tree_by_force(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    remove(dir, name, Flags::Cleared)
+}
+
+/// What becomes of flags that forbid to remove something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flags {
+    Respected,
+    Cleared,
+}
+
+impl Flags {
+    /// Removes an entry; if its flags or those of the directory forbid that, without them.
+    fn unlink(
+        self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        how: AtFlags,
+    ) -> std::result::Result<(), Errno> {
+        match rustix::fs::unlinkat(parent, name, how) {
+            Err(Errno::PERM) if self == Self::Cleared => {
+                // What can't be cleared shows in the second attempt.
+                let _ = unprotect(parent);
+                if let Ok(entry) = open_quietly(parent, name, OFlags::NONBLOCK) {
+                    let _ = unprotect(entry.as_fd());
+                }
+                rustix::fs::unlinkat(parent, name, how)
+            }
+            done => done,
+        }
+    }
+}
+
+/// Takes the immutable and the append-only flag from a file or a directory; false if it had none.
+///
+/// The descriptor must not be `O_PATH` unless it is of a directory. See `ioctl_iflags(2)`.
+pub fn unprotect(fd: BorrowedFd<'_>) -> Result<bool> {
+    let fd = usable(fd)?;
+    let failed = |e| Error::new("ioctl", e).fd(fd.as_fd()).arg("FS_IOC_SETFLAGS");
+    let flags = rustix::fs::ioctl_getflags(&fd).map_err(failed)?;
+    let forbidding = IFlags::IMMUTABLE | IFlags::APPEND;
+    if !flags.intersects(forbidding) {
+        return Ok(false);
+    }
+    rustix::fs::ioctl_setflags(&fd, flags.difference(forbidding)).map_err(failed)?;
+    Ok(true)
+}
+
+fn remove(dir: BorrowedFd<'_>, name: &OsStr, flags: Flags) -> Result<()> {
     check_name("unlinkat", dir, name)?;
     let mut stack = DirectoryStack::default();
     let mut levels = Vec::new();
-    if let Some(top) = remove_or_open(dir, &metadata(dir)?, name, None)? {
+    if let Some(top) = remove_or_open(dir, &metadata(dir)?, name, None, flags)? {
         enter(&mut stack, &mut levels, top, name.to_owned())?;
     }
     while let Some(level) = levels.last_mut() {
         if let Some(entry) = level.entries.pop() {
             let parent = stack.top()?;
-            if let Some(child) = remove_or_open(parent, &level.metadata, &entry.name, entry.kind)? {
+            if let Some(child) =
+                remove_or_open(parent, &level.metadata, &entry.name, entry.kind, flags)?
+            {
                 enter(&mut stack, &mut levels, child, entry.name)?;
             }
             continue;
         }
         stack.pop()?;
         let parent = if stack.depth() == 0 { dir } else { stack.top()? };
-        remove_empty(parent, &level.name)?;
+        remove_empty(parent, &level.name, flags)?;
         levels.pop();
     }
     Ok(())
@@ -58,11 +116,12 @@ fn remove_or_open(
     here: &Metadata,
     name: &OsStr,
     hint: Option<FileKind>,
+    flags: Flags,
 ) -> Result<Option<OwnedFd>> {
     let failed = |e| Error::new("unlinkat", e).fd(parent).path(name);
     // The hint saves a call for each directory, for which unlink(2) would only say no.
     if hint != Some(FileKind::Directory) {
-        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        match flags.unlink(parent, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(None),
             Err(Errno::ISDIR) => {}
             Err(errno) => return Err(failed(errno)),
@@ -78,7 +137,7 @@ fn remove_or_open(
     }
     match border(here, &found) {
         Border::None => {}
-        Border::Placeholder => return remove_empty(parent, name).map(|()| None),
+        Border::Placeholder => return remove_empty(parent, name, flags).map(|()| None),
         Border::Subvolume => return Err(failed(Errno::NOTEMPTY).note("a btrfs subvolume")),
     }
     match open_quietly(parent, name, OFlags::DIRECTORY) {
@@ -107,8 +166,8 @@ fn enter(
     Ok(())
 }
 
-fn remove_empty(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+fn remove_empty(parent: BorrowedFd<'_>, name: &OsStr, flags: Flags) -> Result<()> {
+    match flags.unlink(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(Error::new("unlinkat", errno).fd(parent).path(name).arg("AT_REMOVEDIR")),
     }

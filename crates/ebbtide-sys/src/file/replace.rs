@@ -7,10 +7,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{create_file, remove_file, rename_replace, sync, write_all};
+use super::{create_file, open_quietly, remove_file, rename_replace, sync, write_all};
 use crate::descriptor::check_name;
 use crate::error::{Error, Result};
-use crate::metadata::{metadata, set_mode, statx};
+use crate::metadata::{FileKind, metadata, set_mode, set_owner, statx};
+use crate::xattr::copy_xattrs;
 
 /// The longest name that Linux filesystems have, in bytes.
 const NAME_MAX: usize = 255;
@@ -30,11 +31,40 @@ const ATTEMPTS: usize = 10_000;
 ///
 /// Those of open(2), write(2), fsync(2) and rename(2); `name` then has its old content.
 pub fn replace_file(dir: BorrowedFd<'_>, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    replace(dir, name, content, |file| set_mode(file, mode))
+}
+
+/// Gives a file other content, as [`replace_file`] does; owner, mode, ACLs and other extended
+/// attributes stay.
+///
+/// # Errors
+///
+/// `EINVAL` if it is no regular file, and those of [`replace_file`].
+pub fn replace_content(dir: BorrowedFd<'_>, name: &OsStr, content: &[u8]) -> Result<()> {
+    check_name("openat", dir, name)?;
+    let old = open_quietly(dir, name, OFlags::NONBLOCK)?;
+    let found = metadata(old.as_fd())?;
+    if found.kind != FileKind::Regular {
+        return Err(Error::new("openat", Errno::INVAL).fd(dir).path(name));
+    }
+    replace(dir, name, content, |file| {
+        set_owner(file, found.uid, found.gid)?;
+        set_mode(file, found.mode)?;
+        copy_xattrs(old.as_fd(), file)
+    })
+}
+
+fn replace(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    content: &[u8],
+    finish: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+) -> Result<()> {
     check_name("openat", dir, name)?;
     let temporary = temporary_name(name);
     let file = create_locked(dir, &temporary)?;
     let written = write_all(file.as_fd(), content)
-        .and_then(|()| set_mode(file.as_fd(), mode))
+        .and_then(|()| finish(file.as_fd()))
         .and_then(|()| sync(file.as_fd()))
         .and_then(|()| rename_replace(dir, &temporary, dir, name));
     if let Err(error) = written {

@@ -30,6 +30,36 @@ fn replaces_and_makes_files() {
 }
 
 #[test]
+fn other_content_leaves_owner_mode_and_attributes() {
+    needs_root!();
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("file"), "old").unwrap();
+    let open = crate::resolve::open_path(scratch.fd(), Path::new("file")).unwrap();
+    crate::metadata::set_owner(open.as_fd(), 1, 2).unwrap();
+    crate::metadata::set_mode(open.as_fd(), 0o2640).unwrap();
+    crate::xattr::set(open.as_fd(), name("user.note"), b"x").unwrap();
+
+    replace_content(scratch.fd(), name("file"), b"new").unwrap();
+    assert_eq!(std::fs::read(scratch.path("file")).unwrap(), b"new");
+    let new = crate::resolve::open_path(scratch.fd(), Path::new("file")).unwrap();
+    let found = metadata(new.as_fd()).unwrap();
+    assert_eq!((found.uid, found.gid, found.mode), (1, 2, 0o2640));
+    assert_ne!(found.inode, metadata(open.as_fd()).unwrap().inode);
+    let note = crate::xattr::get(new.as_fd(), name("user.note")).unwrap();
+    assert_eq!(note.as_deref(), Some(&b"x"[..]));
+    assert_eq!(names(scratch.fd()), ["file"]);
+
+    symlink("file", scratch.path("link")).unwrap();
+    std::fs::create_dir(scratch.path("dir")).unwrap();
+    for (other, errno) in
+        [("link", Errno::LOOP), ("dir", Errno::INVAL), ("no", Errno::NOENT), ("a/b", Errno::INVAL)]
+    {
+        let error = replace_content(scratch.fd(), name(other), b"").unwrap_err();
+        assert_eq!(error.errno(), errno, "{other}");
+    }
+}
+
+#[test]
 fn leftovers_of_a_crash_are_replaced_without_harm() {
     let scratch = Scratch::new();
     let leftover = scratch.path(".ebbtide-new.file");
@@ -304,4 +334,30 @@ fn an_attacker_who_swaps_directories_while_a_tree_is_removed() {
         });
     }
     assert_eq!(names(outside.fd()).len(), 20);
+}
+
+#[test]
+fn flags_that_forbid_it_stop_a_removal_unless_it_is_by_force() {
+    needs_root!();
+    for fstype in ["ext4", "btrfs"] {
+        let fs = Filesystem::new(fstype);
+        let chattr = |flag: &str, path: &str| {
+            crate::testing::run("chattr", &[flag, fs.path(path).to_str().unwrap()]);
+        };
+        std::fs::create_dir_all(fs.path("tree/held/inner")).unwrap();
+        std::fs::write(fs.path("tree/held/inner/file"), "x").unwrap();
+        std::fs::write(fs.path("tree/held/log\n\u{1b}"), "x").unwrap();
+        symlink("/etc", fs.path("tree/held/link")).unwrap();
+        chattr("+i", "tree/held/inner/file");
+        chattr("+a", "tree/held/log\n\u{1b}");
+        chattr("+i", "tree/held/inner");
+        chattr("+a", "tree/held");
+        let error = remove_tree(fs.fd(), name("tree")).unwrap_err();
+        assert_eq!(error.errno(), Errno::PERM, "{error}");
+        remove_tree_by_force(fs.fd(), name("tree")).unwrap();
+        assert!(!fs.path("tree").exists());
+        remove_tree_by_force(fs.fd(), name("tree")).unwrap();
+        std::fs::write(fs.path("plain"), "x").unwrap();
+        assert!(!unprotect(std::fs::File::open(fs.path("plain")).unwrap().as_fd()).unwrap());
+    }
 }

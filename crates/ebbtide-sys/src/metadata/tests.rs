@@ -94,3 +94,16 @@ fn times_to_the_nanosecond() {
     let found = metadata(link.as_fd()).unwrap();
     assert_eq!((found.accessed, found.modified), ((1, 2), (-3, 999_999_999)));
 }
+
+#[test]
+fn one_entry_of_a_directory() {
+    let scratch = Scratch::new();
+    symlink("nowhere", scratch.path("link")).unwrap();
+    let found = entry_metadata(scratch.fd(), OsStr::new("link")).unwrap().unwrap();
+    assert_eq!(found.kind, FileKind::Symlink);
+    assert_eq!(entry_metadata(scratch.fd(), OsStr::new("no")).unwrap(), None);
+    for name in ["", ".", "..", "a/b"] {
+        let error = entry_metadata(scratch.fd(), OsStr::new(name)).unwrap_err();
+        assert_eq!(error.errno(), Errno::INVAL, "{name}");
+    }
+}

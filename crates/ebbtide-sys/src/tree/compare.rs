@@ -8,15 +8,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::content::has_same_content;
 use super::open_child;
 use super::stack::{DirectoryStack, identity};
 use crate::error::{Error, Result};
 use crate::file::{open_quietly, read_directory, read_link};
 use crate::metadata::{FileKind, Metadata, Time, metadata, statx};
 use crate::resolve::{open_directory, open_path, split_parent};
-
-/// The size of the buffers that content is compared with, in bytes.
-const BUFFER: usize = 128 * 1024;
 
 /// Returns the first path, relative to the top, in which a copy made by [`super::copy_tree`] is not
 /// its original: `None` if there is none. The top itself is the empty path.
@@ -75,9 +73,10 @@ impl Pair<'_> {
         match found.kind {
             FileKind::Symlink => Ok(read_link(self.original, Path::new(name))?
                 == read_link(self.copy, Path::new(copy_name))?),
-            FileKind::Regular if content => {
-                has_same_content(&open(self.original, name)?, &open(self.copy, copy_name)?)
-            }
+            FileKind::Regular if content => has_same_content(
+                open(self.original, name)?.as_fd(),
+                open(self.copy, copy_name)?.as_fd(),
+            ),
             _ => Ok(true),
         }
     }
@@ -95,34 +94,6 @@ fn is_same(original: &Metadata, copy: &Metadata) -> bool {
     };
     data && (original.kind, original.mode, original.uid, original.gid, original.modified)
         == (copy.kind, copy.mode, copy.uid, copy.gid, copy.modified)
-}
-
-fn has_same_content(a: &OwnedFd, b: &OwnedFd) -> Result<bool> {
-    let mut left = vec![0; BUFFER];
-    let mut right = vec![0; BUFFER];
-    loop {
-        let (n, m) = (fill(a.as_fd(), &mut left)?, fill(b.as_fd(), &mut right)?);
-        if left[..n] != right[..m] {
-            return Ok(false);
-        }
-        if n == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match rustix::io::read(fd, &mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::new("read", errno).fd(fd)),
-        }
-    }
-    Ok(filled)
 }
 
 /// Both trees, walked side by side.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -27,19 +27,43 @@ pub fn tree_size_up_to(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<u
     if top.kind != FileKind::Directory {
         return Ok(top.blocks * 512);
     }
-    let mut bytes = 0;
+    walk(dir, path, limit, &mut |_, _| ())
+}
+
+/// Returns the bytes allocated for each directory with everything below it, as [`tree_size`] counts
+/// them. Paths are relative to `path`, which is the empty one; what lies inside comes before what it
+/// lies in.
+pub fn directory_sizes(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut sizes = Vec::new();
+    walk(dir, path, u64::MAX, &mut |path, bytes| sizes.push((path.to_owned(), bytes)))?;
+    Ok(sizes)
+}
+
+/// Tells of each directory what it takes, when all of it is known. Returns what all of it takes, or what
+/// was counted when that was more than `limit`.
+fn walk(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    limit: u64,
+    tell: &mut dyn FnMut(&Path, u64),
+) -> Result<u64> {
+    let opened = open_directory(dir, path)?;
+    let top = metadata(opened.as_fd())?;
     let mut seen = HashSet::new();
     let mut stack = DirectoryStack::default();
-    let mut pending = Vec::new();
-    enter(open_directory(dir, path)?, &top, &mut stack, &mut pending)?;
-    bytes += top.blocks * 512;
-    while let Some(entries) = pending.last_mut() {
-        if bytes > limit {
-            break;
-        }
-        let Some(entry) = entries.pop() else {
+    let mut levels = Vec::new();
+    let mut all = enter(opened, &top, PathBuf::new(), &mut stack, &mut levels)?;
+    while all <= limit
+        && let Some(level) = levels.last_mut()
+    {
+        let Some(entry) = level.entries.pop() else {
             stack.pop()?;
-            pending.pop();
+            let (path, bytes) = (std::mem::take(&mut level.path), level.bytes);
+            levels.pop();
+            tell(&path, bytes);
+            if let Some(above) = levels.last_mut() {
+                above.bytes += bytes;
+            }
             continue;
         };
         let parent = stack.top()?;
@@ -49,34 +73,45 @@ pub fn tree_size_up_to(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<u
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),
         };
-        let is_directory = found.kind == FileKind::Directory;
-        if is_directory || found.nlink == 1 || seen.insert(identity(&found)) {
-            bytes += found.blocks * 512;
-        }
-        if is_directory {
+        if found.kind == FileKind::Directory {
             match open_child(parent, &entry.name) {
                 Ok(child) => {
                     let found = metadata(child.as_fd())?;
                     if found.mount_id == top.mount_id {
-                        enter(child, &found, &mut stack, &mut pending)?;
+                        let path = level.path.join(&entry.name);
+                        all += enter(child, &found, path, &mut stack, &mut levels)?;
                     }
                 }
                 Err(error)
                     if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(error),
             }
+        } else if found.nlink == 1 || seen.insert(identity(&found)) {
+            level.bytes += found.blocks * 512;
+            all += found.blocks * 512;
         }
     }
-    Ok(bytes)
+    Ok(all)
+}
+
+/// A directory on the way.
+struct Level {
+    path: PathBuf,
+    /// What is still to be looked at.
+    entries: Vec<DirectoryEntry>,
+    bytes: u64,
 }
 
 fn enter(
     directory: OwnedFd,
     found: &Metadata,
+    path: PathBuf,
     stack: &mut DirectoryStack,
-    pending: &mut Vec<Vec<DirectoryEntry>>,
-) -> Result<()> {
-    pending.push(read_directory(directory.as_fd())?);
+    levels: &mut Vec<Level>,
+) -> Result<u64> {
+    let entries = read_directory(directory.as_fd())?;
+    let bytes = found.blocks * 512;
+    levels.push(Level { path, entries, bytes });
     stack.push(directory, identity(found));
-    Ok(())
+    Ok(bytes)
 }

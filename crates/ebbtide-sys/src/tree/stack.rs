@@ -11,10 +11,11 @@ use crate::metadata::{Metadata, metadata};
 /// How many directories on the way are kept open: more than that only in very deep trees.
 const OPEN: usize = 64;
 
-/// The device and inode of a directory.
-pub(crate) type Identity = ((u32, u32), u64);
+/// The device and inode number of a directory.
+pub type Identity = ((u32, u32), u64);
 
-pub(crate) fn identity(metadata: &Metadata) -> Identity {
+/// Returns what makes a directory the one that it is.
+pub fn identity(metadata: &Metadata) -> Identity {
     (metadata.device, metadata.inode)
 }
 
@@ -22,14 +23,14 @@ pub(crate) fn identity(metadata: &Metadata) -> Identity {
 ///
 /// A closed one is opened again as `..` of the one above it, which is only accepted if it is the
 /// directory that was left: whoever moves directories about meanwhile gets an error, no more.
-#[derive(Default)]
-pub(crate) struct DirectoryStack {
+#[derive(Debug, Default)]
+pub struct DirectoryStack {
     levels: Vec<(Option<OwnedFd>, Identity)>,
 }
 
 impl DirectoryStack {
     /// Enters a directory.
-    pub(crate) fn push(&mut self, fd: OwnedFd, identity: Identity) {
+    pub fn push(&mut self, fd: OwnedFd, identity: Identity) {
         self.levels.push((Some(fd), identity));
         if let Some(deep) = self.levels.len().checked_sub(OPEN + 1) {
             self.levels[deep].0 = None;
@@ -37,7 +38,7 @@ impl DirectoryStack {
     }
 
     /// Returns the current directory.
-    pub(crate) fn top(&self) -> Result<BorrowedFd<'_>> {
+    pub fn top(&self) -> Result<BorrowedFd<'_>> {
         match self.levels.last() {
             Some((Some(fd), _)) => Ok(fd.as_fd()),
             _ => Err(Error::new("openat", Errno::NOENT)),
@@ -45,7 +46,7 @@ impl DirectoryStack {
     }
 
     /// Leaves the current directory and returns it; its parent is open and current afterwards.
-    pub(crate) fn pop(&mut self) -> Result<OwnedFd> {
+    pub fn pop(&mut self) -> Result<OwnedFd> {
         let Some((Some(child), _)) = self.levels.pop() else {
             return Err(Error::new("openat", Errno::NOENT));
         };
@@ -62,7 +63,7 @@ impl DirectoryStack {
     }
 
     /// Returns how deep the current directory is: 0 above the top.
-    pub(crate) fn depth(&self) -> usize {
+    pub fn depth(&self) -> usize {
         self.levels.len()
     }
 }

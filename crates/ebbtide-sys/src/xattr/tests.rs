@@ -104,6 +104,18 @@ fn a_target_that_can_not_store_them() {
 }
 
 #[test]
+fn all_attributes_in_order() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("file"), "").unwrap();
+    let file = open_path(scratch.fd(), Path::new("file")).unwrap();
+    assert_eq!(all(file.as_fd()).unwrap(), []);
+    set(file.as_fd(), name("user.b"), b"2").unwrap();
+    set(file.as_fd(), name("user.a"), b"").unwrap();
+    let expected = [("user.a".into(), vec![]), ("user.b".into(), b"2".to_vec())];
+    assert_eq!(all(file.as_fd()).unwrap(), expected);
+}
+
+#[test]
 fn labels_are_what_decides_about_access_and_nothing_else() {
     needs_root!();
     let fs = Filesystem::new("ext4");

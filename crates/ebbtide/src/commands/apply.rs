@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use ebbtide_core::boot::{LOCATOR, RUN};
 use ebbtide_core::compiled::{Compiled, DeclarationHash};
+use ebbtide_core::declaration::Declaration;
 use ebbtide_core::failure::Level;
 use ebbtide_core::live::{Applied, Change, Live, Plan, When};
-use ebbtide_core::publish::{Preview, Publication};
+use ebbtide_core::publish::{Preview, Publication, Published};
 use ebbtide_core::status;
 
 use super::machine;
@@ -60,62 +61,138 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let declaration = crate::declaration::load(context, args.config.as_deref())?;
-    machine::require_root()?;
-    let publication = Publication::open(&declaration)?;
-    let preview = match publication.preview() {
-        Ok(preview) => preview,
-        // To publish may be what mends it.
-        Err(failure) if !args.dry_run => {
-            context.tell(&format!("warning: cannot say what will change: {}", failure.chain()));
-            Preview::default()
-        }
-        Err(failure) => return Err(failure.into()),
-    };
-    if let (Some(name), false) = (preview.moved_stores.first(), args.move_stores) {
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("store {name} is declared in another place than before"),
-        )
-        .cause("what it keeps stays in the old place, and nothing is copied from there")
-        .hint("copy it yourself, then run `ebbtide apply --move-stores`"));
-    }
+    let how =
+        How { dry_run: args.dry_run, next_boot: args.next_boot, move_stores: args.move_stores };
+    let prepared = Prepared::new(&declaration, how, context)?;
     if args.dry_run {
-        let live = match publication.compiled() {
-            Some(compiled) if !args.next_boot => live(&compiled, None, context)?,
+        context.print(&prepared.dry_run()?.text)?;
+        return Ok(Status::DONE);
+    }
+    let done = prepared.publish()?.bring()?;
+    context.print(&done.text)?;
+    Ok(done.status)
+}
+
+/// How a declaration comes into force.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Nothing is changed.
+    pub dry_run: bool,
+    /// The running system stays as it is.
+    pub next_boot: bool,
+    /// Stores may be in another place than before.
+    pub move_stores: bool,
+}
+
+/// A declaration that can come into force. Nothing has been changed yet.
+pub struct Prepared<'c> {
+    publication: Publication,
+    preview: Preview,
+    entries: usize,
+    how: How,
+    context: &'c Context,
+}
+
+/// A declaration that the next boot reads.
+pub struct InForce<'c> {
+    published: Published,
+    preview: Preview,
+    entries: usize,
+    how: How,
+    context: &'c Context,
+}
+
+/// What was done, or would be.
+pub struct Done {
+    /// For people.
+    pub text: String,
+    /// What was done to the running system, or waits.
+    pub changes: Vec<Change>,
+    /// How the command ends.
+    pub status: Status,
+}
+
+impl<'c> Prepared<'c> {
+    /// Looks at the machine.
+    pub fn new(
+        declaration: &Declaration,
+        how: How,
+        context: &'c Context,
+    ) -> Result<Self, CommandError> {
+        machine::require_root()?;
+        let publication = Publication::open(declaration)?;
+        let preview = match publication.preview() {
+            Ok(preview) => preview,
+            // To publish may be what mends it.
+            Err(failure) if !how.dry_run => {
+                context.tell(&format!("warning: cannot say what will change: {}", failure.chain()));
+                Preview::default()
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        if let (Some(name), false) = (preview.moved_stores.first(), how.move_stores) {
+            return Err(CommandError::new(
+                Kind::Usage,
+                format!("store {name} is declared in another place than before"),
+            )
+            .cause("what it keeps stays in the old place, and nothing is copied from there")
+            .hint("copy it yourself, then run `ebbtide apply --move-stores`"));
+        }
+        let entries = declaration.entries.len();
+        Ok(Self { publication, preview, entries, how, context })
+    }
+
+    /// Says what would happen, step by step.
+    pub fn dry_run(&self) -> Result<Done, CommandError> {
+        let live = match self.publication.compiled() {
+            Some(compiled) if !self.how.next_boot => live(&compiled, None, self.context)?,
             _ => None,
         };
         let plan = live.map(|live| live.plan()).transpose()?;
-        context.print(&render(&preview, plan.as_ref(), context))?;
-        let mut steps = String::from("the next boot would\n");
-        for step in preview.next_reset.iter().chain(&preview.next_boot) {
-            let _ = writeln!(steps, "  {step}");
+        let mut text = render(&self.preview, plan.as_ref(), self.context);
+        text.push_str("the next boot would\n");
+        for step in self.preview.next_reset.iter().chain(&self.preview.next_boot) {
+            let _ = writeln!(text, "  {step}");
         }
-        context.print(&steps)?;
-        return Ok(Status::DONE);
+        let changes = plan.map(|plan| plan.changes).unwrap_or_default();
+        Ok(Done { text, changes, status: Status::DONE })
     }
-    let published = publication.publish()?;
-    let live = if args.next_boot { None } else { live(&published.compiled, None, context)? };
-    let applied = live.map(|live| bring(live, &published.hash, context)).transpose()?;
-    let plan = applied.as_ref().map(|applied| &applied.plan);
-    let mut text = render(&preview, plan, context);
-    for problem in applied.iter().flat_map(|applied| &applied.problems) {
-        let _ = writeln!(text, "{}", render_problem(problem, context));
+
+    /// Makes it what the next boot reads.
+    pub fn publish(self) -> Result<InForce<'c>, CommandError> {
+        let Self { publication, preview, entries, how, context } = self;
+        let published = publication.publish()?;
+        Ok(InForce { published, preview, entries, how, context })
     }
-    let short = published.hash.as_str().get(..12).unwrap_or_default();
-    let count = declaration.entries.len();
-    let force = match plan {
-        Some(plan) if plan.changes.iter().all(|it| it.when == When::Now) => "in force",
-        Some(_) => "in force, but for what has to wait",
-        None => "in force at the next boot",
-    };
-    let _ = if published.changed {
-        writeln!(text, "compiled {count} entries as {short}: {force}")
-    } else {
-        writeln!(text, "nothing changed: {count} entries, compiled as {short}")
-    };
-    context.print(&text)?;
-    let failed = applied.is_some_and(|applied| !applied.problems.is_empty());
-    Ok(if failed { Status::FAILED } else { Status::DONE })
+}
+
+impl InForce<'_> {
+    /// Brings the running system to it.
+    pub fn bring(self) -> Result<Done, CommandError> {
+        let Self { published, preview, entries, how, context } = self;
+        let live = if how.next_boot { None } else { live(&published.compiled, None, context)? };
+        let applied = live.map(|live| bring(live, &published.hash, context)).transpose()?;
+        let plan = applied.as_ref().map(|applied| &applied.plan);
+        let mut text = render(&preview, plan, context);
+        for problem in applied.iter().flat_map(|applied| &applied.problems) {
+            let _ = writeln!(text, "{}", render_problem(problem, context));
+        }
+        let short = published.hash.as_str().get(..12).unwrap_or_default();
+        let force = match plan {
+            Some(plan) if plan.changes.iter().all(|it| it.when == When::Now) => "in force",
+            Some(_) => "in force, but for what has to wait",
+            None => "in force at the next boot",
+        };
+        let _ = if published.changed {
+            writeln!(text, "compiled {entries} entries as {short}: {force}")
+        } else {
+            writeln!(text, "nothing changed: {entries} entries, compiled as {short}")
+        };
+        let failed = applied.as_ref().is_some_and(|applied| !applied.problems.is_empty());
+        let status = if failed { Status::FAILED } else { Status::DONE };
+        let changes = applied.map(|applied| applied.plan.changes).unwrap_or_default();
+        Ok(Done { text, changes, status })
+    }
 }
 
 /// The running system, if it can be brought to a declaration; else it is told why not.

@@ -1,10 +1,12 @@
 //! `ebbtide boots`: past roots, what they hold, and how their boots ended.
 
+pub mod show;
+
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
 use ebbtide_core::past::{self, PastBoot};
-use ebbtide_core::record::{Ending, Outcome, Switch};
+use ebbtide_core::record::{BootNumber, Ending, Outcome, Switch};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -12,11 +14,14 @@ use super::machine;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
+use crate::text::size;
 use ebbtide_sys::escape;
 
 /// Lists past roots: number, age, own size, how each ended
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
 is not counted.
 
@@ -24,17 +29,41 @@ Examples:
   sudo ebbtide boots
   sudo ebbtide boots --json | jq '.boots[].number'
 
+  All about one of them:
+    sudo ebbtide boots show 7
+
   Look into the root of boot 7, where roots are subvolumes:
     sudo mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt
 
-Exit status: 0 done; 1 failed; 2 wrong command line or declaration.")]
+Exit status: 0 done; 1 failed; 2 wrong command line or declaration."
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Common {
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows all that is known about one boot: what was reset, what failed, what left the stores
+    Show {
+        /// The number of the boot
+        #[arg(value_name = "BOOT")]
+        number: u64,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// What `ebbtide boots --json` prints.
@@ -48,13 +77,20 @@ pub struct Json<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
-    let boot = machine::running(args.config.as_deref(), context)?;
+    let (common, only) = match &args.command {
+        Some(Command::Show { number, common }) => (common, Some(BootNumber(*number))),
+        None => (&args.common, None),
+    };
+    let boot = machine::running(common.config.as_deref(), context)?;
     let container = boot.open_container()?;
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())
     })?;
+    if let Some(number) = only {
+        return show::run(&boot, &container, &kernel_boot_id, number, common.json, context);
+    }
     let boots = past::boots(&container, &boot.locator.container.path, &kernel_boot_id)?;
-    if args.json {
+    if common.json {
         context.print_json(&Json { version: 1, boots: &boots })?;
     } else {
         context.print(&render(&boots, now()))?;
@@ -114,7 +150,7 @@ fn row(boot: &PastBoot, now: i64) -> [String; 7] {
         outcome.to_owned(),
         ended.to_owned(),
         boot.problems.to_string(),
-        place.unwrap_or_else(|| "gone".to_owned()),
+        place.unwrap_or_else(|| if boot.current { "in RAM" } else { "gone" }.to_owned()),
     ]
 }
 
@@ -129,38 +165,12 @@ fn age(seconds: i64) -> String {
     }
 }
 
-/// A size in binary units, with one decimal below ten.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut scale = 1024_u64;
-    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
-        unit += 1;
-        scale *= 1024;
-    }
-    let whole = bytes / scale;
-    let tenth = (bytes % scale) * 10 / scale;
-    if whole < 10 {
-        format!("{whole}.{tenth} {}", UNITS[unit])
-    } else {
-        format!("{whole} {}", UNITS[unit])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_are_short() {
-        let sizes = [0, 1023, 1024, 1536, 10 << 10, (1 << 20) - 1, 3 << 30, u64::MAX].map(size);
-        assert_eq!(
-            sizes,
-            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1023 KiB", "3.0 GiB", "16383 PiB"]
-        );
+    fn ages_are_short() {
         let ages = [-1, 0, 59, 60, 3599, 3600, 86_399, 86_400, 864_000].map(age);
         assert_eq!(ages, ["?", "0s", "59s", "1min", "59min", "1h", "23h", "1d", "10d"]);
     }

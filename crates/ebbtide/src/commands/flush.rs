@@ -18,6 +18,8 @@ use crate::text::count;
 They are copied in at boot, and taken back when the machine goes down. Flush before a backup of the
 stores, so that it has them as they are now. What a store had before is in its .ebbtide/trash.
 
+From a root in RAM, entries that have no data yet are copied too: no later boot finds that root.
+
 Examples:
   sudo ebbtide flush --dry-run
   sudo ebbtide flush
@@ -44,14 +46,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             context.tell(message);
         }
     };
-    let harvested = flush.apply(&mut log)?;
-    for problem in &harvested.problems {
+    let flushed = flush.apply(&mut log)?;
+    for problem in &flushed.problems {
         context.print(&(render_problem(problem, context) + "\n"))?;
     }
-    context.print(&format!(
-        "{} taken back, {} deleted\n",
-        count(harvested.updated, "file"),
-        harvested.deleted
-    ))?;
-    Ok(if harvested.problems.is_empty() { Status::DONE } else { Status::FOUND })
+    let imported = match flushed.imported {
+        0 => String::new(),
+        number => format!(", {} copied that had no data yet", count(number, "path")),
+    };
+    let updated = count(flushed.updated, "file");
+    context.print(&format!("{updated} taken back, {} deleted{imported}\n", flushed.deleted))?;
+    Ok(if flushed.problems.is_empty() { Status::DONE } else { Status::FOUND })
 }

@@ -177,7 +177,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     };
     setup::apply(&request, &plan, &mut log)?;
-    let next = if plan.steps.contains(&setup::Step::BuildInitramfs) {
+    let next = if plan.steps.iter().any(|step| matches!(step, setup::Step::BuildInitramfs(..))) {
         "boot this volume with the kernel and the initramfs of base 1; then `ebbtide status`"
     } else {
         "boot this volume with an initramfs that has Ebbtide in it: nothing resets the root before"

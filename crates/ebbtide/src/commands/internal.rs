@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
+use ebbtide_core::archive::{self, Archived};
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::flush::{self, Flushed, Pace};
+use ebbtide_core::refused;
 use ebbtide_core::shutdown;
 use ebbtide_sys::escape;
 
@@ -12,6 +15,7 @@ use super::machine;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
+use crate::text::{count, size};
 
 /// Steps that units and maintainer scripts call
 #[derive(Debug, ClapArgs)]
@@ -24,6 +28,12 @@ pub struct Args {
 enum Step {
     /// At the start of a boot: removes a mark of a clean end that the initramfs did not
     Began,
+    /// Early in a boot: has the kernel note what tries to write to a read-only root, if that is declared
+    Audit,
+    /// Where the root is in RAM: flushes after each change, for as long as it runs
+    Watch,
+    /// At shutdown: makes a past root of a root in RAM, if that is declared
+    Archive,
     /// At shutdown: unmounts all entries and stores, innermost first
     Detach,
     /// At shutdown, last: syncs everything and writes the mark of a clean end
@@ -38,6 +48,8 @@ enum Step {
         /// The path
         path: PathBuf,
     },
+    /// Leaves one line for those who log in, if something should be looked at
+    Attention,
     /// Compiles the declaration for the next boot, and says so only if it is another than before
     Recompile,
     /// Succeeds if / is a root of this container
@@ -49,22 +61,55 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     match &args.step {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
         Step::Detach => {
-            let mut log = |level: Level, message: &str| {
-                if level < Level::Debug {
-                    context.tell(&format!("<{}>ebbtide: {message}", level as u8));
+            shutdown::detach(Path::new(RUN), &mut |level, message| say(context, level, message))?;
+        }
+        Step::Audit => {
+            let compiled = machine::running(None, context)?.in_force()?;
+            if compiled.is_some_and(|compiled| compiled.root.audit) {
+                refused::note()?;
+            }
+        }
+        Step::Archive => {
+            let boot = machine::running(None, context)?;
+            match archive::archive(&boot, Path::new("/"))? {
+                Archived::NotWanted => {}
+                Archived::As(number) => {
+                    let message = format!("the root in RAM is archived as past root {number}");
+                    say(context, Level::Info, &message);
                 }
+                Archived::TooLarge { size: found, limit } => {
+                    let message = format!(
+                        "the root in RAM is not archived: {} were written to it, and `archive` \
+                         allows {}",
+                        size(found),
+                        size(limit)
+                    );
+                    say(context, Level::Warning, &message);
+                }
+            }
+        }
+        Step::Watch => {
+            let boot = machine::running(None, context)?;
+            let mut log = |level: Level, message: &str| say(context, level, message);
+            let mut go_on = |flushed: &Flushed| {
+                let files = flushed.updated + flushed.deleted + flushed.imported;
+                if files > 0 {
+                    say(context, Level::Info, &format!("flushed {}", count(files, "path")));
+                }
+                true
             };
-            shutdown::detach(Path::new(RUN), &mut log)?;
+            flush::watch(&boot, Path::new("/"), Pace::USUAL, &mut log, &mut go_on);
         }
         Step::MarkClean => {
             // An end that is not marked counts as unclean, and nobody is left to be told by a unit
             // that fails at shutdown: the kernel log is.
             let boot = machine::running(None, context)?;
             if let Err(failure) = shutdown::mark_clean(&boot, &context.sysroot) {
-                context.tell(&format!("<{}>ebbtide: {}", Level::Warning as u8, failure.chain()));
+                say(context, Level::Warning, &failure.chain());
             }
         }
         Step::Login { uid } => super::apply::login(*uid, context)?,
+        Step::Attention => super::status::attention(context)?,
         Step::Recompile => super::apply::recompile(context)?,
         Step::Missing { path } => return Err(why_missing(path, context)?),
         Step::OwnsRoot => {
@@ -79,6 +124,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     }
     Ok(Status::DONE)
+}
+
+/// Says something to the journal or to the kernel log, which read the level from the front.
+fn say(context: &Context, level: Level, message: &str) {
+    if level < Level::Debug {
+        context.tell(&format!("<{}>ebbtide: {message}", level as u8));
+    }
 }
 
 /// Why a service does not start, as the journal is going to have it.

@@ -4,12 +4,15 @@ mod apply;
 pub mod boots;
 pub mod check;
 mod flush;
+pub mod gc;
 mod init;
 mod internal;
+pub mod keep;
 mod locator;
 mod machine;
 mod schema;
 pub mod status;
+pub mod try_root;
 
 use clap::Subcommand;
 
@@ -19,12 +22,15 @@ use crate::status::Status;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Try(try_root::Args),
     Init(init::Args),
     Apply(apply::Args),
+    Keep(keep::Args),
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
     Flush(flush::Args),
+    Gc(gc::Args),
     Schema(schema::Args),
     #[command(hide = true)]
     Locator(locator::Args),
@@ -36,12 +42,15 @@ impl Command {
     /// Does what the command does.
     pub fn run(&self, context: &Context) -> Result<Status, CommandError> {
         match self {
+            Self::Try(args) => Ok(try_root::run(args, context)),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
+            Self::Keep(args) => keep::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
             Self::Flush(args) => flush::run(args, context),
+            Self::Gc(args) => gc::run(args, context),
             Self::Locator(args) => locator::run(args, context),
             Self::Internal(args) => internal::run(args, context),
             Self::Schema(args) => schema::run(args, context),

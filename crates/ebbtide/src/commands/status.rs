@@ -1,9 +1,13 @@
 //! `ebbtide status`: is this root really new, and is what was declared in place?
 
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
 use ebbtide_core::status::{self, Status as Found};
 use schemars::JsonSchema;
@@ -11,9 +15,13 @@ use serde::Serialize;
 
 use super::machine;
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::status::Status;
-use ebbtide_sys::escape;
+use crate::text::{count, size};
+use ebbtide_sys::{escape, file};
+
+/// One line for `pam_motd(8)`, in the run directory.
+const ATTENTION: &str = "attention";
 
 /// Proves that this root is new, and that what is declared is in place
 #[derive(Debug, ClapArgs)]
@@ -34,6 +42,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print one line if something should be looked at, and else nothing
+    #[arg(long, conflicts_with = "json")]
+    brief: bool,
 }
 
 /// What `ebbtide status --json` prints.
@@ -49,12 +60,34 @@ pub struct Json<'a> {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
     let found = status::status(&boot, &context.sysroot);
-    if args.json {
+    if args.brief {
+        let line = found.brief().map(|line| line + "\n");
+        context.print(&line.unwrap_or_default())?;
+    } else if args.json {
         context.print_json(&Json { version: 1, status: &found })?;
     } else {
         context.print(&render(&found, context))?;
     }
     Ok(if found.ok { Status::DONE } else { Status::FOUND })
+}
+
+/// Leaves in the run directory what those who log in should know, or takes it away; for a unit.
+pub fn attention(context: &Context) -> Result<(), CommandError> {
+    let line = match machine::running(None, context) {
+        Ok(boot) => status::status(&boot, &context.sysroot).brief(),
+        Err(_) => Some("ebbtide: see `sudo ebbtide status`".to_owned()),
+    };
+    let what = "cannot leave what those who log in should know";
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        CommandError::new(Kind::Failed, what).cause(error.to_string())
+    };
+    let run = std::fs::File::open(RUN).map_err(|error| failed(&error))?;
+    let name = OsStr::new(ATTENTION);
+    match line {
+        Some(line) => file::replace_file(run.as_fd(), name, (line + "\n").as_bytes(), 0o644),
+        None => file::remove_file_durably(run.as_fd(), name).map(|_| ()),
+    }
+    .map_err(|error| failed(&error))
 }
 
 fn render(found: &Found, context: &Context) -> String {
@@ -96,6 +129,22 @@ fn render(found: &Found, context: &Context) -> String {
     let all = found.in_place + found.waiting == found.declared;
     let mark = if all { context.good("ok") } else { context.bad("!!") };
     line(format!("{mark} {} of {} entries are in place{waiting}", found.in_place, found.declared));
+    if let Some(ram) = &found.ram {
+        let mark = if ram.percent < WARNING { context.good("ok") } else { context.bad("!!") };
+        let (used, all) = (size(ram.used), size(ram.size));
+        line(format!("{mark} the root is in RAM, with {used} of {all} ({}%)", ram.percent));
+    }
+    if !found.refused.is_empty() {
+        line(format!(
+            "{} the root is read-only, and was tried to be written to:",
+            context.dim("--")
+        ));
+    }
+    for refused in &found.refused {
+        let [program, path] = [&refused.program, &refused.path]
+            .map(|path| escape(path.as_os_str().as_encoded_bytes()));
+        line(format!("   {path} by {program}, {}", count(refused.count, "time")));
+    }
     for problem in &found.problems {
         line(render_problem(problem, context));
     }

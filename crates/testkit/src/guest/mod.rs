@@ -15,7 +15,45 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::privileged::chroot;
 use crate::process::{Lock, run, target_directory};
 
-const SUITE: &str = "bookworm";
+/// Which Debian, and what builds its initramfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Distribution {
+    /// Debian 12, with initramfs-tools.
+    Debian12,
+    /// Debian 12, with dracut.
+    Debian12Dracut,
+    /// Debian 13, with initramfs-tools.
+    Debian13,
+    /// Debian 13, with dracut.
+    Debian13Dracut,
+}
+
+impl Distribution {
+    /// Returns its name in names of tests and directories.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debian12 => "debian-12",
+            Self::Debian12Dracut => "debian-12-dracut",
+            Self::Debian13 => "debian-13",
+            Self::Debian13Dracut => "debian-13-dracut",
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::Debian12 | Self::Debian12Dracut => "bookworm",
+            Self::Debian13 | Self::Debian13Dracut => "trixie",
+        }
+    }
+
+    /// The kernel's package is content with either: what is wanted must be named.
+    fn initramfs(self) -> &'static str {
+        match self {
+            Self::Debian12 | Self::Debian13 => "initramfs-tools",
+            Self::Debian12Dracut | Self::Debian13Dracut => "dracut",
+        }
+    }
+}
 
 /// What an installed Debian server has that a minimal one has not.
 const PACKAGES: &[&str] = &[
@@ -28,7 +66,6 @@ const PACKAGES: &[&str] = &[
     "git",
     "grub-pc-bin",
     "grub2-common",
-    "initramfs-tools",
     "iproute2",
     "kmod",
     "libcap2-bin",
@@ -54,8 +91,20 @@ echo debian >etc/hostname
 printf '127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n' >etc/hosts
 : >etc/fstab
 mkdir -p var/log/journal
-echo MODULES=list >etc/initramfs-tools/conf.d/testkit
-printf '%s\n' $2 >>etc/initramfs-tools/modules
+if [ -d etc/initramfs-tools ]; then
+    echo MODULES=list >etc/initramfs-tools/conf.d/testkit
+    printf '%s\n' $2 >>etc/initramfs-tools/modules
+fi
+if [ -e usr/bin/dracut ]; then
+    cat >etc/dracut.conf.d/testkit.conf <<END
+hostonly="no"
+early_microcode="no"
+compress="zstd"
+omit_dracutmodules+=" plymouth nfs iscsi multipath crypt lvm mdraid dmraid network network-legacy network-manager i18n "
+omit_drivers+=" nouveau amdgpu i915 radeon "
+add_drivers+=" $2 "
+END
+fi
 ln -s ../testkit-agent.service usr/lib/systemd/system/sysinit.target.wants/testkit-agent.service
 cat >etc/default/grub <<END
 GRUB_DEFAULT=0
@@ -70,7 +119,17 @@ GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 END
 chroot . useradd --create-home --shell /bin/bash --uid 1000 alice
 chroot . passwd --delete root
-chroot . update-initramfs -u
+if [ -e usr/bin/dracut ]; then
+    # It looks at devices and processes.
+    mount -t proc proc proc
+    mount --bind /dev dev
+    for kernel in $(ls boot/vmlinuz-* | sed s/.*vmlinuz-//); do
+        chroot . dracut --quiet --force /boot/initrd.img-$kernel $kernel
+    done
+    umount dev proc
+else
+    chroot . update-initramfs -u
+fi
 "#;
 
 /// Units that cost time under emulation and that nothing here depends on. What touches the
@@ -121,20 +180,30 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Returns Debian 12, built on first use (about a minute, from the network) and kept below the
+    /// Returns Debian 12 with initramfs-tools.
+    ///
+    /// # Errors
+    ///
+    /// See [`Guest::of`].
+    pub fn debian_12() -> Result<Self> {
+        Self::of(Distribution::Debian12)
+    }
+
+    /// Returns a Debian, built on first use (about a minute, from the network) and kept below the
     /// target directory until this recipe changes. `rm -r target/guest` gets its updates.
     ///
     /// # Errors
     ///
     /// Fails when it cannot be built.
-    pub fn debian_12() -> Result<Self> {
+    pub fn of(distribution: Distribution) -> Result<Self> {
         let cache = target_directory().join("guest");
         let _lock = Lock::wait_for(&cache)?;
-        let tree = cache.join(format!("{SUITE}-{:016x}", recipe()));
+        let name = distribution.name();
+        let tree = cache.join(format!("{name}-{:016x}", recipe(distribution)));
         if !tree.exists() {
             let unfinished = cache.join("unfinished");
             remove_tree(&unfinished)?;
-            build(&unfinished).context("cannot build the guest")?;
+            build(distribution, &unfinished).context("cannot build the guest")?;
             fs::rename(&unfinished, &tree).context("cannot put the guest in place")?;
         }
         Ok(Self { tree })
@@ -224,17 +293,17 @@ impl BootFiles {
     }
 }
 
-fn build(tree: &Path) -> Result<()> {
+fn build(distribution: Distribution, tree: &Path) -> Result<()> {
     if let Some(reason) = crate::privileged::missing() {
         bail!("{reason}");
     }
     // No mirror is named: mmdebstrap knows Debian's.
     run(Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=minbase", "--components=main"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={},{}", PACKAGES.join(","), distribution.initramfs()))
         .args(["--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io"])
         .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
-        .arg(SUITE)
+        .arg(distribution.suite())
         .arg(tree))?;
 
     let agent = tree.join("usr/lib/testkit/agent");
@@ -257,12 +326,12 @@ fn remove_tree(tree: &Path) -> Result<()> {
 }
 
 /// Returns a number that changes with everything that the tree is made from, save Debian itself.
-fn recipe() -> u64 {
+fn recipe(distribution: Distribution) -> u64 {
     let mut hasher = DefaultHasher::new();
     // The build's own steps are code: a change there that matters changes this number.
     let version = 1;
-    (version, SUITE, PACKAGES, INITRAMFS_MODULES, MASKED, AGENT, AGENT_UNIT, FINISH)
-        .hash(&mut hasher);
+    (distribution.suite(), distribution.initramfs()).hash(&mut hasher);
+    (version, PACKAGES, INITRAMFS_MODULES, MASKED, AGENT, AGENT_UNIT, FINISH).hash(&mut hasher);
     kernel_arguments("").hash(&mut hasher);
     hasher.finish()
 }

@@ -136,7 +136,7 @@ fn ssh_answers_with_the_kept_key(vm: &mut Vm) -> Result<()> {
         vm.check("cut -d' ' -f2 /run/ebbtide/stores/state/etc/ssh/ssh_host_ed25519_key.pub")?;
     let answer = vm.check(
         "ip link set lo up; for try in 1 2 3 4 5 6; do \
-         ssh-keyscan -T 20 -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3 | grep . && break; sleep 2; done",
+         ssh-keyscan -T 20 -t ed25519 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f3 | grep . && break; sleep 2; done",
     )?;
     ensure!(!key.trim().is_empty() && key == answer, "sshd answers with {answer:?}, not {key:?}");
     Ok(())

@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use testkit::disk::Disk;
-use testkit::guest::{self, BootFiles, Guest, kernel_arguments};
+use testkit::guest::{self, BootFiles, Distribution, Guest, kernel_arguments};
 use testkit::mount::Filesystem;
 use testkit::process::run;
 use testkit::vm::{Machine, Vm};
@@ -23,28 +23,48 @@ const DECLARATION: &str = include_str!("declaration.toml");
 const SITE: &str = include_str!("site.service");
 const WITNESS: &str = include_str!("witness.service");
 
-/// What a machine makes its roots of.
+/// What a machine makes its roots of, and what runs on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Kind {
     pub backend: &'static str,
     pub filesystem: Filesystem,
+    pub guest: Distribution,
 }
 
-pub const BTRFS: Kind = Kind { backend: "btrfs", filesystem: Filesystem::Btrfs };
-pub const OVERLAY_ON_EXT4: Kind = Kind { backend: "overlay", filesystem: Filesystem::Ext4 };
-pub const OVERLAY_ON_XFS: Kind = Kind { backend: "overlay", filesystem: Filesystem::Xfs };
-pub const TMPFS: Kind = Kind { backend: "tmpfs", filesystem: Filesystem::Ext4 };
+pub const BTRFS: Kind = kind("btrfs", Filesystem::Btrfs);
+pub const OVERLAY_ON_EXT4: Kind = kind("overlay", Filesystem::Ext4);
+pub const OVERLAY_ON_XFS: Kind = kind("overlay", Filesystem::Xfs);
+pub const TMPFS: Kind = kind("tmpfs", Filesystem::Ext4);
+
+const fn kind(backend: &'static str, filesystem: Filesystem) -> Kind {
+    Kind { backend, filesystem, guest: Distribution::Debian12 }
+}
 
 impl Kind {
     /// As in `overlay-on-ext4`.
     pub fn name(self) -> String {
-        format!("{}-on-{}", self.backend, self.filesystem.name())
+        let mut name = format!("{}-on-{}", self.backend, self.filesystem.name());
+        if self.guest != Distribution::Debian12 {
+            name = format!("{name}-{}", self.guest.name());
+        }
+        name
+    }
+
+    /// Whether its roots are subvolumes.
+    pub fn is_btrfs(self) -> bool {
+        self.backend == "btrfs"
+    }
+
+    /// The same on another distribution.
+    pub const fn on(self, guest: Distribution) -> Self {
+        Self { guest, ..self }
     }
 
     /// The declaration of its machine.
     fn declaration(self) -> String {
-        let text =
-            DECLARATION.replace("backend = \"btrfs\"", &format!("backend = {:?}", self.backend));
+        let limits = if self == TMPFS { "\nsize = \"400M\"\narchive = \"200M\"" } else { "" };
+        let backend = format!("backend = {:?}{limits}", self.backend);
+        let text = DECLARATION.replace("backend = \"btrfs\"", &backend);
         if self.filesystem == Filesystem::Btrfs {
             return text;
         }
@@ -54,7 +74,7 @@ impl Kind {
     /// Where a past root has what was written to it, below the top level of the volume.
     pub fn written(self, number: u32) -> PathBuf {
         let past = Path::new("ebbtide/past").join(number.to_string());
-        if self.backend == "btrfs" { past } else { past.join("upper") }
+        if self.is_btrfs() { past } else { past.join("upper") }
     }
 }
 
@@ -115,7 +135,7 @@ impl Ebbtide {
         fs::create_dir_all(directory)?;
         let tree = directory.join("tree");
         fs::create_dir(&tree)?;
-        Guest::debian_12()?.copy_to(&tree)?;
+        Guest::of(kind.guest)?.copy_to(&tree)?;
         guest::install_package(&tree, &package()?)?;
         ensure!(!tree.join("etc/ebbtide").exists(), "installing the package configured something");
         let units = tree.join("usr/lib/systemd/system");

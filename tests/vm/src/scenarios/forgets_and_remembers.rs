@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::ebbtide::{BTRFS, Ebbtide, Kind, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
 pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     let machine = Ebbtide::messed_up(directory, kind)?;
@@ -21,7 +21,7 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     let stray = Path::new("/mnt").join(kind.written(1)).join("stray");
     vm.check(&format!(
         "mount -o {} LABEL=system /mnt && test -e {} && umount /mnt",
-        if kind == BTRFS { "ro,subvolid=5" } else { "rw" },
+        if kind.is_btrfs() { "ro,subvolid=5" } else { "rw" },
         stray.display()
     ))?;
 
@@ -37,7 +37,7 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     ensure!(removal.status != 0, "the package was removed under a root of Ebbtide's");
     vm.check("ebbtide status")?;
 
-    if kind == BTRFS {
+    if kind.is_btrfs() {
         vm.check("touch /stray")?;
         vm.reboot()?;
         checks::new_and_complete(&mut vm)?;
@@ -51,7 +51,7 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
         let past = |number, path: &str| top.join(kind.written(number)).join(path).exists();
         ensure!(past(1, "stray") && past(1, "opt/evil/sh"), "a past root is gone");
         ensure!(past(1, "opt/nested/file"), "a nested subvolume did not travel with its root");
-        if kind == BTRFS {
+        if kind.is_btrfs() {
             ensure!(past(2, "stray"), "a past root is gone");
         } else {
             ensure!(!past(1, "usr/bin/env"), "a past root has more than what was written");

@@ -10,11 +10,14 @@ mod missing_store;
 mod off_and_keep;
 mod power_cut_during_reset;
 mod replaced_files;
+mod root_by_other_names;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
 mod unmarked_volume;
 mod without_the_hook;
+
+use testkit::guest::Distribution::{Debian12Dracut, Debian13, Debian13Dracut};
 
 use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS};
 use crate::scenario::Story::{Of, OfEach};
@@ -33,7 +36,15 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "forgets-and-remembers",
         OfEach(
-            &[(BTRFS, Always), (OVERLAY_ON_EXT4, Always), (OVERLAY_ON_XFS, ForAll)],
+            &[
+                (BTRFS, Always),
+                (OVERLAY_ON_EXT4, Always),
+                (OVERLAY_ON_XFS, ForAll),
+                (BTRFS.on(Debian12Dracut), ForAll),
+                (OVERLAY_ON_EXT4.on(Debian12Dracut), ForAll),
+                (OVERLAY_ON_XFS.on(Debian13), ForAll),
+                (BTRFS.on(Debian13Dracut), ForAll),
+            ],
             forgets_and_remembers::run,
         ),
     ),
@@ -72,6 +83,10 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "missing-store",
         OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], missing_store::run),
+    ),
+    scenario(
+        "root-by-other-names",
+        OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], root_by_other_names::run),
     ),
     scenario("unmarked-volume", Of(Always, unmarked_volume::run)),
     scenario("base-without-modules", Of(Always, base_without_modules::run)),

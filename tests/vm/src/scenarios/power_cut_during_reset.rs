@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::ebbtide::{BTRFS, Ebbtide, Kind, checks};
+use crate::ebbtide::{Ebbtide, Kind, checks};
 
 pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     let machine = Ebbtide::messed_up(directory, kind)?;
@@ -23,7 +23,7 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
         Ok(())
     })?;
 
-    if kind != BTRFS {
+    if !kind.is_btrfs() {
         return Ok(());
     }
     let mut vm = machine.start("rootflags=subvol=ebbtide/past/1")?;

@@ -16,7 +16,7 @@ use ebbtide_sys::mountinfo::{self, MountEntry};
 use ebbtide_sys::{metadata, resolve};
 use uuid::Uuid;
 
-use super::{Base, UPPER, WORK, make_directory, read_id};
+use super::{Base, UPPER, WORK, make_directory, others, read_id};
 use crate::compiled::RamSize;
 use crate::container::Container;
 use crate::failure::{Context, Failure, Result};
@@ -43,6 +43,16 @@ pub fn mount(container: &Container, place: &Path, run: &Path) -> Result<OwnedFd>
 pub fn tree(container: &Container, place: &Path, run: &Path) -> Result<OwnedFd> {
     staging::within(run, |staging| {
         let layers = Layers::attach(container, place, staging)?;
+        if container.volume().is_directory() {
+            // It may lie in its own base, the running system: as a lower layer of it that is ELOOP.
+            let attributes = MountAttributes::NOATIME | MountAttributes::READ_ONLY;
+            let over = |lower: &Path, upper: &Path, work: &Path| {
+                overlay(&written(lower, upper, work), attributes)
+            };
+            let tree = overlay(&layers.over(&layers.root), attributes)?;
+            let base = layers.outside.as_deref().unwrap_or(&layers.base);
+            return others::put_on(tree, &layers.root, base, staging, over);
+        }
         let lower = format!("{}:{}", text(&layers.root.join(UPPER))?, text(&layers.base)?);
         let options =
             [("lowerdir", lower.as_str()), ("redirect_dir", "follow"), ("metacopy", "off")];
@@ -73,7 +83,7 @@ pub fn mount_in_ram(container: &Container, root: &RootIdentity, run: &Path) -> R
         let clone = mount::clone_mount(ram.as_fd(), Path::new(""), false).context(what)?;
         let root_path = staging.put(&named(IN_RAM, root.uuid()), clone.as_fd())?;
         let base = attach_base(container, &base, staging)?;
-        let layers = Layers { root: root_path, base };
+        let layers = Layers { root: root_path, base, outside: None };
         overlay(&layers.over(&layers.root), MountAttributes::NOATIME)
     })
 }
@@ -108,7 +118,7 @@ pub fn mounted(directory: BorrowedFd<'_>) -> Result<RootIdentity> {
 }
 
 /// Where a root is mounted, if it is.
-pub(in crate::backend) fn mount_of(root: Uuid) -> Result<Option<PathBuf>> {
+pub(crate) fn mount_of(root: Uuid) -> Result<Option<PathBuf>> {
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let is_root = |mount: &MountEntry| layers_of(mount).is_some_and(|it| it.uuid() == root);
     Ok(mounts.into_iter().find(is_root).map(|mount| mount.mount_point))
@@ -136,6 +146,8 @@ struct Layers {
     /// The directory that holds `upper` and `work`.
     root: PathBuf,
     base: PathBuf,
+    /// Where the base is mounted outside, with all that is mounted on it.
+    outside: Option<PathBuf>,
 }
 
 impl Layers {
@@ -144,27 +156,33 @@ impl Layers {
         let directory = container.open_directory(place)?;
         let id = read_id(directory.as_fd())?
             .ok_or_else(|| Failure::new(format!("{} is no root", place.display())))?;
-        let base = attach_base(container, &Base::find(container, id.base)?, staging)?;
+        let found = Base::find(container, id.base)?;
+        let base = attach_base(container, &found, staging)?;
         let root = in_container(container, place, staging)?;
-        Ok(Self { root: staging.put(&named(ROOTS, id.uuid), root.as_fd())?, base })
+        let root = staging.put(&named(ROOTS, id.uuid), root.as_fd())?;
+        Ok(Self { root, base, outside: found.outside() })
     }
 
     /// The options of an overlay that is written to.
     fn over(&self, root: &Path) -> Vec<(String, String)> {
-        let place = |path: &Path| path.display().to_string();
-        [
-            ("lowerdir", place(&self.base)),
-            ("upperdir", place(&root.join(UPPER))),
-            ("workdir", place(&root.join(WORK))),
-            ("index", "off".to_owned()),
-            ("metacopy", "off".to_owned()),
-            ("redirect_dir", "on".to_owned()),
-            ("xino", "on".to_owned()),
-            ("nfs_export", "off".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        written(&self.base, &root.join(UPPER), &root.join(WORK))
     }
+}
+
+fn written(lower: &Path, upper: &Path, work: &Path) -> Vec<(String, String)> {
+    let place = |path: &Path| path.display().to_string();
+    [
+        ("lowerdir", place(lower)),
+        ("upperdir", place(upper)),
+        ("workdir", place(work)),
+        ("index", "off".to_owned()),
+        ("metacopy", "off".to_owned()),
+        ("redirect_dir", "on".to_owned()),
+        ("xino", "on".to_owned()),
+        ("nfs_export", "off".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
 }
 
 fn attach_base(container: &Container, base: &Base, staging: &Staging) -> Result<PathBuf> {

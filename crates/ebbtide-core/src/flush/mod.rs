@@ -1,15 +1,22 @@
 //! Flush: harvesting a running root on demand, before a backup or at shutdown.
 
+mod import;
+mod watch;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::backend;
 use crate::boot::{Boot, STORES};
 use crate::container::Container;
-use crate::failure::{Context, Failure, Log, Result};
-use crate::harvest::{self, Action, Harvested, Manifest};
+use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::harvest::{self, Action, Manifest};
 use crate::record::{Outcome, Record, Switch};
 use crate::store;
+
+use import::Imports;
+pub(crate) use import::imported;
+pub use watch::{Pace, watch};
 
 /// The root that runs, its manifest, and the stores that it goes back to.
 #[derive(Debug)]
@@ -21,6 +28,22 @@ pub struct Flush {
     manifest: Manifest,
     /// Whether what is not there was deleted, and not lost in a power cut before this boot.
     believed: bool,
+    /// What a root in RAM has for entries without data; an error of that stops nothing else.
+    imports: std::result::Result<Option<Imports>, Problem>,
+}
+
+/// What flushing did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// How many files went back into their store.
+    pub updated: usize,
+    /// How many left it for its trash.
+    pub deleted: usize,
+    /// How many entries were taken from a root in RAM because they had no data yet, or again because
+    /// that had changed.
+    pub imported: usize,
+    /// What was not taken, and why.
+    pub problems: Vec<Problem>,
 }
 
 impl Flush {
@@ -59,7 +82,9 @@ impl Flush {
             }
         }
         let believed = harvest::ended_cleanly(&container, uuid, Some(record.number))?;
-        Ok(Self { container, record, root, stores, manifest, believed })
+        let imports = Imports::open(boot, sysroot, &container, &record, &manifest)
+            .map_err(|failure| Problem::from_failure(Level::Warning, &failure));
+        Ok(Self { container, record, root, stores, manifest, believed, imports })
     }
 
     /// Says what flushing will do, a line for each file that is not as it was.
@@ -78,11 +103,16 @@ impl Flush {
                 }
             }
         });
-        Ok(lines.collect())
+        let mut lines: Vec<String> = lines.collect();
+        if let Ok(Some(imports)) = &self.imports {
+            lines.extend(imports.preview()?);
+        }
+        Ok(lines)
     }
 
-    /// Harvests, and then notes in the manifest what is in the stores now.
-    pub fn apply(mut self, log: &mut Log<'_>) -> Result<Harvested> {
+    /// Harvests, and then notes in the manifest what is in the stores now. From a root in RAM, entries
+    /// that have no data yet get theirs.
+    pub fn apply(mut self, log: &mut Log<'_>) -> Result<Flushed> {
         let _lock = self.container.lock()?;
         let root = self.root.as_fd();
         let boot = self.record.number;
@@ -100,7 +130,22 @@ impl Flush {
             }
             self.manifest.write(&self.container).context(|| "cannot write the manifest")?;
         }
-        Ok(harvested)
+        let mut flushed = Flushed {
+            updated: harvested.updated,
+            deleted: harvested.deleted,
+            imported: 0,
+            problems: harvested.problems,
+        };
+        match self.imports {
+            Ok(None) => {}
+            Ok(Some(imports)) => {
+                let imported = imports.apply(log)?;
+                flushed.imported = imported.count;
+                flushed.problems.extend(imported.problems);
+            }
+            Err(problem) => flushed.problems.push(problem),
+        }
+        Ok(flushed)
     }
 }
 

@@ -1,0 +1,111 @@
+//! Garbage collection: past roots, records, manifests and trash that are kept no longer.
+//!
+//! A boot deletes nothing; this does, later, while the system runs. What goes is first renamed into a
+//! directory of gc's own, durably, so that there is never half a past root, and so that whatever a cut
+//! leaves is known for what it is.
+
+mod apply;
+mod observe;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use apply::Done;
+pub use plan::{
+    Boot as ObservedBoot, Now, Observation, PastRoot, Plan, Policy, RECORDS, Step, Trash, Why, plan,
+};
+
+use crate::backend;
+use crate::boot::Boot;
+use crate::compiled::{Compiled, StoreName};
+use crate::container::{self, Container};
+use crate::failure::{Level, Log, Problem, Result};
+use crate::record::{BootNumber, RootIdentity};
+use crate::status;
+use crate::store;
+
+/// What the last run left in the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastRun {
+    version: u32,
+    /// The boot in which it ran.
+    pub boot: BootNumber,
+    /// Seconds since 1970 by the clock, which may have been wrong.
+    pub clock: i64,
+}
+
+impl LastRun {
+    /// Reads it; `None` before the first run.
+    pub fn read(container: &Container) -> Result<Option<Self>> {
+        let run: Option<Self> =
+            container::read(container.directory(), Path::new(container::name::LAST_GC))?;
+        if let Some(run) = &run {
+            container::check_version("the note of the last gc", run.version)?;
+        }
+        Ok(run)
+    }
+
+    fn write(self, container: &Container) -> Result<()> {
+        container::write(container.directory(), container::name::LAST_GC, &self)
+    }
+}
+
+/// The container, the stores and the policy.
+#[derive(Debug)]
+pub struct Gc {
+    container: Container,
+    stores: BTreeMap<StoreName, OwnedFd>,
+    policy: Policy,
+    running: Option<RootIdentity>,
+    problems: Vec<Problem>,
+}
+
+impl Gc {
+    /// Opens everything; changes nothing. `sysroot`: the root of the running system.
+    pub fn open(boot: &Boot, sysroot: &Path) -> Result<Self> {
+        let container = boot.open_container()?;
+        let (_, compiled) = status::declaration(boot, &container)?;
+        let mut problems = Vec::new();
+        let mut stores = BTreeMap::new();
+        for (name, wanted) in &compiled.stores {
+            match store::open(wanted.place(), wanted.uuid) {
+                Ok(opened) => drop(stores.insert(name.clone(), opened)),
+                Err(failure) => {
+                    let mut problem = Problem::from_failure(Level::Warning, &failure);
+                    problem.message =
+                        format!("the trash of store {name} stays as it is: {}", problem.message);
+                    problems.push(problem);
+                }
+            }
+        }
+        let running = backend::mounted(boot.locator.backend, sysroot).ok();
+        Ok(Self { container, stores, policy: policy(&compiled), running, problems })
+    }
+
+    /// What a run would do now.
+    pub fn preview(&self) -> Result<Plan> {
+        let observed = observe::observe(&self.container, &self.stores, self.running.as_ref())?;
+        Ok(plan(&observed, &self.policy))
+    }
+
+    /// Plans and does it. What fails does not stop what comes after it.
+    pub fn apply(self, log: &mut Log<'_>) -> Result<Done> {
+        apply::apply(self, log)
+    }
+}
+
+/// What a compiled declaration says about the past.
+pub fn policy(compiled: &Compiled) -> Policy {
+    let trash = |(name, store): (&StoreName, &crate::compiled::Store)| {
+        (name.clone(), store.trash.unwrap_or_default())
+    };
+    Policy {
+        boots: compiled.root.keep_boots.unwrap_or_default(),
+        trash: compiled.stores.iter().map(trash).collect(),
+    }
+}

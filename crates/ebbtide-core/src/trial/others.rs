@@ -1,0 +1,273 @@
+//! The other filesystems of the machine, in the throw-away root: what was planned, and what came of
+//! it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::metadata::{self, FileKind};
+use ebbtide_sys::mount::{self, MountAttributes};
+use ebbtide_sys::mountinfo::MountEntry;
+use ebbtide_sys::{file, resolve, xattr};
+use serde::Serialize;
+
+use super::plan::{Kind, Other, Seen, Treatment};
+use crate::backend::overlay;
+use crate::backend::overlay::others::{DIRECTORY, Other as Written};
+use crate::backend::overlay::{UPPER, WORK};
+use crate::failure::{Context, Result};
+
+/// The longest single file that is copied, in bytes.
+const COPIED: u64 = 1 << 20;
+
+/// As for the root's overlay, with the same reasons.
+pub(super) const OPTIONS: [(&str, Option<&str>); 5] = [
+    ("index", Some("off")),
+    ("metacopy", Some("off")),
+    ("redirect_dir", Some("on")),
+    ("xino", Some("on")),
+    ("nfs_export", Some("off")),
+];
+
+/// One of them that can be written to, with what lies below it.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) written: Written,
+    pub(super) upper: OwnedFd,
+    pub(super) base: OwnedFd,
+}
+
+/// What is not as it is outside, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// Where.
+    pub path: PathBuf,
+    /// What about it, as the end of a sentence that begins with the path.
+    pub what: String,
+}
+
+/// Looks at mounts: what each shows at its mount point.
+pub(super) fn look(mounts: Vec<MountEntry>) -> Vec<Seen> {
+    let seen = mounts.into_iter().map(|mount| {
+        let kind = match std::fs::symlink_metadata(&mount.mount_point) {
+            Ok(found) if found.is_dir() => Kind::Directory,
+            Ok(found) if found.is_file() => Kind::File,
+            _ => Kind::Other,
+        };
+        Seen { mount, kind }
+    });
+    seen.collect()
+}
+
+/// Mounts all of them below `root`, parents first. `own` is the directory of the root of this boot.
+pub(super) fn mount_all(
+    plan: &[Other],
+    root: &Path,
+    own: &Path,
+) -> Result<(Vec<Layer>, Vec<Note>)> {
+    let (mut layers, mut notes) = (Vec::new(), Vec::new());
+    let own = open_directory(own)?;
+    let directory = make_directory(own.as_fd(), DIRECTORY)?;
+    let empty = make_directory(directory.as_fd(), "empty")?;
+    for (index, other) in plan.iter().enumerate() {
+        let name = index.to_string();
+        let done = mount_one(other, root, directory.as_fd(), &name, empty.as_fd());
+        let note = match done {
+            Ok(Came::Writable { upper, base }) => {
+                let place = Path::new(DIRECTORY).join(&name);
+                let written = Written { path: other.path.clone(), directory: place };
+                layers.push(Layer { written, upper, base });
+                None
+            }
+            Ok(Came::ReadOnly(cause)) => Some(format!("can only be read here: {cause}")),
+            Ok(Came::AsPlanned) => None,
+            Err(failure) => Some(format!("is not there: {}", failure.chain())),
+        };
+        notes.extend(note.map(|what| Note { path: other.path.clone(), what }));
+    }
+    let others = layers.iter().map(|layer| layer.written.clone()).collect();
+    overlay::others::write(own.as_fd(), others)?;
+    Ok((layers, notes))
+}
+
+enum Came {
+    Writable { upper: OwnedFd, base: OwnedFd },
+    ReadOnly(String),
+    AsPlanned,
+}
+
+fn mount_one(
+    other: &Other,
+    root: &Path,
+    directory: BorrowedFd<'_>,
+    name: &str,
+    empty: BorrowedFd<'_>,
+) -> Result<Came> {
+    let root = open_directory(root)?;
+    let machine = open_directory(Path::new("/"))?;
+    let source = resolve::open_path(machine.as_fd(), &other.source)
+        .context(|| format!("cannot find {}", other.source.display()))?;
+    match other.treatment {
+        Treatment::Empty => {
+            let options = [("mode", Some("1777"))];
+            let attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+            let fresh = mount::mount_detached("tmpfs", None, &options, attributes)
+                .context(|| "cannot mount a new one")?;
+            attach(&fresh, &root, &other.path)?;
+            Ok(Came::AsPlanned)
+        }
+        Treatment::Copy => copy(other, &root, directory, name, source.as_fd()),
+        Treatment::ReadOnly => {
+            read_only(other, &root, source.as_fd(), empty)?;
+            Ok(Came::AsPlanned)
+        }
+        Treatment::Overlay => match mount_overlay(other, directory, name, source.as_fd()) {
+            Ok((mounted, upper)) => {
+                attach(&mounted, &root, &other.path)?;
+                let base = mount::clone_mount(source.as_fd(), Path::new(""), false)
+                    .context(|| "cannot look below its overlay")?;
+                Ok(Came::Writable { upper, base })
+            }
+            Err(failure) => {
+                read_only(other, &root, source.as_fd(), empty)?;
+                Ok(Came::ReadOnly(failure.chain()))
+            }
+        },
+    }
+}
+
+/// An overlay over a mounted directory, its upper directory, which is returned too, in
+/// `directory/name`.
+fn mount_overlay(
+    other: &Other,
+    directory: BorrowedFd<'_>,
+    name: &str,
+    source: BorrowedFd<'_>,
+) -> Result<(OwnedFd, OwnedFd)> {
+    let place = make_directory(directory, name)?;
+    let upper = make_directory(place.as_fd(), UPPER)?;
+    let work = make_directory(place.as_fd(), WORK)?;
+    like(source, upper.as_fd())?;
+    // By descriptor: paths may be longer than an option, and have commas and colons in them.
+    let [lower, upper_place, work] = [source, upper.as_fd(), work.as_fd()].map(magic);
+    let mut options = vec![
+        ("lowerdir", Some(&*lower)),
+        ("upperdir", Some(&*upper_place)),
+        ("workdir", Some(&*work)),
+    ];
+    options.extend(OPTIONS);
+    let mounted = mount::mount_detached("overlay", None, &options, other.attributes)
+        .context(|| format!("{} can't be under an overlay", other.fstype))?;
+    Ok((mounted, upper))
+}
+
+/// What is at `source`, to be read only: over an overlay where that works, since a socket that is
+/// seen through one leads nowhere.
+fn read_only(
+    other: &Other,
+    root: &OwnedFd,
+    source: BorrowedFd<'_>,
+    empty: BorrowedFd<'_>,
+) -> Result<()> {
+    let lower = format!("{}:{}", magic(source), magic(empty));
+    let options = [("lowerdir", Some(&*lower)), ("metacopy", Some("off"))];
+    let attributes = other.attributes | MountAttributes::READ_ONLY;
+    let mounted = match mount::mount_detached("overlay", None, &options, attributes) {
+        Ok(mounted) => mounted,
+        Err(_) => bind_read_only(source, other.attributes)?,
+    };
+    attach(&mounted, root, &other.path)
+}
+
+pub(super) fn bind_read_only(
+    source: BorrowedFd<'_>,
+    attributes: MountAttributes,
+) -> Result<OwnedFd> {
+    let clone = mount::clone_mount(source, Path::new(""), false).context(|| "cannot bind it")?;
+    mount::set_attributes(clone.as_fd(), attributes | MountAttributes::READ_ONLY, false)
+        .context(|| "cannot make it read-only")?;
+    Ok(clone)
+}
+
+/// A single file that is mounted: a copy of it, which goes with this boot.
+fn copy(
+    other: &Other,
+    root: &OwnedFd,
+    directory: BorrowedFd<'_>,
+    name: &str,
+    source: BorrowedFd<'_>,
+) -> Result<Came> {
+    let found = metadata::metadata(source).context(|| "cannot look at it")?;
+    if found.kind != FileKind::Regular || found.size > COPIED {
+        attach(&bind_read_only(source, other.attributes)?, root, &other.path)?;
+        return Ok(Came::ReadOnly("it is a single file, and too large for a copy".to_owned()));
+    }
+    let content = std::fs::read(magic(source)).context(|| "cannot read it")?;
+    let fresh =
+        file::create_file(directory, OsStr::new(name), 0o600).context(|| "cannot make a copy")?;
+    std::fs::write(magic(fresh.as_fd()), content).context(|| "cannot make a copy")?;
+    like(source, fresh.as_fd())?;
+    let bound =
+        mount::clone_mount(directory, Path::new(name), false).context(|| "cannot bind its copy")?;
+    attach(&bound, root, &other.path)?;
+    Ok(Came::AsPlanned)
+}
+
+/// Puts a mount at a path of the root. A mount point that is missing is made.
+pub(super) fn attach(mount: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<()> {
+    let what = || format!("cannot mount it at {}", path.display());
+    let target = match resolve::open_path(root.as_fd(), path) {
+        Err(error) if error.is_not_found() => make_path(root, path)?,
+        opened => opened.context(what)?,
+    };
+    mount::attach(mount.as_fd(), target.as_fd()).context(what)
+}
+
+/// Makes the directories of a path that are missing, and opens the last one.
+pub(super) fn make_path(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let what = || format!("cannot make {}", path.display());
+    let mut at = resolve::open_directory(root.as_fd(), Path::new("")).context(what)?;
+    for component in path.components() {
+        let std::path::Component::Normal(name) = component else { continue };
+        at = match resolve::open_directory(at.as_fd(), Path::new(name)) {
+            Err(error) if error.is_not_found() => file::create_directory(at.as_fd(), name, 0o755),
+            opened => opened,
+        }
+        .context(what)?;
+    }
+    Ok(at)
+}
+
+/// Gives a new directory or file the owner, mode and labels of another one.
+fn like(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let what = || "cannot give it its owner and mode";
+    let found = metadata::metadata(from).context(what)?;
+    metadata::set_owner(to, found.uid, found.gid).context(what)?;
+    metadata::set_mode(to, found.mode).context(what)?;
+    match xattr::copy_xattrs(from, to) {
+        // FAT and others have none.
+        Err(error) if error.errno() == rustix::io::Errno::NOTSUP => Ok(()),
+        copied => copied.context(what),
+    }
+}
+
+/// A directory, made if it is missing.
+pub(super) fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    match file::create_directory(parent, OsStr::new(name), 0o700) {
+        Err(error) if error.errno() == rustix::io::Errno::EXIST => {
+            resolve::open_directory(parent, Path::new(name))
+        }
+        made => made,
+    }
+    .context(|| format!("cannot make {name}"))
+}
+
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
+    std::fs::File::open(path)
+        .map(OwnedFd::from)
+        .context(|| format!("cannot open {}", path.display()))
+}
+
+pub(super) fn magic(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}

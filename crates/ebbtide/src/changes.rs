@@ -1,0 +1,165 @@
+//! What the next reset takes away, in lines for a person.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+
+use ebbtide_core::changes::{Group, Summary, Tally};
+use ebbtide_sys::escape;
+
+use crate::context::Context;
+use crate::text::size;
+
+/// A path that is longer pushes what follows to the right.
+const WIDTH: usize = 48;
+
+/// Renders a summary: a line for each group with its mark, size, path and what is different, and the
+/// total at the end. Empty if there is no change.
+pub fn render(summary: &Summary, context: &Context) -> String {
+    if summary.total.count() == 0 {
+        return String::new();
+    }
+    let paths: Vec<String> = summary.groups.iter().map(path).collect();
+    let width = paths.iter().map(|path| path.chars().count()).max().unwrap_or(0).min(WIDTH);
+    let mut text = String::new();
+    for (group, path) in summary.groups.iter().zip(&paths) {
+        let size = amount(&group.tally);
+        let what = what(group);
+        let _ = writeln!(text, "{} {size:>8}  {path:width$}  {what}", mark(group, context));
+    }
+    if let Some(more) = &summary.more {
+        let size = amount(&more.tally);
+        let groups = format!("… and {} more", more.groups);
+        let _ = writeln!(text, "  {size:>8}  {groups:width$}  {}", counts(&more.tally));
+    }
+    let _ = match summary.total.bytes {
+        0 => writeln!(text, "{}", counts(&summary.total)),
+        bytes => writeln!(text, "{}: {}", counts(&summary.total), size(bytes)),
+    };
+    text
+}
+
+fn path(group: &Group) -> String {
+    let slash = if group.directory && group.path.as_os_str() != "/" { "/" } else { "" };
+    escape(group.path.as_os_str().as_bytes()) + slash
+}
+
+/// Nothing where there is no content to lose.
+fn amount(tally: &Tally) -> String {
+    if tally.added + tally.changed == 0 { String::new() } else { size(tally.bytes) }
+}
+
+/// What all of a group has in common.
+fn mark(group: &Group, context: &Context) -> String {
+    let tally = &group.tally;
+    match tally.count() {
+        all if all == tally.added => context.good("+"),
+        all if all == tally.deleted => context.bad("-"),
+        _ => context.dim("~"),
+    }
+}
+
+fn what(group: &Group) -> String {
+    let from = group.from.as_ref().map(|from| escape(from.as_os_str().as_bytes()));
+    match (group.change, from) {
+        (Some("added"), _) => "new".to_owned(),
+        (Some("metadata"), _) => "other owner or mode".to_owned(),
+        (Some("renamed"), Some(from)) => format!("was {from}"),
+        (Some(change), _) => change.to_owned(),
+        (None, _) if group.below => counts(&group.tally),
+        (None, _) => "replaced".to_owned(),
+    }
+}
+
+/// `3 new, 1 changed`: what there is none of is left out.
+fn counts(tally: &Tally) -> String {
+    let sorts = [
+        (tally.added, "new"),
+        (tally.changed, "changed"),
+        (tally.deleted, "deleted"),
+        (tally.renamed, "renamed"),
+        (tally.metadata, "with other owner or mode"),
+    ];
+    let some = sorts.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use ebbtide_core::changes::{Change, Changes, Order, What};
+    use ebbtide_sys::metadata::FileKind::{self, Directory, Regular, Symlink};
+
+    use super::*;
+    use crate::context::Color;
+
+    fn changes() -> Changes {
+        let mut changes = Changes::default();
+        let mut add = |path: &[u8], what: What, kind: FileKind, bytes: u64| {
+            let path = OsStr::from_bytes(path).into();
+            changes.add(&Change { path, what, kind, bytes, when: None });
+        };
+        for number in 0..3000_u32 {
+            let path = format!("/home/alice/.cache/pages/{number}");
+            add(path.as_bytes(), What::Added, Regular, 400_000);
+        }
+        add(b"/home/alice/letter", What::Added, Regular, 5000);
+        add(b"/etc/hosts", What::Changed, Regular, 220);
+        add(b"/etc/motd", What::Deleted, Regular, 0);
+        add(b"/etc/app", What::Metadata, Directory, 0);
+        add(b"/srv/old", What::Deleted, Directory, 0);
+        add(b"/srv/new", What::Renamed { from: "/srv/old".into() }, Directory, 0);
+        add(b"/opt/app", What::Deleted, Directory, 0);
+        add(b"/opt/app", What::Added, Symlink, 0);
+        add(b"/var/\x1b[31m\n\xff", What::Added, Regular, 1);
+        changes
+    }
+
+    #[test]
+    fn many_changes_in_few_lines() {
+        let context = Context::new("/".into(), Color::Never);
+        let changes = changes();
+        let render = |limit| render(&changes.summary(limit, Order::Biggest), &context);
+        insta::assert_snapshot!(render(20), @r"
+        +  1.1 GiB  /home/alice/.cache/pages/  3000 new
+        +  4.8 KiB  /home/alice/letter         new
+        ~    220 B  /etc/hosts                 changed
+        +      1 B  /var/\x1b[31m\n\xff        new
+        ~      0 B  /opt/app                   replaced
+        ~           /etc/app/                  other owner or mode
+        -           /etc/motd                  deleted
+        ~           /srv/new/                  was /srv/old
+        -           /srv/old/                  deleted
+        3003 new, 1 changed, 3 deleted, 1 renamed, 1 with other owner or mode: 1.1 GiB
+        ");
+        insta::assert_snapshot!(render(4), @r"
+        +  1.1 GiB  /home/alice/         3001 new
+        ~    220 B  /etc/                1 changed, 1 deleted, 1 with other owner or mode
+        +      1 B  /var/\x1b[31m\n\xff  new
+        ~      0 B  /opt/app             replaced
+                    … and 1 more         1 deleted, 1 renamed
+        3003 new, 1 changed, 3 deleted, 1 renamed, 1 with other owner or mode: 1.1 GiB
+        ");
+        insta::assert_snapshot!(render(1), @r"
+        +  1.1 GiB  /home/alice/  3001 new
+             221 B  … and 4 more  2 new, 1 changed, 3 deleted, 1 renamed, 1 with other owner or mode
+        3003 new, 1 changed, 3 deleted, 1 renamed, 1 with other owner or mode: 1.1 GiB
+        ");
+    }
+
+    #[test]
+    fn no_change_is_no_line() {
+        let context = Context::new("/".into(), Color::Never);
+        assert_eq!(render(&Changes::default().summary(9, Order::Biggest), &context), "");
+    }
+
+    #[test]
+    fn only_colours_are_control_characters() {
+        let context = Context::new("/".into(), Color::Always);
+        let text = render(&changes().summary(20, Order::Biggest), &context);
+        assert!(text.contains("\u{1b}[32m+\u{1b}[0m"), "{text}");
+        let colours = ["\u{1b}[32m", "\u{1b}[1;31m", "\u{1b}[2m", "\u{1b}[0m"];
+        let plain = colours.iter().fold(text, |text, colour| text.replace(colour, ""));
+        assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
+    }
+}

@@ -1,0 +1,141 @@
+//! `ebbtide gc`: deletes past roots, records and trash that are kept no longer.
+
+use std::fmt::Write;
+
+use clap::Args as ClapArgs;
+use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::gc::{Done, Gc, Plan, Step};
+use ebbtide_sys::escape;
+use ebbtide_sys::file::Room;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::machine;
+use super::status::render_problem;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::status::Status;
+use crate::text::{count, size};
+
+/// Deletes past roots and trash that are kept no longer
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+What stays is declared: `keep-boots` of [root], `trash` of [store.NAME]. Never deleted are the root
+that runs, bases, past roots that are mounted, and the newest one whose boot came up without an error
+and ended cleanly. A timer runs it every day.
+
+Examples:
+  sudo ebbtide gc --dry-run
+  sudo ebbtide gc
+
+Exit status: 0 done; 3 something was not deleted that should have been; 1 failed; 2 wrong command
+line or declaration.")]
+pub struct Args {
+    /// Show what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `ebbtide gc --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
+    version: u32,
+    /// Whether nothing was done.
+    dry_run: bool,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// Those of the steps that were done. Absent with `--dry-run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<&'a [Step]>,
+    /// Bytes that were free on the volume before. Absent with `--dry-run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available_before: Option<u64>,
+    /// Bytes that are free on it now. Absent with `--dry-run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available: Option<u64>,
+    /// What was not deleted that should have been, and what else went wrong.
+    problems: &'a [Problem],
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    machine::require_root()?;
+    let gc = Gc::open(&machine::running(None, context)?, &context.sysroot)?;
+    if args.dry_run {
+        let plan = gc.preview()?;
+        if args.json {
+            context.print_json(&json(true, &plan, None))?;
+        } else {
+            context.print(&(render(&plan, context) + if_nothing(&plan)))?;
+        }
+        return Ok(Status::DONE);
+    }
+    let mut log = |level: Level, message: &str| {
+        // Problems come at the end.
+        if level == Level::Info && !args.json {
+            context.tell(message);
+        }
+    };
+    let done = gc.apply(&mut log)?;
+    if args.json {
+        context.print_json(&json(false, &done.plan, Some(&done)))?;
+    } else {
+        context.print(&render_done(&done, context))?;
+    }
+    Ok(if done.problems.is_empty() { Status::DONE } else { Status::FOUND })
+}
+
+fn json<'a>(dry_run: bool, plan: &'a Plan, done: Option<&'a Done>) -> Json<'a> {
+    let room = done.and_then(|done| done.room);
+    Json {
+        version: 1,
+        dry_run,
+        plan,
+        done: done.map(|done| done.done.as_slice()),
+        available_before: room.map(|(before, _)| before.available),
+        available: room.map(|(_, after)| after.available),
+        problems: done.map(|done| done.problems.as_slice()).unwrap_or_default(),
+    }
+}
+
+fn if_nothing(plan: &Plan) -> &'static str {
+    if plan.steps.is_empty() { "nothing to delete\n" } else { "" }
+}
+
+fn render(plan: &Plan, context: &Context) -> String {
+    let mut text = notes(plan, context);
+    for step in &plan.steps {
+        let _ = writeln!(text, "{step}");
+    }
+    text
+}
+
+fn notes(plan: &Plan, context: &Context) -> String {
+    let note = |note: &String| format!("{} note: {}\n", context.dim("--"), escape(note.as_bytes()));
+    plan.notes.iter().map(note).collect()
+}
+
+fn render_done(done: &Done, context: &Context) -> String {
+    let mut text = notes(&done.plan, context);
+    for problem in &done.problems {
+        let _ = writeln!(text, "{}", render_problem(problem, context));
+    }
+    let roots = done.done.iter().filter(|step| matches!(step, Step::Root { .. })).count();
+    text.push_str(&match done.room {
+        _ if done.done.is_empty() => "nothing deleted".to_owned(),
+        Some((before, after)) if after.available > before.available => {
+            let freed = size(after.available - before.available);
+            format!("{} deleted, {freed} freed", count(roots, "past root"))
+        }
+        _ => format!("{} deleted", count(roots, "past root")),
+    });
+    if let Some((_, Room { total, available })) = done.room {
+        let _ = write!(text, "; {} of {} are free", size(available), size(total));
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,337 @@
+//! `ebbtide keep`: declares paths, imports what lies there, and attaches it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use ebbtide_core::compiled::StoreName;
+use ebbtide_core::declaration::keep::{self, Addition, Options, Plan, Refusal, Section};
+use ebbtide_core::declaration::{Declaration, Outcome, Problem, Severity, SourceFile, Target};
+use ebbtide_core::live;
+use ebbtide_core::trial::{DECLARATION, LastRoot};
+use ebbtide_sys::escape;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::apply::{Done, How, Prepared};
+use super::machine;
+use crate::context::Context;
+use crate::difference;
+use crate::error::{CommandError, Kind};
+use crate::status::Status;
+use crate::text::{count, printable};
+
+/// Declares paths, takes what lies there into a store, and attaches it
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Each path becomes an entry of /etc/ebbtide/ebbtide.toml, at the end of its list; everything else in
+that file stays as it is written. Where the file is read-only, the entry goes to the machine's own,
+.ebbtide/keep.toml in the state store. What lies in a user's home and belongs to them goes to
+[users.NAME]. Then it does what `ebbtide apply` does. If that fails, the file is put back.
+
+A directory that is still to come is written with a slash at its end. What is kept already is no
+failure.
+
+Examples:
+  ebbtide keep /var/lib/app ~/.config/app
+  ebbtide keep --dry-run /etc/motd
+
+Exit status: 0 done, or kept already; 1 failed; 2 it can't be kept like this.")]
+pub struct Args {
+    /// What to keep: directories, or single files
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Keep it for the throw-away root whose state is in this directory: it is attached there the
+    /// next time
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The store that keeps it, if not that of the declaration's default
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// How it is put in place
+    #[arg(long, value_name = "METHOD", value_enum)]
+    method: Option<Method>,
+    /// Show what would be written and done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A method that can be asked for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Method {
+    Auto,
+    Bind,
+    Symlink,
+    Sync,
+}
+
+/// What `ebbtide keep --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
+    version: u32,
+    /// Whether all of it is only what would be done.
+    dry_run: bool,
+    /// The file that has the new entries, escaped; null if there are none.
+    file: Option<&'a str>,
+    /// New entries.
+    added: Vec<Added<'a>>,
+    /// What was kept already.
+    kept: Vec<Already>,
+    /// What is done to the running system.
+    changes: &'a [live::Change],
+}
+
+/// A new entry.
+#[derive(Serialize, JsonSchema)]
+struct Added<'a> {
+    /// Its path.
+    path: &'a Path,
+    /// `directory` or `file`.
+    kind: String,
+    /// The table that it is in: `keep`, or `users.NAME`.
+    table: String,
+}
+
+/// A path that was kept already.
+#[derive(Serialize, JsonSchema)]
+struct Already {
+    /// The path, escaped.
+    path: String,
+    /// The entry that keeps it.
+    entry: PathBuf,
+    /// Where that is declared: file and line.
+    origin: String,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let state = args.state.as_deref().map(|state| Target::in_directory(state, DECLARATION));
+    let state = state.transpose()?;
+    let sources = match &state {
+        Some(target) => vec![target.source().clone()],
+        None => crate::declaration::read(context, None)?,
+    };
+    let before = sound(&sources, context)?;
+    let plan = plan(args, &sources, context)?;
+    if plan.additions.is_empty() {
+        report(args, &plan, None, &[], &already(&plan), context)?;
+        return Ok(Status::DONE);
+    }
+    let is_state = state.is_some();
+    if !is_state {
+        machine::require_root()?;
+    }
+    let target = state.map_or_else(|| Target::find(&context.sysroot), Ok)?;
+    let cannot = || format!("cannot add to {}", target.source().name);
+    let text = keep::add(&target.source().text, &plan.additions)
+        .map_err(|error| CommandError::new(Kind::Usage, cannot()).cause(error.to_string()))?;
+    let declaration = check(&target.with_text(&sources, &text), &before, &plan, context)?;
+    let mut shown = already(&plan);
+    if args.dry_run {
+        let source = target.source();
+        shown += &difference::render(&source.name, &source.text, &text, context);
+        let changes = if is_state {
+            Vec::new()
+        } else {
+            let how = How { dry_run: true, ..How::default() };
+            let done = Prepared::new(&declaration, how, context)?.dry_run()?;
+            shown += &done.text;
+            done.changes
+        };
+        report(args, &plan, Some(&target), &changes, &shown, context)?;
+        return Ok(Status::DONE);
+    }
+    for addition in &plan.additions {
+        let path = escape(addition.absolute.as_os_str().as_bytes());
+        let file = printable(&target.source().name);
+        let _ = writeln!(shown, "{} {path} is declared: {file}", context.good("+"));
+    }
+    if is_state {
+        target.write(&text)?;
+        shown += "it is attached the next time that `ebbtide try` runs on this state\n";
+        report(args, &plan, Some(&target), &[], &shown, context)?;
+        return Ok(Status::DONE);
+    }
+    let done = in_force(&declaration, &target, &text, context)?;
+    shown += &done.text;
+    report(args, &plan, Some(&target), &done.changes, &shown, context)?;
+    Ok(done.status)
+}
+
+/// Writes the file and brings it into force; if the next boot would not read it, puts the file back.
+fn in_force(
+    declaration: &Declaration,
+    target: &Target,
+    text: &str,
+    context: &Context,
+) -> Result<Done, CommandError> {
+    let prepared = Prepared::new(declaration, How::default(), context)?;
+    target.write(text)?;
+    let published = prepared.publish().map_err(|error| match target.undo() {
+        Ok(()) => error.hint(format!("{} is as it was", target.source().name)),
+        Err(undo) => error.hint(format!(
+            "{} has the new entry all the same: {}",
+            target.source().name,
+            undo.chain()
+        )),
+    })?;
+    published.bring().map_err(|error| {
+        error.hint("it is declared, and the next boot attaches it; `ebbtide status` says more")
+    })
+}
+
+/// Checks what is declared so far: a mistake in it is not one of the new entry. Returns the warnings.
+fn sound(sources: &[SourceFile], context: &Context) -> Result<BTreeSet<String>, CommandError> {
+    let outcome = crate::declaration::check(context, sources)?;
+    let errors = outcome.problems.iter().filter(|problem| problem.is_error()).count();
+    if errors > 0 {
+        tell(&outcome.problems, &outcome.sources, context);
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("cannot add to the declaration: {} in it so far", count(errors, "error")),
+        ));
+    }
+    Ok(outcome.problems.into_iter().map(|problem| problem.message).collect())
+}
+
+/// Checks the declaration with the new entries in it. Only what they brought is told.
+fn check(
+    sources: &[SourceFile],
+    before: &BTreeSet<String>,
+    plan: &Plan,
+    context: &Context,
+) -> Result<Declaration, CommandError> {
+    let Outcome { declaration, mut problems, sources } =
+        crate::declaration::check(context, sources)?;
+    problems
+        .retain(|problem| problem.severity != Severity::Note && !before.contains(&problem.message));
+    tell(&problems, &sources, context);
+    declaration.ok_or_else(|| {
+        let paths = plan.additions.iter().map(|it| escape(it.absolute.as_os_str().as_bytes()));
+        let paths = paths.collect::<Vec<_>>().join(", ");
+        CommandError::new(Kind::Usage, format!("cannot keep {paths}: nothing was written"))
+    })
+}
+
+fn tell(problems: &[Problem], sources: &[SourceFile], context: &Context) {
+    if !problems.is_empty() {
+        let text = crate::declaration::render(problems, sources, context.color_err());
+        context.tell_styled(text.trim_end());
+    }
+}
+
+fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, CommandError> {
+    let options = Options {
+        store: args.store.clone().map(StoreName),
+        method: args
+            .method
+            .and_then(|it| it.to_possible_value())
+            .map(|it| it.get_name().to_owned()),
+    };
+    let last = args.state.as_deref().map(|state| LastRoot::open(state, &context.sysroot));
+    let last = last.transpose()?;
+    let sysroot = last.as_ref().map_or(context.sysroot.as_path(), LastRoot::base);
+    let mut seen = Vec::new();
+    for path in &args.paths {
+        let slash = path.as_os_str().as_bytes().ends_with(b"/");
+        let path = absolute(path)?;
+        seen.push(match &last {
+            Some(last) => last.observe(&path, slash)?,
+            None => keep::observe(&[root(sysroot)?.as_fd()], &path, slash)?,
+        });
+    }
+    let surroundings = crate::declaration::surroundings(&context.for_sysroot(sysroot))?;
+    keep::plan(sources, &surroundings, &seen, &options).map_err(|Refusal { message, hint }| {
+        let error = CommandError::new(Kind::Usage, format!("cannot keep it: {message}"));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
+}
+
+fn root(sysroot: &Path) -> Result<File, CommandError> {
+    File::open(sysroot).map_err(|error| {
+        let path = escape(sysroot.as_os_str().as_bytes());
+        CommandError::new(Kind::Failed, format!("cannot open {path}")).cause(error.to_string())
+    })
+}
+
+/// The path as the declaration has it. `..` is taken by its text: links are not followed later either.
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    let cannot = |error: &std::io::Error| {
+        let shown = escape(path.as_os_str().as_bytes());
+        CommandError::new(Kind::Usage, format!("cannot find {shown}")).cause(error.to_string())
+    };
+    let whole = std::path::absolute(path).map_err(|error| cannot(&error))?;
+    let mut normal = PathBuf::from("/");
+    for component in whole.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(normal)
+}
+
+/// What is kept already, for people.
+fn already(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (path, kept) in &plan.kept {
+        let shown = |path: &Path| escape(path.as_os_str().as_bytes());
+        let within = if kept.entry == *path {
+            String::new()
+        } else {
+            format!(" within {}", shown(&kept.entry))
+        };
+        let _ =
+            writeln!(text, "{} is kept already{within}: {}", shown(path), printable(&kept.origin));
+    }
+    text
+}
+
+fn report(
+    args: &Args,
+    plan: &Plan,
+    target: Option<&Target>,
+    changes: &[live::Change],
+    text: &str,
+    context: &Context,
+) -> Result<(), CommandError> {
+    if !args.json {
+        return context.print(text);
+    }
+    let table = |addition: &Addition| match &addition.section {
+        Section::Keep => "keep".to_owned(),
+        Section::User(name) => format!("users.{name}"),
+    };
+    let added = plan.additions.iter().map(|addition| Added {
+        path: &addition.absolute,
+        kind: addition.kind.to_string(),
+        table: table(addition),
+    });
+    let kept = plan.kept.iter().map(|(path, kept)| Already {
+        path: escape(path.as_os_str().as_bytes()),
+        entry: kept.entry.clone(),
+        origin: kept.origin.clone(),
+    });
+    context.print_json(&Json {
+        version: 1,
+        dry_run: args.dry_run,
+        file: target.map(|target| target.source().name.as_str()),
+        added: added.collect(),
+        kept: kept.collect(),
+        changes,
+    })
+}

@@ -1,0 +1,10 @@
+//! `ebbtide try` as its users run it: as root, on the real kernel.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod ends;
+mod escapes;
+mod filesystems;
+mod harness;
+mod surroundings;
+mod terminal;
+mod unchanged;
