@@ -298,7 +298,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status boots check check-presets check-explain"
+            opts="-h --color --help declaration status boots boots-show gc keep try check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

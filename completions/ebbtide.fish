@@ -51,7 +51,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -s h -l help -d 'Pr
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l device -d 'The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l volume -d 'The same, by a directory where it is mounted' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l backend -d 'How roots are made: `btrfs` where the volume is one, else `overlay`; or `tmpfs`, in RAM' -r -f -a "btrfs\t'Snapshots of a base subvolume'
-overlay\t'A directory for what is written, over the base: on any filesystem'
+overlay\t'A directory for what is written, over the base: on ext4, xfs or btrfs'
 tmpfs\t'The same in RAM'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l base-directory -d 'Make base 1 as a copy of this directory' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l base-subvolume -d 'Make base 1 as a snapshot of this subvolume, by its path below the top level' -r -F

@@ -231,6 +231,7 @@ pub struct ContainerRef {
 
 /// The name of a store: lower-case letters, digits and `-`, at most 32 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct StoreName(pub String);
 

@@ -46,6 +46,7 @@ pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result
 
 /// All that is known about one boot.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Shown {
     /// As `boots` lists it.
     #[serde(flatten)]
@@ -58,6 +59,7 @@ pub struct Shown {
 
 /// What left one store in one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Trash {
     /// The store.
     pub store: StoreName,

@@ -28,6 +28,7 @@ impl std::fmt::Display for BootNumber {
 
 /// What is known about one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Always [`VERSION`].
@@ -164,6 +165,7 @@ impl std::fmt::Display for RootIdentity {
 
 /// A base, by number and by what the kernel knows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaseIdentity {
     /// Its number.
@@ -174,6 +176,7 @@ pub struct BaseIdentity {
 
 /// The outcome of attaching.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Attached {
     /// Entries that are in place and verified.

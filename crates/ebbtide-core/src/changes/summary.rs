@@ -23,6 +23,7 @@ const VERSION: u32 = 1;
 ///
 /// A new directory counts only while nothing in it does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Tally {
     /// In the root only.
     pub added: u64,
@@ -38,6 +39,7 @@ pub struct Tally {
     pub bytes: u64,
     /// When the last of them changed, in seconds since 1970 by the clock of then.
     #[serde(serialize_with = "seconds")]
+    #[cfg_attr(feature = "declaration", schemars(with = "Option<i64>"))]
     pub newest: Option<Time>,
 }
 
@@ -332,6 +334,7 @@ impl Piece<'_> {
 /// What changed, in a few lines. As JSON, its paths are escaped as [`ebbtide_sys::escape`] does: no two
 /// paths look the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The version of this shape.
     pub version: u32,
@@ -345,9 +348,11 @@ pub struct Summary {
 
 /// A single path that changed, or a directory with all changes in it that no other group tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Group {
     /// Absolute.
     #[serde(serialize_with = "escaped")]
+    #[cfg_attr(feature = "declaration", schemars(with = "String"))]
     pub path: PathBuf,
     /// Whether it is a directory.
     pub directory: bool,
@@ -358,6 +363,7 @@ pub struct Group {
     pub change: Option<&'static str>,
     /// Where the base has a renamed directory.
     #[serde(serialize_with = "maybe_escaped", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "declaration", schemars(with = "Option<String>"))]
     pub from: Option<PathBuf>,
     /// How much it is.
     #[serde(flatten)]
@@ -366,6 +372,7 @@ pub struct Group {
 
 /// Groups that are only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct More {
     /// How many.
     pub groups: u64,

@@ -20,16 +20,18 @@ use crate::{backend, store};
 type Rewrite = fn(&[u8]) -> Result<Vec<u8>>;
 
 /// All formats: how the names of their files begin, and how they are read.
-const FORMATS: [(&str, Rewrite); 12] = [
+const FORMATS: [(&str, Rewrite); 14] = [
     ("base-in-use", rewrite::<container::Numbered>),
     ("base-of-overlay", rewrite::<backend::overlay::Base>),
     ("boot-number", rewrite::<container::Numbered>),
     ("clean-mark", rewrite::<CleanMark>),
     ("declaration", compiled),
+    ("gc-last-run", rewrite::<crate::gc::LastRun>),
     ("locator", |file| bytes("the locator", &Locator::from_bytes(file)?)),
     ("manifest", rewrite::<Manifest>),
     ("marker", rewrite::<container::Marker>),
     ("overlay-id", rewrite::<backend::overlay::Id>),
+    ("others-of-overlay", rewrite::<backend::overlay::others::List>),
     ("pins", rewrite::<Pins>),
     ("record", rewrite::<Record>),
     ("store", store_file),

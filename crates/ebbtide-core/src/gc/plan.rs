@@ -106,12 +106,14 @@ pub struct Policy {
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// Finish what an earlier run began.
     Finish {
         /// Its name in the container's `gc`.
         #[serde(serialize_with = "escaped")]
+        #[cfg_attr(feature = "declaration", schemars(with = "String"))]
         name: OsString,
     },
     /// Delete a past root.
@@ -148,6 +150,7 @@ pub enum Step {
 
 /// Why something does not stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// There are more than this.
@@ -155,13 +158,14 @@ pub enum Why {
     /// It was put away more than so many days ago.
     Days(u32),
     /// It goes as long as less than this is free.
-    Free(Share),
+    Free(#[cfg_attr(feature = "declaration", schemars(with = "String"))] Share),
     /// The trash takes more bytes than this.
     Size(u64),
 }
 
 /// The steps, in order, and what is worth knowing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Plan {
     /// What to do.
     pub steps: Vec<Step>,

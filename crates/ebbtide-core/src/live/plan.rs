@@ -13,6 +13,7 @@ use crate::harvest;
 
 /// When a change comes into force.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum When {
     /// At once.
@@ -35,6 +36,7 @@ impl fmt::Display for When {
 
 /// What is to be done for a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// Mount the store's directory or file there, with what lies there as its first content.
@@ -53,6 +55,7 @@ pub enum Work {
 
 /// One path that is not as declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Change {
     /// The path.
     pub path: PathBuf,

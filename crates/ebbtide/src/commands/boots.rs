@@ -1,6 +1,6 @@
 //! `ebbtide boots`: past roots, what they hold, and how their boots ended.
 
-mod show;
+pub mod show;
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ Examples:
   sudo ebbtide boots
   sudo ebbtide boots --json | jq '.boots[].number'
 
-  All about one:
+  All about one of them:
     sudo ebbtide boots show 7
 
   Look into the root of boot 7, where roots are subvolumes:

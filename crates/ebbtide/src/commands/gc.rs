@@ -7,6 +7,7 @@ use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::gc::{Done, Gc, Plan, Step};
 use ebbtide_sys::escape;
 use ebbtide_sys::file::Room;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::machine;
@@ -23,7 +24,12 @@ What stays is declared: `keep-boots` of [root], `trash` of [store.NAME]. Never d
 that runs, bases, past roots that are mounted, and the newest past root whose boot came up without
 an error and ended cleanly. A timer runs it every day.
 
-Exit status: 0 done, 1 failed, 3 something was not deleted that should have been.")]
+Examples:
+  sudo ebbtide gc --dry-run
+  sudo ebbtide gc
+
+Exit status: 0 done; 3 something was not deleted that should have been; 1 failed; 2 wrong command
+line or declaration.")]
 pub struct Args {
     /// Show what would happen, and change nothing
     #[arg(long)]
@@ -33,20 +39,25 @@ pub struct Args {
     json: bool,
 }
 
-/// The documented shape of `gc --json`.
-#[derive(Serialize)]
-struct Json<'a> {
+/// What `ebbtide gc --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
     version: u32,
+    /// Whether nothing was done.
     dry_run: bool,
     #[serde(flatten)]
     plan: &'a Plan,
-    /// Absent with `--dry-run`.
+    /// Those of the steps that were done. Absent with `--dry-run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     done: Option<&'a [Step]>,
+    /// Bytes that were free on the volume before. Absent with `--dry-run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     available_before: Option<u64>,
+    /// Bytes that are free on it now. Absent with `--dry-run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     available: Option<u64>,
+    /// What was not deleted that should have been, and what else went wrong.
     problems: &'a [Problem],
 }
 

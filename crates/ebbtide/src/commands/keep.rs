@@ -14,6 +14,7 @@ use ebbtide_core::declaration::{Declaration, Outcome, Problem, Severity, SourceF
 use ebbtide_core::live;
 use ebbtide_core::trial::{DECLARATION, LastRoot};
 use ebbtide_sys::escape;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::apply::{Done, How, Prepared};
@@ -71,28 +72,42 @@ enum Method {
     Sync,
 }
 
-/// The documented shape of `keep --json`.
-#[derive(Serialize)]
-struct Json<'a> {
+/// What `ebbtide keep --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
     version: u32,
+    /// Whether all of it is only what would be done.
     dry_run: bool,
+    /// The file that has the new entries, escaped; null if there are none.
     file: Option<&'a str>,
+    /// New entries.
     added: Vec<Added<'a>>,
+    /// What was kept already.
     kept: Vec<Already>,
+    /// What is done to the running system.
     changes: &'a [live::Change],
 }
 
-#[derive(Serialize)]
+/// A new entry.
+#[derive(Serialize, JsonSchema)]
 struct Added<'a> {
+    /// Its path.
     path: &'a Path,
+    /// `directory` or `file`.
     kind: String,
+    /// The table that it is in: `keep`, or `users.NAME`.
     table: String,
 }
 
-#[derive(Serialize)]
+/// A path that was kept already.
+#[derive(Serialize, JsonSchema)]
 struct Already {
+    /// The path, escaped.
     path: String,
+    /// The entry that keeps it.
     entry: PathBuf,
+    /// Where that is declared: file and line.
     origin: String,
 }
 

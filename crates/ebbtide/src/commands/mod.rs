@@ -4,15 +4,15 @@ mod apply;
 pub mod boots;
 pub mod check;
 mod flush;
-mod gc;
+pub mod gc;
 mod init;
 mod internal;
-mod keep;
+pub mod keep;
 mod locator;
 mod machine;
 mod schema;
 pub mod status;
-mod try_root;
+pub mod try_root;
 
 use clap::Subcommand;
 

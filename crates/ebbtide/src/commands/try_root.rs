@@ -1,6 +1,6 @@
 //! `ebbtide try`: a throw-away root over this machine, right now.
 
-mod report;
+pub mod report;
 
 use std::ffi::OsString;
 use std::io::Write as _;

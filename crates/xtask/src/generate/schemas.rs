@@ -44,7 +44,13 @@ fn compare(book: &str, name: &str, version: u32, schema: &Value) -> Vec<String> 
     };
     let mut keys = BTreeSet::new();
     collect(schema, &mut keys);
-    let code: BTreeSet<&str> = section.split('`').skip(1).step_by(2).flat_map(names).collect();
+    // What another section explains, and this one links to, is explained.
+    let linked = sections.iter().filter(|it| section.contains(&format!("](#{})", anchor(it))));
+    let explained = linked.chain([section]);
+    let code: BTreeSet<&str> = explained
+        .flat_map(|section| section.split('`').skip(1).step_by(2))
+        .flat_map(names)
+        .collect();
     let missing = keys.iter().filter(|key| !code.contains(key.as_str()));
     let mut wrong: Vec<_> =
         missing.map(|key| format!("{name}: it does not say what `{key}` is")).collect();
@@ -57,9 +63,19 @@ fn compare(book: &str, name: &str, version: u32, schema: &Value) -> Vec<String> 
     wrong
 }
 
+/// The anchor of a section, as GitHub makes it of a heading's text.
+fn anchor(section: &str) -> String {
+    let heading = section.lines().next().unwrap_or_default();
+    let (text, rest) = heading.split_once("](").unwrap_or((heading, ""));
+    let rest = rest.split_once(')').map_or("", |(_, rest)| rest);
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    let text: String = text.chars().chain(rest.chars()).filter(kept).collect();
+    text.trim().to_lowercase().replace(' ', "-")
+}
+
 /// The names in a piece of code such as `problems[].file`.
 fn names(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty())
+    code.split(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).filter(|name| !name.is_empty())
 }
 
 /// All keys of all objects, and all words that a string may be.
@@ -92,6 +108,11 @@ mod tests {
         assert!(compare(&section(full), "x", 1, &schema).is_empty());
         let found = compare(&section("| `version`, `odd` | |\n`boots`"), "x", 1, &schema);
         assert_eq!(found, ["x: it does not say what `number` is", "x: nothing prints `odd`"]);
+        let linked =
+            section("`version` and [more](#a-b-c-version-1)") + "\n## [`a b --c`](d), version 1\n";
+        assert_eq!(compare(&linked, "x", 1, &schema).len(), 2);
+        let linked = linked.replace("#a-b-c-", "#a-b---c-") + "`number` of `boots`\n";
+        assert!(compare(&linked, "x", 1, &schema).is_empty());
         assert_eq!(compare(&section(full), "x", 2, &schema).len(), 1);
     }
 }

@@ -37,7 +37,7 @@ impl Other {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct List {
+pub(crate) struct List {
     version: u32,
     others: Vec<Other>,
 }

@@ -10,6 +10,7 @@ use ebbtide_core::past::{self, Shown};
 use ebbtide_core::record::{Attached, BootNumber, Ending, Outcome, Record, Switch};
 use ebbtide_core::{status, store};
 use ebbtide_sys::escape;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{age, now};
@@ -19,9 +20,10 @@ use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::{count, size};
 
-/// The documented shape of `boots show --json`.
-#[derive(Serialize)]
-struct Json<'a> {
+/// What `ebbtide boots show BOOT --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
     version: u32,
     #[serde(flatten)]
     shown: &'a Shown,

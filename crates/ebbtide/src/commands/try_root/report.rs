@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_core::changes::{Changes, Order, Summary};
 use ebbtide_core::trial::{End, Note};
 use ebbtide_sys::escape;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::changes;
@@ -33,29 +34,43 @@ pub struct Report<'a> {
     pub state: &'a Path,
 }
 
-/// The documented shape of `try --json`.
-#[derive(Serialize)]
+/// What `ebbtide try --json` prints.
+#[derive(Serialize, JsonSchema)]
 pub struct Json {
+    /// The version of this shape.
     version: u32,
+    /// How the command ended.
     command: Command,
+    /// What the next start takes away.
     changes: Summary,
+    /// Paths that are kept because somebody declared them, escaped.
     kept: Vec<String>,
+    /// What was not as it is outside.
     notes: Vec<JsonNote>,
+    /// Whether what was written is gone already.
     in_ram: bool,
+    /// The command that keeps more.
     keep: String,
 }
 
-#[derive(Serialize)]
+/// How a command ended.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Command {
+    /// With this status.
     Exited(u8),
+    /// By this signal.
     Killed(u8),
+    /// It did not even start, and why.
     NotStarted(String),
 }
 
-#[derive(Serialize)]
+/// Something that was not as it is outside.
+#[derive(Serialize, JsonSchema)]
 struct JsonNote {
+    /// The path, escaped.
     path: String,
+    /// What, for people.
     what: String,
 }
 
