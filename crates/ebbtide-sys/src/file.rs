@@ -2,6 +2,7 @@
 //!
 //! A `name` is one component: anything with a slash, `.` and `..` is refused with `EINVAL`.
 
+mod mount_point;
 mod read;
 mod remove;
 mod replace;
@@ -17,6 +18,7 @@ use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
 use crate::metadata::set_mode;
 
+pub use mount_point::create_mount_point;
 pub use read::{DirectoryEntry, read_directory, read_limited, read_link};
 pub(crate) use read::{open_quietly, read_link_fd};
 pub use remove::remove_tree;

@@ -107,6 +107,23 @@ pub fn metadata_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Metad
     }
 }
 
+/// Reads the metadata of one entry of a directory, in one call; a symbolic link is not followed.
+///
+/// `None` if there is none of that name. A name has no slash, so nothing between the directory and the
+/// entry could be exchanged for a link.
+///
+/// # Errors
+///
+/// `EINVAL` for what is no name, and those of statx(2).
+pub fn metadata_of_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metadata>> {
+    crate::descriptor::check_name("statx", dir, name)?;
+    match statx(dir, name) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads the metadata of an entry of `dir`, or of `dir` itself if the name is empty.
 pub(crate) fn statx(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Metadata> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;

@@ -126,12 +126,13 @@ impl Machine {
         let kept_config = state.join("etc/ebbtide/ebbtide.toml");
         fs::write(
             &locator,
-            run(Command::new(&programs.command_line).args(["locator", "--config"]).arg(kept_config))?,
+            run(Command::new(&programs.command_line)
+                .args(["locator", "--config"])
+                .arg(kept_config))?,
         )?;
         let command_line = directory.path().join("cmdline");
         fs::write(&command_line, "")?;
-        let machine =
-            Self { volume, directory, programs: programs.clone(), locator, command_line };
+        let machine = Self { volume, directory, programs: programs.clone(), locator, command_line };
         machine.live(|life| life.up())?;
         Ok(machine)
     }
@@ -236,7 +237,8 @@ pub fn fill(path: &Path, is_directory: bool) -> Result<()> {
 }
 
 fn small_system(root: &Path) -> Result<()> {
-    for directory in ["dev", "proc", "sys", "run", "tmp", "usr", "etc", "home", "root", "srv", "var"]
+    for directory in
+        ["dev", "proc", "sys", "run", "tmp", "usr", "etc", "home", "root", "srv", "var"]
     {
         fs::create_dir_all(root.join(directory))?;
     }

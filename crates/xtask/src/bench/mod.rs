@@ -39,7 +39,14 @@ pub fn run_benches(options: &Options) -> Result<()> {
     );
     let programs = build()?;
     // Nobody else's boot is in there.
-    run(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run"]))?;
+    run(std::process::Command::new("mount").args([
+        "-t",
+        "tmpfs",
+        "-o",
+        "mode=0755",
+        "tmpfs",
+        "/run",
+    ]))?;
     let mut rows = Vec::new();
     for (name, bench) in BENCHES {
         if options.names.is_empty() || options.names.iter().any(|wanted| wanted == name) {
