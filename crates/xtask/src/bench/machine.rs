@@ -30,6 +30,9 @@ pub enum Kept {
     Synced(usize),
 }
 
+/// Where the command line looks; in a `/run` that is hidden from the host.
+const RUN: &str = "/run/ebbtide";
+
 /// How many entries have the same parent.
 const SIBLINGS: usize = 20;
 
@@ -91,18 +94,23 @@ impl Machine {
     /// before it becomes the base.
     pub fn new(
         programs: &Programs,
+        filesystem: Filesystem,
         kept: Kept,
         more: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        let volume = Volume::new(Filesystem::Btrfs, 4 << 30)?;
+        let (backend, store) = match filesystem {
+            Filesystem::Btrfs => ("btrfs", "subvolume"),
+            Filesystem::Ext4 | Filesystem::Xfs => ("overlay", "directory"),
+        };
+        let volume = Volume::new(filesystem, 4 << 30)?;
         let directory = tempfile::Builder::new().prefix("ebbtide-bench-").tempdir()?;
         let tree = directory.path().join("tree");
         small_system(&tree)?;
         more(&tree)?;
         let device = volume.device()?;
         let declaration = format!(
-            "version = 1\n[root]\nbackend = \"btrfs\"\ndevice = \"{}\"\nuuid = \"{}\"\n\
-             ephemeral = [\"/home\", \"/root\", \"/srv\"]\n[store.state]\nsubvolume = \"state\"\n{}",
+            "version = 1\n[root]\nbackend = \"{backend}\"\ndevice = \"{}\"\nuuid = \"{}\"\n\
+             ephemeral = [\"/home\", \"/root\", \"/srv\"]\n[store.state]\n{store} = \"state\"\n{}",
             device.display(),
             ebbtide_sys::random::uuid_v4(),
             kept.declaration()
@@ -142,6 +150,16 @@ impl Machine {
         self.volume.path()
     }
 
+    /// What the store keeps.
+    pub fn state(&self) -> PathBuf {
+        self.top().join("state")
+    }
+
+    /// The directory for what a measurement writes.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Its device.
     pub fn device(&self) -> Result<PathBuf> {
         self.volume.device()
@@ -154,7 +172,8 @@ impl Machine {
             fs::create_dir_all(&path)?;
             Ok(path)
         };
-        let life = Life { machine: self, run: place("run")?, root: place("root")? };
+        fs::create_dir_all(RUN)?;
+        let life = Life { machine: self, run: PathBuf::from(RUN), root: place("root")? };
         in_namespace(|| {
             run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&life.run))?;
             work(&life)

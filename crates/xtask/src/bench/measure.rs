@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 /// One line of the table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Row {
     pub what: String,
     pub ebbtide: String,
     pub other: String,
     pub ratio: String,
     pub goal: String,
-    /// `None` if it could not be measured here.
+    /// `None` where there is no goal.
     pub met: Option<bool>,
 }
 
@@ -62,11 +62,26 @@ pub fn table(rows: &[Row]) -> String {
         let met = match met {
             Some(true) => "yes",
             Some(false) => "**no**",
-            None => "not measured",
+            None => "",
         };
         let _ = writeln!(text, "| {what} | {ebbtide} | {other} | {ratio} | {goal} | {met} |");
     }
     text
+}
+
+/// What the figures were had on.
+pub fn machine(runs: usize) -> Result<String> {
+    let processors = std::thread::available_parallelism()?;
+    let information = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = information.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown", |model| model.trim_start_matches(['\t', ' ', ':']));
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    Ok(format!(
+        "Machine: {processors} processors ({model}), Linux {}, volumes in loop devices; {runs} runs of \
+         each; load {load} at the end.",
+        ebbtide_sys::kernel::release()
+    ))
 }
 
 #[cfg(test)]
