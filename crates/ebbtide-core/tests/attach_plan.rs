@@ -40,6 +40,7 @@ fn seen(source: Node, target: Node) -> Observation {
         seed: None,
         deleted: false,
         owner: Ok((None, None)),
+        content: None,
         missing_in_store: Vec::new(),
         missing_in_root: Vec::new(),
     }
@@ -205,6 +206,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             }),
             deleted: false,
             owner,
+            content: None,
             missing_in_store: vec![(PathBuf::from("/a"), ROOT_755)],
             missing_in_root: Vec::new(),
         })

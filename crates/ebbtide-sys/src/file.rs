@@ -2,6 +2,7 @@
 //!
 //! A `name` is one component: anything with a slash, `.` and `..` is refused with `EINVAL`.
 
+mod mount_point;
 mod read;
 mod remove;
 mod replace;
@@ -18,6 +19,7 @@ use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
 use crate::metadata::set_mode;
 
+pub use mount_point::create_mount_point;
 pub(crate) use read::read_link_fd;
 pub use read::{DirectoryEntry, open_quietly, read_directory, read_limited, read_link};
 pub use remove::{remove_tree, remove_tree_by_force, unprotect};

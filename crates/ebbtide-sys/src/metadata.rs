@@ -107,8 +107,15 @@ pub fn metadata_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Metad
     }
 }
 
-/// Reads the metadata of one entry of `dir`, in one call; `None` if there is none. See statx(2).
-pub fn entry_metadata(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metadata>> {
+/// Reads the metadata of one entry of a directory, in one call; a symbolic link is not followed.
+///
+/// `None` if there is none of that name. A name has no slash, so nothing between the directory and the
+/// entry could be exchanged for a link.
+///
+/// # Errors
+///
+/// `EINVAL` for what is no name, and those of statx(2).
+pub fn metadata_of_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metadata>> {
     crate::descriptor::check_name("statx", dir, name)?;
     match statx(dir, name) {
         Ok(found) => Ok(Some(found)),

@@ -155,6 +155,22 @@ pub fn clone_mount(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> Result<
         .map_err(|e| Error::new("open_tree", e).fd(at.as_fd()).path("").arg("OPEN_TREE_CLONE"))
 }
 
+/// Makes a detached copy of the mount at one entry of a directory, as [`clone_mount`] does, in one call.
+///
+/// # Errors
+///
+/// `EINVAL` for what is not the name of one entry, and those of `open_tree(2)`.
+pub fn clone_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    crate::descriptor::check_name("open_tree", dir, name)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW
+        | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    rustix::mount::open_tree(dir, name, flags).map_err(|e| {
+        Error::new("open_tree", e).fd(dir).path(name).arg("OPEN_TREE_CLONE|AT_SYMLINK_NOFOLLOW")
+    })
+}
+
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
 struct MountAttr {
@@ -221,6 +237,18 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", target, "", flags)
         .map_err(|e| Error::new("move_mount", e).fd(mount).path("").fd(target).path(""))
+}
+
+/// Puts a detached mount, or moves an attached one, onto one entry of a directory, in one call; a
+/// symbolic link is not followed. See `move_mount(2)`.
+///
+/// # Errors
+///
+/// `EINVAL` for what is not the name of one entry, and those of `move_mount(2)`.
+pub fn attach_to_entry(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    crate::descriptor::check_name("move_mount", dir, name)?;
+    rustix::mount::move_mount(mount, "", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|e| Error::new("move_mount", e).fd(mount).path("").fd(dir).path(name))
 }
 
 /// Unmounts what is on top at `path`; a final link is not followed. See umount2(2).

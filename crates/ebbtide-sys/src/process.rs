@@ -112,6 +112,26 @@ fn written_mapping(line: &[u8]) -> Option<PathBuf> {
     path.starts_with(b"/").then(|| OsString::from_vec(crate::text::unescape_octal(path)).into())
 }
 
+/// Waits for a child, and returns how it ended and its peak resident memory in bytes. See wait4(2).
+///
+/// A program that was started with vfork(2), as `std` does, counts at least what its parent had.
+pub fn wait_with_peak(child: &std::process::Child) -> Result<(std::process::ExitStatus, u64)> {
+    use std::os::unix::process::ExitStatusExt;
+    let failed = || Error::new("wait4", crate::error::last_errno()).arg(child.id());
+    let pid = libc::pid_t::try_from(child.id()).map_err(|_| failed())?;
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are good for writing one value of their type, and the kernel writes no more.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
+    if waited != pid {
+        return Err(failed());
+    }
+    // SAFETY: all bits of the structure may be zero, which it was made of.
+    let usage = unsafe { usage.assume_init() };
+    let kibibytes = u64::try_from(usage.ru_maxrss).unwrap_or(0);
+    Ok((std::process::ExitStatus::from_raw(status), kibibytes * 1024))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};

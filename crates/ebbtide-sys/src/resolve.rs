@@ -73,6 +73,11 @@ pub fn open_directory(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     open_beneath(dir, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
 }
 
+/// Opens a directory below `dir` as an `O_PATH` descriptor, which resolves entries and reads nothing.
+pub fn open_directory_path(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    open_beneath(dir, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+}
+
 /// Opens anything below `dir` as an `O_PATH` descriptor: a final symbolic link is opened itself.
 pub fn open_path(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     open_beneath(dir, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())

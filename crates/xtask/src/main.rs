@@ -1,5 +1,6 @@
 //! Everything around the code: `cargo xtask COMMAND`.
 
+mod bench;
 mod deb;
 mod demo;
 mod generate;
@@ -32,6 +33,8 @@ enum Task {
     Demo,
     /// Run the scenarios that reboot a virtual machine (as root)
     Vm(vm::Options),
+    /// Measure, against what people use instead (as root)
+    Bench(bench::Options),
     /// Run everything that CI does (as root)
     Test(test::Options),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Deb => deb::checked().map(|path| println!("{}", path.display())),
         Task::Demo => demo::run(),
         Task::Vm(options) => vm::run(&options),
+        Task::Bench(options) => bench::run_benches(&options),
         Task::Test(options) => test::run(&options),
     };
     match result {

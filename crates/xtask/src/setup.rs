@@ -23,6 +23,8 @@ const PACKAGES: &[&str] = &[
     "mount",
     "qemu-system-x86",
     "shellcheck",
+    "strace",
+    "systemd",
     "systemd-container",
     "util-linux",
     "xfsprogs",

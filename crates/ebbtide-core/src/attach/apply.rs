@@ -1,5 +1,6 @@
 //! Doing what was planned for each entry. A failed entry does not stop the others.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,15 +9,16 @@ use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::tree::{self, CopyOptions};
 use ebbtide_sys::{file, mount, resolve, xattr};
 
+use super::directories::Directories;
 use super::observe::Places;
 use super::plan::{Attributes, Plan, SeedSource, Step, Tree};
-use crate::compiled::{Entry, Kind, Mode};
+use crate::compiled::{Entry, Kind, Mode, StoreName};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest;
 use crate::record::BootNumber;
 use crate::store;
 
-/// Applies a plan. Returns the failures and what else should be known, by index of the entry; the
+/// Applies a plan that was made for entries none of which lies in another. Returns the failures and what else should be known, by index of the entry; the
 /// remaining steps of an entry that failed are passed over.
 pub fn apply(
     plan: &Plan,
@@ -25,17 +27,44 @@ pub fn apply(
     boot: BootNumber,
     log: &mut Log<'_>,
 ) -> Vec<(usize, Problem)> {
+    apply_with(&Directories::new(), plan, entries, places, boot, log)
+}
+
+/// As [`apply`], with what was opened when the entries were looked at.
+pub fn apply_with<'t>(
+    directories: &Directories<'t>,
+    plan: &Plan,
+    entries: &[Entry],
+    places: &'t Places,
+    boot: BootNumber,
+    log: &mut Log<'_>,
+) -> Vec<(usize, Problem)> {
+    directories.forget_seen();
     let mut problems: Vec<(usize, Problem)> = Vec::new();
     let mut failed = None;
+    // Many entries miss the same parents.
+    let mut made: HashSet<(Option<&StoreName>, &Path)> = HashSet::new();
     for (index, step) in &plan.steps {
         let Some(entry) = entries.get(*index) else { continue };
         if failed == Some(*index) {
             continue;
         }
+        let parent = match step {
+            Step::MakeParent(tree, path, _) => {
+                Some(((*tree == Tree::Store).then_some(&entry.store), path.as_path()))
+            }
+            _ => None,
+        };
+        if parent.is_some_and(|parent| made.contains(&parent)) {
+            continue;
+        }
         let line = step.describe(entry);
         log(Level::Debug, &line);
-        match apply_step(step, *index, entry, places, boot) {
-            Ok(told) => problems.extend(told.into_iter().map(|problem| (*index, problem))),
+        match apply_step(directories, step, *index, entry, places, boot) {
+            Ok(told) => {
+                problems.extend(told.into_iter().map(|problem| (*index, problem)));
+                made.extend(parent);
+            }
             Err(failure) => {
                 let level = if entry.optional { Level::Warning } else { Level::Error };
                 let mut problem = Problem::from_failure(level, &failure);
@@ -48,11 +77,12 @@ pub fn apply(
     problems
 }
 
-fn apply_step(
+fn apply_step<'t>(
+    directories: &Directories<'t>,
     step: &Step,
     index: usize,
     entry: &Entry,
-    places: &Places,
+    places: &'t Places,
     boot: BootNumber,
 ) -> Result<Vec<Problem>> {
     let root = places.root.as_fd();
@@ -63,10 +93,10 @@ fn apply_step(
     };
     let done = match step {
         Step::MakeParent(which, path, attributes) => {
-            make_parent(*which, path, *attributes, entry, places, store)
+            make_parent(directories, *which, path, *attributes, entry, places, store)
         }
         Step::Make(which, kind, attributes) => {
-            make(tree(*which), &entry.path, *kind, *attributes)?;
+            make(directories, tree(*which), &entry.path, *kind, *attributes)?;
             match which {
                 Tree::Store => durable(store),
                 Tree::Root => Ok(()),
@@ -82,14 +112,19 @@ fn apply_step(
             durable(store)
         }
         Step::Bind(options) => {
-            let clone = mount::clone_mount(store, entry.relative(), false)
-                .context(|| "clone the store's mount")?;
+            let (kept, name) = directories
+                .parent(store, entry.relative())
+                .context(|| "open the store's directory")?;
+            let clone =
+                mount::clone_entry(kept.as_fd(), name).context(|| "clone the store's mount")?;
             if !options.is_empty() {
                 mount::set_attributes(clone.as_fd(), store::attributes(options), false)
                     .context(|| "set mount options")?;
             }
-            let target = open(root, entry)?;
-            mount::attach(clone.as_fd(), target.as_fd()).context(|| "attach the mount")
+            let (parent, name) =
+                directories.parent(root, entry.relative()).context(|| "open the parent")?;
+            mount::attach_to_entry(clone.as_fd(), parent.as_fd(), name)
+                .context(|| "attach the mount")
         }
         Step::Link => return link(places, entry),
         Step::Copy => {
@@ -147,39 +182,46 @@ fn parent(tree: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, OsString)> {
     Ok((directory, name.to_owned()))
 }
 
-fn make(tree: BorrowedFd<'_>, path: &Path, kind: Kind, attributes: Attributes) -> Result<()> {
-    let (directory, name) = parent(tree, path)?;
-    let made = match kind {
-        Kind::Directory => file::create_directory(directory.as_fd(), &name, 0o700),
-        Kind::File => file::create_file(directory.as_fd(), &name, 0o600),
+fn make<'t>(
+    directories: &Directories<'t>,
+    tree: BorrowedFd<'t>,
+    path: &Path,
+    kind: Kind,
+    attributes: Attributes,
+) -> Result<()> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let (parent, name) = directories.parent(tree, relative).context(|| "open the parent")?;
+    let file_kind = match kind {
+        Kind::Directory => FileKind::Directory,
+        Kind::File => FileKind::Regular,
     };
-    let made = match made {
-        Ok(made) => made,
-        // Another entry has the same parent, and made it a moment ago.
+    let Attributes { uid, gid, mode } = attributes;
+    match file::create_mount_point(parent.as_fd(), name, file_kind, (uid, gid), mode) {
+        // Somebody else had use for the same parent, and made it a moment ago.
         Err(error) if error.errno() == rustix::io::Errno::EXIST && kind == Kind::Directory => {
-            return Ok(());
+            Ok(())
         }
-        Err(error) => return Err(error).context(|| "create"),
-    };
-    set_attributes(made.as_fd(), attributes)
+        made => made.context(|| "create"),
+    }
 }
 
 /// Makes a parent as the plan has it, with the labels that the same directory has in the other tree, or
 /// in an old root. A home's own ACL is nobody's business but its user's: it begins without.
-fn make_parent(
+fn make_parent<'t>(
+    directories: &Directories<'t>,
     which: Tree,
     path: &Path,
     attributes: Attributes,
     entry: &Entry,
-    places: &Places,
-    store: BorrowedFd<'_>,
+    places: &'t Places,
+    store: BorrowedFd<'t>,
 ) -> Result<()> {
     let root = places.root.as_fd();
     let (tree, other) = match which {
         Tree::Store => (store, root),
         Tree::Root => (root, store),
     };
-    make(tree, path, Kind::Directory, attributes)?;
+    make(directories, tree, path, Kind::Directory, attributes)?;
     if entry.home.as_deref() == Some(path) {
         return Ok(());
     }
@@ -312,6 +354,7 @@ fn copy_beside(
 /// space, or because a disk is broken, is done for all before the first one gets its name.
 pub fn copy_together(plan: &Plan, entries: &[Entry], places: &Places) -> Result<Vec<Problem>> {
     let mut copies = Vec::new();
+    let directories = Directories::new();
     let mut copy_all = || -> Result<()> {
         for (index, step) in &plan.steps {
             let Some(entry) = entries.get(*index) else { continue };
@@ -319,7 +362,7 @@ pub fn copy_together(plan: &Plan, entries: &[Entry], places: &Places) -> Result<
             match step {
                 Step::MakeParent(Tree::Root, path, attributes) => {
                     let store = places.store(&entry.store).map_err(Failure::new)?;
-                    make_parent(Tree::Root, path, *attributes, entry, places, store)
+                    make_parent(&directories, Tree::Root, path, *attributes, entry, places, store)
                         .context(what)?;
                 }
                 Step::CopyIn => {

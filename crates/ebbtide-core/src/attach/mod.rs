@@ -3,13 +3,15 @@
 //! Observe, plan, apply; then observe and plan again: what is left to do is what went wrong.
 
 mod apply;
+mod directories;
 mod observe;
 mod old_root;
 mod plan;
 
 pub(crate) use apply::import_again;
-pub use apply::{apply, copy_together, machine_id_is_valid};
-pub use observe::{Places, observe};
+pub use apply::{apply, apply_with, copy_together, machine_id_is_valid};
+pub use directories::Directories;
+pub use observe::{Places, observe, observe_with};
 pub use old_root::{OldRoot, old_roots, roots_of_today};
 pub use plan::{
     Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan, waves,

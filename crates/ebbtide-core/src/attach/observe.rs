@@ -1,6 +1,6 @@
 //! What is there before (and after) attaching, seen by descriptor and without following a link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,11 +11,12 @@ use ebbtide_sys::metadata::{self, FileKind, Metadata};
 use ebbtide_sys::mountinfo::MountEntry;
 use ebbtide_sys::{btrfs, file, resolve, tree};
 
+use super::directories::Directories;
 use super::old_root::OldRoot;
 use super::plan::{Attributes, MissingParent, Node, Observation, Seed, SeedSource};
 use crate::compiled::{Entry, Method, Parent, Principal, StoreName};
 use crate::failure::{Context, Result};
-use crate::harvest::{self, Found};
+use crate::harvest::{self, Content, Found, Witness};
 use crate::store;
 
 /// The trees that attaching works with.
@@ -85,65 +86,86 @@ pub fn observe(
     places: &Places,
     mounts: &[MountEntry],
 ) -> Result<Vec<Observation>> {
-    let topmost = topmost(mounts);
-    entries.iter().map(|entry| observe_entry(entry, places, &topmost)).collect()
+    observe_with(&Directories::new(), entries, places, mounts)
 }
+
+/// As [`observe`], and leaves open what was opened, for what is done about it. The mount table may be an
+/// older one if nothing was unmounted since: what was mounted since then is seen as something else.
+pub fn observe_with<'t>(
+    directories: &Directories<'t>,
+    entries: &[Entry],
+    places: &'t Places,
+    mounts: &[MountEntry],
+) -> Result<Vec<Observation>> {
+    let topmost = topmost(mounts);
+    entries.iter().map(|entry| observe_entry(directories, entry, places, &topmost)).collect()
+}
+
+/// Mounts by their places.
+type MountTable<'m> = HashMap<&'m OsStr, &'m MountEntry>;
 
 /// The mount that a path shows: the last one of those stacked there.
-fn topmost(mounts: &[MountEntry]) -> BTreeMap<&Path, &MountEntry> {
-    mounts.iter().map(|mount| (mount.mount_point.as_path(), mount)).collect()
+fn topmost(mounts: &[MountEntry]) -> MountTable<'_> {
+    mounts.iter().map(|mount| (mount.mount_point.as_os_str(), mount)).collect()
 }
 
-fn observe_entry(
+fn observe_entry<'t>(
+    directories: &Directories<'t>,
     entry: &Entry,
-    places: &Places,
-    mounts: &BTreeMap<&Path, &MountEntry>,
+    places: &'t Places,
+    mounts: &MountTable<'_>,
 ) -> Result<Observation> {
     let root = places.root.as_fd();
     let path = entry.relative();
-    let target = look(root, path)?;
+    let (target, found) = see(directories, root, path)?;
+    let is_bound = entry.method == Method::Bind
+        && found.as_ref().is_some_and(|found| is_mounted(entry, places, mounts, found));
     let store = places.store(&entry.store);
+    let mut kept = None;
     let source = match &store {
-        Ok(store) if entry.method == Method::Sync => Ok(syncable(*store, path)?),
-        Ok(store) => Ok(look(*store, path)?),
+        // The mount table has just said that this is the store's own.
+        Ok(_) if is_bound => Ok(target.clone()),
+        Ok(store) if entry.method == Method::Sync => {
+            let (node, content) = syncable(directories, *store, path)?;
+            kept = content;
+            Ok(node)
+        }
+        Ok(store) => Ok(look(directories, *store, path)?),
         Err(why) => Err(why.clone()),
     };
     let absent = source == Ok(Node::Absent);
     let owner = owner_of(entry, &places.accounts);
-    let attributes_above = |parent: &Path| parent_attributes(parent, entry, &store, places);
+    let attributes_above =
+        |parent: &Path| parent_attributes(directories, parent, entry, &store, places);
     let deleted = match &store {
         Ok(store) => absent && store::was_seeded(*store, &entry.path)?,
         Err(_) => false,
     };
     let (missing_in_store, seed) = match &store {
         Ok(store) if absent => {
-            let mut seed = if deleted { None } else { seed(entry, &target, places)? };
+            let mut seed = if deleted { None } else { seed(directories, entry, &target, places)? };
             if let (Some(seed), Some(limit)) = (&mut seed, places.import_limit) {
                 // What can't be measured can't be copied either, and that says why.
                 seed.size = size_of_copy(entry, &seed.source, *store, places, limit).unwrap_or(0);
             }
-            (missing_parents(*store, path, &attributes_above)?, seed)
+            (missing_parents(directories, *store, path, &attributes_above)?, seed)
         }
         _ => (Vec::new(), None),
     };
     let missing_in_root = if target == Node::Absent {
-        missing_parents(root, path, &attributes_above)?
+        missing_parents(directories, root, path, &attributes_above)?
     } else {
         Vec::new()
     };
+    let mut content = None;
     let in_place = match entry.method {
-        Method::Bind => is_mounted(entry, places, mounts),
+        Method::Bind => is_bound,
         Method::Symlink => target == Node::Link(places.kept(entry)),
         Method::Sync if places.in_use => true,
-        Method::Sync => match &store {
-            Ok(store) => {
-                let kept = harvest::content_of(*store, path).ok().flatten();
-                kept.is_some()
-                    && matches!(target, Node::File(_))
-                    && harvest::content_of(root, path).is_ok_and(|now| now == kept)
-            }
-            Err(_) => false,
-        },
+        Method::Sync => {
+            content = copied(kept.as_ref(), found.as_ref(), root, path);
+            content.is_some()
+        }
         Method::Copy => match &store {
             Ok(store) => has_same_content(*store, root, path),
             Err(_) => false,
@@ -156,37 +178,100 @@ fn observe_entry(
         seed,
         deleted,
         owner,
+        content,
         missing_in_store,
         missing_in_root,
     })
 }
 
+/// What lies on the root, if it is what the store keeps; it is not read if it can't be. `found` is how
+/// it looked before: a change in between makes the next look at it a long one, not a wrong one.
+fn copied(
+    kept: Option<&Content>,
+    found: Option<&Metadata>,
+    root: BorrowedFd<'_>,
+    path: &Path,
+) -> Option<(Witness, Content)> {
+    let (kept, found) = (kept?, found?);
+    let may_be = found.kind == FileKind::Regular
+        && (found.size, found.uid, found.gid, found.mode)
+            == (kept.size, kept.uid, kept.gid, kept.mode);
+    let now = may_be.then(|| harvest::content_of(root, path).ok().flatten())??;
+    (now == *kept).then(|| (Witness::of(found), now))
+}
+
 /// What lies at a path below a tree.
-fn look(tree: BorrowedFd<'_>, path: &Path) -> Result<Node> {
-    let found = match metadata::metadata_beneath(tree, path) {
+fn look<'t>(directories: &Directories<'t>, tree: BorrowedFd<'t>, path: &Path) -> Result<Node> {
+    see(directories, tree, path).map(|(node, _)| node)
+}
+
+/// As [`look`], for a directory above an entry, at which many entries look.
+fn look_above<'t>(
+    directories: &Directories<'t>,
+    tree: BorrowedFd<'t>,
+    path: &Path,
+) -> Result<Node> {
+    if let Some(node) = directories.seen(tree, path) {
+        return Ok(node);
+    }
+    let node = look(directories, tree, path)?;
+    directories.note(tree, path, &node);
+    Ok(node)
+}
+
+/// What lies at a path below a tree, with its metadata.
+fn see<'t>(
+    directories: &Directories<'t>,
+    tree: BorrowedFd<'t>,
+    path: &Path,
+) -> Result<(Node, Option<Metadata>)> {
+    if directories.has_no_parent(tree, path) {
+        return Ok((Node::Absent, None));
+    }
+    let found = match directories.parent(tree, path) {
+        Ok((parent, name)) => metadata::metadata_of_entry(parent.as_fd(), name),
+        Err(error) => Err(error),
+    };
+    let found = match found {
         Ok(Some(found)) => found,
-        Ok(None) => return Ok(Node::Absent),
+        Ok(None) => return Ok((Node::Absent, None)),
+        Err(error) if error.is_not_found() => {
+            if let Some(parent) = path.parent() {
+                directories.note(tree, parent, &Node::Absent);
+            }
+            return Ok((Node::Absent, None));
+        }
         Err(error) if in_the_way(&error) => {
-            return Ok(Node::Unusable("a link or a file is among its parents".to_owned()));
+            let why = "a link or a file is among its parents".to_owned();
+            return Ok((Node::Unusable(why), None));
         }
         // An error of one path is that of one entry.
-        Err(error) => return Ok(Node::Unusable(error.to_string())),
+        Err(error) => return Ok((Node::Unusable(error.to_string()), None)),
     };
-    Ok(match found.kind {
+    let node = match found.kind {
         FileKind::Directory => Node::Directory(attributes(&found)),
         FileKind::Regular => Node::File(attributes(&found)),
         FileKind::Symlink => Node::Link(read_link(tree, path)?),
         kind => {
             Node::Unusable(format!("something is there that is no file or directory ({kind:?})"))
         }
-    })
+    };
+    Ok((node, Some(found)))
 }
 
-/// As [`look`], for a file that is going to be copied.
-fn syncable(store: BorrowedFd<'_>, path: &Path) -> Result<Node> {
-    Ok(match harvest::look(store, path)? {
-        Found::Unfit(why) => Node::Unusable(why),
-        Found::Absent | Found::File(_) => look(store, path)?,
+/// As [`look`], for a file that is going to be copied; with its content.
+fn syncable<'t>(
+    directories: &Directories<'t>,
+    tree: BorrowedFd<'t>,
+    path: &Path,
+) -> Result<(Node, Option<Content>)> {
+    Ok(match harvest::look(tree, path)? {
+        Found::Unfit(why) => (Node::Unusable(why), None),
+        Found::Absent => (look(directories, tree, path)?, None),
+        Found::File(content) => {
+            let Content { uid, gid, mode, .. } = content;
+            (Node::File(Attributes { uid, gid, mode }), Some(content))
+        }
     })
 }
 
@@ -207,7 +292,12 @@ fn attributes(found: &Metadata) -> Attributes {
 }
 
 /// First content: what the old root has, because it was written there last; else what the base has.
-fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
+fn seed<'t>(
+    directories: &Directories<'t>,
+    entry: &Entry,
+    target: &Node,
+    places: &'t Places,
+) -> Result<Option<Seed>> {
     if entry.method == Method::Copy {
         // A machine id that is no id is no first content.
         let usable = |tree: BorrowedFd<'_>| {
@@ -221,10 +311,12 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
     for old in &places.old_roots {
         if let Some(store) = old.store_of(&entry.path) {
             // That root had a mount there; what is below it is a mount point, and no data.
-            return Ok((*store != entry.store).then(|| from_store(entry, store, places)).flatten());
+            return Ok((*store != entry.store)
+                .then(|| from_store(directories, entry, store, places))
+                .flatten());
         }
-        let node = look(old.tree.as_fd(), entry.relative())?;
-        let unfit = unfit(entry, &node, old.tree.as_fd())?;
+        let node = look(directories, old.tree.as_fd(), entry.relative())?;
+        let unfit = unfit(directories, entry, &node, old.tree.as_fd())?;
         if matches!(node, Node::Directory(_) | Node::File(_)) {
             let node = unfit.unwrap_or(node);
             found = Some(seed_from(SeedSource::OldRoot(old.number), node));
@@ -237,7 +329,7 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
     if found.is_some() {
         return Ok(found);
     }
-    if let Some(unfit) = unfit(entry, target, places.root.as_fd())? {
+    if let Some(unfit) = unfit(directories, entry, target, places.root.as_fd())? {
         return Ok(Some(seed_from(SeedSource::Root, unfit)));
     }
     Ok(match target {
@@ -249,11 +341,16 @@ fn seed(entry: &Entry, target: &Node, places: &Places) -> Result<Option<Seed>> {
 
 /// Why a file is no first content of an entry that is synced, if it can't be: to take it into the
 /// store, or to pass over it in silence, would be worse than to say so.
-fn unfit(entry: &Entry, node: &Node, tree: BorrowedFd<'_>) -> Result<Option<Node>> {
+fn unfit<'t>(
+    directories: &Directories<'t>,
+    entry: &Entry,
+    node: &Node,
+    tree: BorrowedFd<'t>,
+) -> Result<Option<Node>> {
     if entry.method != Method::Sync || !matches!(node, Node::File(_)) {
         return Ok(None);
     }
-    let found = syncable(tree, entry.relative())?;
+    let (found, _) = syncable(directories, tree, entry.relative())?;
     Ok(matches!(found, Node::Unusable(_)).then_some(found))
 }
 
@@ -288,25 +385,30 @@ fn size_of_copy(
 }
 
 /// First content of an entry that another store kept until now.
-fn from_store(entry: &Entry, store: &StoreName, places: &Places) -> Option<Seed> {
+fn from_store<'t>(
+    directories: &Directories<'t>,
+    entry: &Entry,
+    store: &StoreName,
+    places: &'t Places,
+) -> Option<Seed> {
     let node = match places.store(store) {
-        Ok(tree) => {
-            look(tree, entry.relative()).unwrap_or_else(|failure| Node::Unusable(failure.chain()))
-        }
+        Ok(tree) => look(directories, tree, entry.relative())
+            .unwrap_or_else(|failure| Node::Unusable(failure.chain())),
         Err(why) => Node::Unusable(why),
     };
     (node != Node::Absent).then(|| seed_from(SeedSource::Store(store.clone()), node))
 }
 
 /// Parents that are not there, outermost first.
-fn missing_parents(
-    tree: BorrowedFd<'_>,
+fn missing_parents<'t>(
+    directories: &Directories<'t>,
+    tree: BorrowedFd<'t>,
     path: &Path,
     attributes: &dyn Fn(&Path) -> Attributes,
 ) -> Result<Vec<MissingParent>> {
     let mut missing = Vec::new();
     for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-        if look(tree, parent)? != Node::Absent {
+        if look_above(directories, tree, parent)? != Node::Absent {
             break;
         }
         missing.push((Path::new("/").join(parent), attributes(parent)));
@@ -317,18 +419,19 @@ fn missing_parents(
 
 /// What a missing parent should be: as in the root, else as in the store, else as declared, else as in
 /// the old root, else from a table of the usual places; never a guess from the umask.
-fn parent_attributes(
+fn parent_attributes<'t>(
+    directories: &Directories<'t>,
     parent: &Path,
     entry: &Entry,
-    store: &std::result::Result<BorrowedFd<'_>, String>,
-    places: &Places,
+    store: &std::result::Result<BorrowedFd<'t>, String>,
+    places: &'t Places,
 ) -> Attributes {
     // The home itself is never open for others, whatever another tree says.
     if entry.home.as_deref().is_some_and(|home| home.strip_prefix("/").is_ok_and(|it| it == parent))
     {
         return private(entry, &places.accounts);
     }
-    let in_tree = |tree: BorrowedFd<'_>| match look(tree, parent) {
+    let in_tree = |tree: BorrowedFd<'t>| match look_above(directories, tree, parent) {
         Ok(Node::Directory(attributes)) => Some(attributes),
         _ => None,
     };
@@ -408,24 +511,16 @@ fn resolve_owner(
     Ok((uid, gid))
 }
 
-/// Whether the mount table has the store's path at the entry's place, on top, with all options.
-fn is_mounted(entry: &Entry, places: &Places, mounts: &BTreeMap<&Path, &MountEntry>) -> bool {
+/// Whether the mount table has the store's path at the entry's place, on top, with all options, and
+/// whether that is what was found where the path leads: a mount above it could hide it.
+fn is_mounted(entry: &Entry, places: &Places, mounts: &MountTable<'_>, found: &Metadata) -> bool {
+    let Some(mount) = mounts.get(places.target(entry).as_os_str()) else { return false };
     let store_path = places.stores_path.join(&entry.store.0);
-    let (Some(store), Some(found)) =
-        (mounts.get(store_path.as_path()), mounts.get(places.target(entry).as_path()))
-    else {
-        return false;
-    };
-    // A mount above it could hide it: what counts is where the path leads.
-    let leads_there = metadata::metadata_beneath(places.root.as_fd(), entry.relative())
-        .is_ok_and(|seen| seen.is_some_and(|seen| seen.mount_id == u64::from(found.id)));
-    if !leads_there {
-        return false;
-    }
-    let options: Vec<&[u8]> = found.options.split(|&byte| byte == b',').collect();
-    found.device == store.device
-        && found.root == store.root.join(entry.relative())
-        && entry.options.iter().all(|option| options.contains(&option.to_string().as_bytes()))
+    let Some(store) = mounts.get(store_path.as_os_str()) else { return false };
+    found.mount_id == u64::from(mount.id)
+        && mount.device == store.device
+        && mount.root == store.root.join(entry.relative())
+        && entry.options.iter().all(|option| mount.has_option(&option.to_string()))
 }
 
 fn has_same_content(store: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compiled::{Entry, Kind, Method, MountOption, StoreName};
 use crate::failure::{Level, Problem};
+use crate::harvest::{Content, Witness};
 use crate::record::BootNumber;
 
 /// Owner and permission bits.
@@ -70,6 +71,9 @@ pub struct Observation {
     pub deleted: bool,
     /// Owner and group of the declaration, resolved in the target: `Err` names what is unknown.
     pub owner: Result<(Option<u32>, Option<u32>), String>,
+    /// What lies in the place of an entry that is synced, if it was read, and how the file looked just
+    /// before.
+    pub content: Option<(Witness, Content)>,
     /// Parents missing in the store, outermost first.
     pub missing_in_store: Vec<MissingParent>,
     /// Parents missing in the root, outermost first.

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
-use ebbtide_sys::{file, mount, mountinfo};
+use ebbtide_sys::mountinfo::{self, MountEntry};
+use ebbtide_sys::{file, mount};
 
 use super::reset::Stores;
 use super::{Boot, STORES, open_directory, report, root};
-use crate::attach::{self as entries, Places, Policy};
+use crate::attach::{self as entries, Directories, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::Container;
@@ -105,21 +106,25 @@ fn attach_in(
     if !together.is_empty() {
         let some: Vec<Entry> =
             together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
-        let observed = observe(&some, &places, &now, &later)?;
+        let observed = entries::observe(&some, &places, &mounts(&now, &later)?)?;
         if !attach_accounts(&some, &observed, &mut places, record, log) {
             told.extend(&together);
         }
     }
+    // Of what is mounted from here on, each wave looks only at what it mounts itself, and the last look
+    // at all of it is one at a new table.
+    let before = mounts(&now, &later)?;
     for wave in entries::waves(declared) {
         let wave: Vec<usize> = wave.into_iter().filter(|it| !together.contains(it)).collect();
         let some: Vec<Entry> = wave.iter().filter_map(|it| declared.get(*it)).cloned().collect();
-        let observed = observe(&some, &places, &now, &later)?;
+        let directories = Directories::new();
+        let observed = entries::observe_with(&directories, &some, &places, &before)?;
         let mut plan = entries::plan(&some, &observed, policy);
         if let Some(limit) = places.import_limit {
             plan.postpone_imports_beyond(limit, &observed);
             postponed.extend(plan.postponed.iter().filter_map(|index| wave.get(*index)));
         }
-        let applied = entries::apply(&plan, &some, &places, record.number, log);
+        let applied = entries::apply_with(&directories, &plan, &some, &places, record.number, log);
         for (index, problem) in plan.problems.iter().chain(&applied) {
             told.extend(wave.get(*index).copied());
             report(record, log, problem.clone());
@@ -128,7 +133,7 @@ fn attach_in(
     if is_ours {
         root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
     }
-    let observed = observe(declared, &places, &now, &later)?;
+    let observed = entries::observe(declared, &places, &mounts(&now, &later)?)?;
     let mut verified = verify(declared, &observed, policy);
     verified.missing.retain(|index| !postponed.contains(index));
     verified.postponed.extend(postponed);
@@ -136,7 +141,7 @@ fn attach_in(
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =
-            write_manifest(container, root.uuid(), &loaded.compiled, &places, &verified)
+            write_manifest(container, root.uuid(), &loaded.compiled, &places, &observed, &verified)
     {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
@@ -210,6 +215,7 @@ fn write_manifest(
     root: uuid::Uuid,
     compiled: &Compiled,
     places: &Places,
+    observed: &[entries::Observation],
     verified: &Verified,
 ) -> Result<()> {
     let before = Manifest::read(container, root)?.map(|manifest| manifest.items);
@@ -223,7 +229,11 @@ fn write_manifest(
             let earlier = before.iter().flatten().find(|item| item.path == entry.path);
             items.extend(earlier.cloned());
         } else if let Some(store) = compiled.stores.get(&entry.store) {
-            items.push(harvest::item(entry, store.uuid, places.root.as_fd())?);
+            let seen = observed.get(index).and_then(|seen| seen.content.clone());
+            items.push(match seen {
+                Some(seen) => harvest::item_with(entry, store.uuid, Some(seen)),
+                None => harvest::item(entry, store.uuid, places.root.as_fd())?,
+            });
         }
     }
     if items.is_empty() {
@@ -381,19 +391,15 @@ fn attach_together(
     Ok(())
 }
 
-fn observe(
-    declared: &[Entry],
-    places: &Places,
-    now: &Path,
-    later: &Path,
-) -> Result<Vec<entries::Observation>> {
+/// The mount table, with the stores where they are going to be.
+fn mounts(now: &Path, later: &Path) -> Result<Vec<MountEntry>> {
     let mut mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     for mount in &mut mounts {
         if let Ok(below) = mount.mount_point.strip_prefix(now) {
             mount.mount_point = later.join(below);
         }
     }
-    entries::observe(declared, places, &mounts)
+    Ok(mounts)
 }
 
 struct Verified {

@@ -1,6 +1,6 @@
 //! The first half of a boot: checks, and a new root where nothing speaks against it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,13 @@ use ebbtide_sys::{kernel, metadata};
 use super::{Boot, STORES, report};
 use crate::attach::{self as entries, Places, Policy};
 use crate::backend;
-use crate::compiled::{Backend, Compiled, StoreName};
+use crate::compiled::{Backend, Compiled, DeclarationHash, Entry, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
-use crate::record::{BaseIdentity, BootNumber, CleanMark, Ending, Outcome, Record, Switch};
+use crate::record::{
+    Attached, BaseIdentity, BootNumber, CleanMark, Ending, Outcome, Record, Switch,
+};
 use crate::store;
 
 /// Makes a new root, or says why the last one runs on. Always leaves a record.
@@ -140,6 +142,7 @@ fn note_end(container: &Container, mark: Option<CleanMark>) -> Result<()> {
 /// What a reset goes by.
 struct Checked {
     compiled: Compiled,
+    declaration: DeclarationHash,
     observed: backend::Observation,
     base: BaseIdentity,
 }
@@ -163,7 +166,8 @@ fn checked(
             .hint("boot without subvol= in rootflags= to go on"));
     }
     let loaded = boot.load(container)?;
-    record.declaration = Some(loaded.hash.clone());
+    let declaration = loaded.hash;
+    record.declaration = Some(declaration.clone());
     if let Some(problem) = loaded.problem {
         report(record, log, problem);
     }
@@ -171,7 +175,7 @@ fn checked(
     root_is_not_mounted(container)?;
     let (observed, base) = backend::observe(container)?;
     base_fits_the_kernel(container, &base)?;
-    Ok(Checked { compiled: loaded.compiled, observed, base })
+    Ok(Checked { compiled: loaded.compiled, declaration, observed, base })
 }
 
 /// A store that is missing, or another than the recorded one, means that kept data is missing: its
@@ -288,7 +292,23 @@ fn too_much_to_import(
     let uuid = backend::identity(container, Path::new(name::ROOT)).ok()?.uuid();
     let last = backend::last_boot_on(container, uuid).ok().flatten();
     let record = last.and_then(|last| container.record(last).ok().flatten());
-    let was_told = record.is_some_and(|record| record.outcome == Outcome::Postponed);
+    let was_told = record.as_ref().is_some_and(|record| record.outcome == Outcome::Postponed);
+    let declared: Vec<Entry> = match record {
+        // What was in place has its first content.
+        Some(Record { declaration: Some(declaration), attached: Some(attached), .. })
+            if declaration == checked.declaration =>
+        {
+            let Attached { missing, waiting, pending, .. } = attached;
+            let open: BTreeSet<PathBuf> =
+                missing.into_iter().chain(waiting).chain(pending).collect();
+            let entries = checked.compiled.entries.iter();
+            entries.filter(|entry| open.contains(&entry.path)).cloned().collect()
+        }
+        _ => checked.compiled.entries.clone(),
+    };
+    if declared.is_empty() {
+        return None;
+    }
     let stores = checked.compiled.stores.iter().map(|(name, wanted)| {
         let opened = store::open(wanted.place(), wanted.uuid);
         (name.clone(), opened.map_err(|failure| failure.chain()))
@@ -306,9 +326,8 @@ fn too_much_to_import(
         base: Some(checked.base.number),
         import_limit: Some(boot.import_limit),
     };
-    let declared = &checked.compiled.entries;
-    let observed = entries::observe(declared, &places, &[]).ok()?;
-    let mut plan = entries::plan(declared, &observed, Policy::Full);
+    let observed = entries::observe(&declared, &places, &[]).ok()?;
+    let mut plan = entries::plan(&declared, &observed, Policy::Full);
     plan.postpone_imports_beyond(boot.import_limit, &observed);
     let postponed = plan.postponed.iter().filter_map(|index| declared.get(*index));
     let paths: Vec<String> = postponed

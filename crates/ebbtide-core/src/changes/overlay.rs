@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::file::{open_quietly, read_directory};
-use ebbtide_sys::metadata::{self, FileKind, Metadata, entry_metadata};
+use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::tree::stack::{DirectoryStack, identity};
 use ebbtide_sys::{resolve, xattr};
 use rustix::fs::OFlags;
@@ -141,9 +141,9 @@ impl Walk<'_, '_> {
         let Some(level) = way.levels.last() else { return Ok(false) };
         let (in_base, merged, whiteout_files) = (level.in_base, level.merged, level.whiteout_files);
         let upper = way.upper.top().context(failed)?;
-        let found = entry_metadata(upper, name).context(failed)?;
+        let found = metadata_of_entry(upper, name).context(failed)?;
         let before = if in_base {
-            entry_metadata(way.base.top().context(failed)?, name).context(failed)?
+            metadata_of_entry(way.base.top().context(failed)?, name).context(failed)?
         } else {
             None
         };

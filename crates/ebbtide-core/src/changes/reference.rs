@@ -8,7 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use ebbtide_sys::file::{open_quietly, read_directory};
-use ebbtide_sys::metadata::{self, FileKind, entry_metadata};
+use ebbtide_sys::metadata::{self, FileKind, metadata_of_entry};
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
@@ -76,9 +76,9 @@ impl Walk<'_, '_> {
         let path = self.path.clone();
         let Some(name) = path.file_name() else { return Ok(()) };
         let failed = || format!("cannot look at {}", shown(&path));
-        let now = entry_metadata(root, name).context(failed)?;
+        let now = metadata_of_entry(root, name).context(failed)?;
         let before = match base {
-            Some(base) => entry_metadata(base, name).context(failed)?,
+            Some(base) => metadata_of_entry(base, name).context(failed)?,
             None => None,
         };
         let Some(now) = now else {

@@ -6,6 +6,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::metadata::Metadata;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -76,6 +77,14 @@ pub struct Witness {
     pub seconds: i64,
     /// And nanoseconds.
     pub nanoseconds: u32,
+}
+
+impl Witness {
+    /// That of a file that looks like this.
+    pub fn of(found: &Metadata) -> Self {
+        let (seconds, nanoseconds) = found.changed;
+        Self { inode: found.inode, seconds, nanoseconds }
+    }
 }
 
 impl Manifest {

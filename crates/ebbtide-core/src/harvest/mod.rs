@@ -44,14 +44,20 @@ pub fn item(entry: &Entry, store_uuid: Uuid, root: BorrowedFd<'_>) -> Result<Ite
     // First the witness: a change in between makes the next look at it a long one, not a wrong one.
     let witness = witness_of(root, path)?;
     let content = content_of(root, path)?;
-    Ok(Item {
+    Ok(item_with(entry, store_uuid, witness.zip(content)))
+}
+
+/// As [`item`], with what was seen on the root just now.
+pub fn item_with(entry: &Entry, store_uuid: Uuid, seen: Option<(Witness, Content)>) -> Item {
+    let (witness, content) = seen.unzip();
+    Item {
         path: entry.path.clone(),
         store: entry.store.clone(),
         store_uuid,
         set: set_of(&entry.path),
-        witness: content.as_ref().and(witness),
+        witness,
         content,
-    })
+    }
 }
 
 /// Whether all boots on a root ended in order, back to the one that put its files there; `current` is

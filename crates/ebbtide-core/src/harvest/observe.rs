@@ -60,10 +60,7 @@ pub(crate) fn witness_of(tree: BorrowedFd<'_>, path: &Path) -> Result<Option<Wit
         Err(error) if is_in_the_way(&error) => None,
         Err(error) => return Err(error).context(|| format!("cannot look at {}", path.display())),
     };
-    Ok(found.map(|found| {
-        let (seconds, nanoseconds) = found.changed;
-        Witness { inode: found.inode, seconds, nanoseconds }
-    }))
+    Ok(found.as_ref().map(Witness::of))
 }
 
 fn is_in_the_way(error: &ebbtide_sys::Error) -> bool {

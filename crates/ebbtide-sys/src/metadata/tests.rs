@@ -99,11 +99,11 @@ fn times_to_the_nanosecond() {
 fn one_entry_of_a_directory() {
     let scratch = Scratch::new();
     symlink("nowhere", scratch.path("link")).unwrap();
-    let found = entry_metadata(scratch.fd(), OsStr::new("link")).unwrap().unwrap();
+    let found = metadata_of_entry(scratch.fd(), OsStr::new("link")).unwrap().unwrap();
     assert_eq!(found.kind, FileKind::Symlink);
-    assert_eq!(entry_metadata(scratch.fd(), OsStr::new("no")).unwrap(), None);
+    assert_eq!(metadata_of_entry(scratch.fd(), OsStr::new("no")).unwrap(), None);
     for name in ["", ".", "..", "a/b"] {
-        let error = entry_metadata(scratch.fd(), OsStr::new(name)).unwrap_err();
+        let error = metadata_of_entry(scratch.fd(), OsStr::new(name)).unwrap_err();
         assert_eq!(error.errno(), Errno::INVAL, "{name}");
     }
 }

@@ -1,0 +1,113 @@
+//! `cargo xtask bench`: how fast it is, against what people use instead.
+
+mod attach;
+mod boots;
+mod machine;
+mod measure;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use testkit::process::{run, target_directory};
+
+use crate::cargo;
+use machine::Programs;
+use measure::Row;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Only these
+    names: Vec<String>,
+    /// Write the table to docs/benchmarks.md
+    #[arg(long)]
+    write: bool,
+    /// How often each contender runs
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// A group of measurements.
+type Bench = fn(&Programs, usize) -> Result<Vec<Row>>;
+
+const BENCHES: &[(&str, Bench)] = &[
+    ("calls", attach::calls),
+    ("attach", attach::attach),
+    ("rotation", boots::rotation),
+    ("overlay", boots::overlay),
+    ("harvest", boots::harvest),
+    ("status", boots::status),
+    ("weight", boots::weight),
+];
+
+const HEAD: &str = "\
+# Benchmarks
+
+Written by `cargo xtask bench --write`; what is measured, and how, is in `crates/xtask/src/bench`. All
+contenders of a line run in turn, in one run, and the figures are medians. A ratio says how many times
+longer the other one takes. Everything counts whole: the start of the program, the volume that it mounts,
+its checks, and its record on the disk. Of five entries, three are directories and two are files; twenty
+have the same parent, and the base has neither them nor their parents.
+
+";
+
+const NOT_MEASURED: &str = "
+Not measured here: whole boots and shutdowns in a container, and `ebbtide-boot` in a virtual machine.
+";
+
+/// Measures, prints the table, and writes it if asked.
+pub fn run_benches(options: &Options) -> Result<()> {
+    testkit::privileged::enter_private_mounts()?;
+    ensure!(
+        options.names.iter().all(|name| BENCHES.iter().any(|(known, _)| known == name)),
+        "there are these: {}",
+        BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+    );
+    let programs = build()?;
+    // Nobody else's boot is in there.
+    run(std::process::Command::new("mount").args([
+        "-t",
+        "tmpfs",
+        "-o",
+        "mode=0755",
+        "tmpfs",
+        "/run",
+    ]))?;
+    let mut rows = Vec::new();
+    for (name, bench) in BENCHES {
+        if options.names.is_empty() || options.names.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring {name}");
+            rows.extend(bench(&programs, options.runs).with_context(|| format!("bench {name}"))?);
+        }
+    }
+    let table = measure::table(&rows);
+    println!("{table}");
+    if options.write {
+        ensure!(options.names.is_empty(), "only a table with all measurements is written");
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks.md");
+        let text = format!("{HEAD}{}\n\n{table}{}", measure::machine(options.runs)?, NOT_MEASURED);
+        fs::write(&place, text).with_context(|| format!("cannot write {}", place.display()))?;
+    }
+    Ok(())
+}
+
+/// Builds both programs as they are shipped: the boot binary is static.
+fn build() -> Result<Programs> {
+    let target = target_directory();
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut boot = cargo();
+    boot.args(["build", "--quiet", "--profile", "boot", "--package", "ebbtide-boot"])
+        .args(["--target", &triple])
+        .arg("--target-dir")
+        .arg(target.join("static"))
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    testkit::process::stream(&mut boot)?;
+    let mut command_line = cargo();
+    command_line.args(["build", "--quiet", "--release", "--package", "ebbtide"]);
+    testkit::process::stream(&mut command_line)?;
+    Ok(Programs {
+        boot: target.join("static").join(triple).join("boot/ebbtide-boot"),
+        command_line: target.join("release/ebbtide"),
+    })
+}
