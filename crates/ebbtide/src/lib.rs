@@ -19,6 +19,7 @@ mod style;
 mod text;
 
 pub use cli::definition;
+pub use ebbtide_core::declaration::schema as declaration_schema;
 pub use shapes::{Shape, shapes};
 
 /// Runs the program, with the arguments and in the environment of this process.

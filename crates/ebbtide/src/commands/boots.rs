@@ -57,6 +57,12 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows all that is known about one boot: what was reset, what failed, what left the stores
+    #[command(after_help = "\
+Examples:
+  sudo ebbtide boots show 7
+  sudo ebbtide boots show 7 --json | jq .record.problems
+
+Exit status: 0 done; 1 failed, or there is no such boot; 2 wrong command line or declaration.")]
     Show {
         /// The number of the boot
         #[arg(value_name = "BOOT")]

@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// Where they are checked in. That of the declaration lies above.
+/// Where they are checked in.
 pub const FOLDER: &str = "docs/schema/output";
 
 const BOOK: &str = "docs/reference/json.md";
 
+/// That of the declaration.
+const DECLARATION: &str = "docs/schema/ebbtide-1.json";
+
 /// Writes them all.
 pub fn schemas(add: &mut impl FnMut(PathBuf, String)) -> Result<()> {
+    let declaration = serde_json::to_string_pretty(&ebbtide::declaration_schema())? + "\n";
+    add(PathBuf::from(DECLARATION), declaration);
     for shape in ebbtide::shapes() {
         let name = format!("{}-{}.json", shape.name, shape.version);
         add(Path::new(FOLDER).join(name), serde_json::to_string_pretty(&shape.schema)? + "\n");
