@@ -28,8 +28,8 @@ pub fn create_mount_point(
 ) -> Result<()> {
     let is_own = (uid, gid) == (0, 0) && mode <= 0o777;
     if is_own {
-        let made = make(dir, name, kind, mode)?;
-        if (made.kind, made.uid, made.gid, made.mode) == (kind, uid, gid, mode) {
+        let found = make(dir, name, kind, mode)?;
+        if (found.kind, found.uid, found.gid, found.mode) == (kind, uid, gid, mode) {
             return Ok(());
         }
         match kind {
@@ -42,13 +42,13 @@ pub fn create_mount_point(
             _ => drop(remove_file(dir, name)?),
         }
     }
-    let made = match kind {
+    let opened = match kind {
         FileKind::Directory => create_directory(dir, name, 0o700)?,
         _ => create_file(dir, name, 0o600)?,
     };
     // Changing the owner clears set-user-id and set-group-id bits (chown(2)).
-    set_owner(made.as_fd(), uid, gid)?;
-    set_mode(made.as_fd(), mode)
+    set_owner(opened.as_fd(), uid, gid)?;
+    set_mode(opened.as_fd(), mode)
 }
 
 /// Makes it without opening it, and returns what there is then.
