@@ -17,7 +17,8 @@ use super::measure::{Row, alternate, milliseconds, ratio};
 pub fn calls(programs: &Programs, _: usize) -> Result<Vec<Row>> {
     let few = count(programs, 100)?;
     let many = count(programs, 1000)?;
-    let per_entry = many.saturating_sub(few) as f64 / 900.0;
+    let calls = u32::try_from(many.saturating_sub(few)).unwrap_or(u32::MAX);
+    let per_entry = f64::from(calls) / 900.0;
     Ok(vec![Row {
         what: "system calls per entry of a boot with 1000, nothing of them in the base".to_owned(),
         ebbtide: format!("{per_entry:.1}"),

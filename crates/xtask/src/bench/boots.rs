@@ -87,7 +87,7 @@ pub fn overlay(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
                     many_files(&life.root.join("srv/many"), FILES)
                 })?;
                 sync(machine.top())?;
-                machine.live(|life| life.up())
+                machine.live(|life| timed(&mut life.boot("up")))
             },
             &mut || {
                 many_files(&upper, FILES)?;
@@ -175,7 +175,7 @@ pub fn weight(programs: &Programs, _: usize) -> Result<Vec<Row>> {
     })?;
     let row = |what: &str, bytes: u64, limit: u64| Row {
         what: what.to_owned(),
-        ebbtide: format!("{:.2} MB", bytes as f64 / 1e6),
+        ebbtide: format!("{}.{:02} MB", bytes / 1_000_000, bytes % 1_000_000 / 10_000),
         goal: format!("below {} MB", limit / 1_000_000),
         met: Some(bytes < limit),
         ..Row::default()

@@ -62,7 +62,8 @@ impl Kept {
         let list = |wanted: bool, more: &str| -> String {
             let entries = self.entries();
             let some = entries.iter().filter(|entry| entry.is_directory == wanted);
-            some.map(|entry| format!("  {{ path = \"/{}\"{more} }},\n", entry.path)).collect()
+            let lines = some.map(|entry| format!("  {{ path = \"/{}\"{more} }}", entry.path));
+            lines.collect::<Vec<_>>().join(",\n")
         };
         let method = if matches!(self, Self::Synced(_)) { ", method = \"sync\"" } else { "" };
         format!(
@@ -141,7 +142,7 @@ impl Machine {
         let command_line = directory.path().join("cmdline");
         fs::write(&command_line, "")?;
         let machine = Self { volume, directory, programs: programs.clone(), locator, command_line };
-        machine.live(|life| life.up())?;
+        machine.live(|life| timed(&mut life.boot("up")))?;
         Ok(machine)
     }
 
