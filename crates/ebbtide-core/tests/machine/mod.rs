@@ -300,7 +300,10 @@ impl Machine {
             let top = work.join("top");
             fs::create_dir_all(&top).unwrap();
             run("mount", &[device, top.to_str().unwrap()]);
-            change(&top)
+            let changed = change(&top);
+            // Not with the namespace, some time later: what comes next mounts the device itself.
+            run("umount", &[top.to_str().unwrap()]);
+            changed
         })
     }
 
