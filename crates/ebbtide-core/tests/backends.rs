@@ -11,7 +11,7 @@ use ebbtide_core::compiled::Backend;
 use ebbtide_core::flush::Flush;
 use ebbtide_core::record::{BootNumber, Ending, Outcome, Switch};
 use ebbtide_sys::mountinfo;
-use machine::{KINDS, Kind, Machine, is_root, read, write};
+use machine::{KINDS, Kind, Machine, is_root, read, run, write};
 
 const KEEP: &str = "[keep]\n\
 directories = [\"/var/log\", \"/home\", { path = \"/var/lib/app\", user = \"alice\", group = \"alice\", mode = \"0700\" }]\n\
@@ -150,6 +150,42 @@ fn a_cut_between_the_steps_costs_nothing() {
                 assert_eq!(read(past, "stray").as_deref(), Some("x"));
             });
         }
+    });
+}
+
+#[test]
+fn a_past_root_can_be_put_back_by_hand() {
+    each(|kind| {
+        if kind.backend == Backend::Tmpfs {
+            return;
+        }
+        let machine = Machine::of(kind);
+        machine.set_up(KEEP);
+        for content in ["1", "2", "3"] {
+            machine.boot("", |root| write(root, "stray", content));
+        }
+        // As docs/how-to/recover.md has it.
+        machine.look(|top| {
+            let (root, past) = (top.join("ebbtide/root"), top.join("ebbtide/past/1"));
+            fs::rename(&root, top.join("root-of-today")).unwrap();
+            if kind.backend == Backend::Btrfs {
+                let [past, root] = [&past, &root].map(|it| it.to_str().unwrap());
+                run("btrfs", &["-q", "subvolume", "snapshot", past, root]);
+            } else {
+                fs::rename(&past, &root).unwrap();
+            }
+        });
+        let back = machine.boot("ebbtide=off", |root| {
+            assert_eq!(read(root, "stray").as_deref(), Some("1"));
+            assert_eq!(read(root, "home/alice/letter").as_deref(), Some("dear\n"));
+        });
+        assert_eq!(back.record.outcome, Outcome::Kept(Switch::Off));
+        let reset = machine.boot("", |root| assert_eq!(read(root, "stray"), None));
+        assert_eq!(reset.errors(), nothing());
+        assert_eq!(reset.record.outcome, Outcome::Reset);
+        let away = reset.record.put_away.expect("it was put away, not deleted");
+        machine.past(away, |past| assert_eq!(read(past, "stray").as_deref(), Some("1")));
+        machine.look(|top| assert!(top.join("root-of-today").is_dir()));
     });
 }
 
