@@ -3,6 +3,8 @@
 //! It lies in `/run/ebbtide/boot.json` and in the container. Neither is proof: `status` compares
 //! both with the kernel.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -191,8 +193,39 @@ pub struct Attached {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<std::path::PathBuf>,
     /// What was mounted on the root, and from which store: below it the root has mount points only.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "std::collections::BTreeMap::is_empty",
+        deserialize_with = "in_order"
+    )]
     pub mounted: std::collections::BTreeMap<std::path::PathBuf, crate::compiled::StoreName>,
+}
+
+/// Reads a map whose keys are in order, as they were written: that takes one comparison for each, and
+/// paths are slow to compare.
+fn in_order<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<std::collections::BTreeMap<std::path::PathBuf, crate::compiled::StoreName>, D::Error> {
+    struct Pairs;
+    impl<'de> serde::de::Visitor<'de> for Pairs {
+        type Value = Vec<(std::path::PathBuf, crate::compiled::StoreName)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of paths")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+    deserializer.deserialize_map(Pairs).map(|pairs| pairs.into_iter().collect())
 }
 
 /// How a boot ended.
@@ -218,4 +251,21 @@ pub struct CleanMark {
     pub kernel_boot_id: String,
     /// The root it ran on.
     pub root: Uuid,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounted_paths_are_read_in_any_order() {
+        let read = |text: &str| serde_json::from_str::<Attached>(text);
+        let attached =
+            read(r#"{"entries":2,"mounted":{"/b/a":"state","/a":"cache","/b":"state"}}"#).unwrap();
+        let paths: Vec<_> =
+            attached.mounted.keys().map(|path| path.display().to_string()).collect();
+        assert_eq!(paths, ["/a", "/b", "/b/a"]);
+        assert!(read(r#"{"entries":0}"#).unwrap().mounted.is_empty());
+        read(r#"{"entries":0,"mounted":["/a"]}"#).unwrap_err();
+    }
 }

@@ -104,10 +104,12 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
     }
     match boot.open_container() {
         Ok(container) => {
-            if let Err(failure) = prove(boot, &container, &mut status) {
+            // It is as long as the declaration, and read once.
+            let left = boot.read_record();
+            if let Err(failure) = prove(boot, &container, left.as_ref(), &mut status) {
                 status.failure(&failure);
             }
-            if let Err(failure) = look_at_entries(boot, &container, sysroot, &mut status) {
+            if let Err(failure) = look_at_entries(boot, &container, left, sysroot, &mut status) {
                 status.failure(&failure);
             }
             if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
@@ -147,7 +149,12 @@ fn began() -> u64 {
 }
 
 /// Compares what the container's record of this boot says with what the kernel says.
-fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> {
+fn prove(
+    boot: &Boot,
+    container: &Container,
+    left: Option<&Record>,
+    status: &mut Status,
+) -> Result<()> {
     let this = kernel::boot_id().context(|| "cannot read the kernel's boot id")?;
     let Some(record) = record_of(container, &this)? else {
         status.problem(
@@ -168,8 +175,7 @@ fn prove(boot: &Boot, container: &Container, status: &mut Status) -> Result<()> 
         status.problem(Level::Error, message, hint);
     };
 
-    let left = boot.read_record();
-    let same = left.as_ref().is_some_and(|left| {
+    let same = left.is_some_and(|left| {
         (left.number, &left.root, &left.outcome, &left.attached)
             == (record.number, &record.root, &record.outcome, &record.attached)
     });
@@ -292,6 +298,7 @@ fn record_of(container: &Container, kernel_boot_id: &str) -> Result<Option<Recor
 fn look_at_entries(
     boot: &Boot,
     container: &Container,
+    left: Option<Record>,
     sysroot: &Path,
     status: &mut Status,
 ) -> Result<()> {
@@ -305,7 +312,8 @@ fn look_at_entries(
         );
     }
     let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
-    let attached = boot.read_record().and_then(|record| record.attached);
+    let attached = left.and_then(|record| record.attached);
+    let is_complete = attached.as_ref().is_some_and(|attached| attached.missing.is_empty());
     let pending = attached.map(|attached| attached.pending).unwrap_or_default();
     status.declared = compiled.entries.len();
     // From a root in RAM they have been copied into their store, and are put in place by the next boot.
@@ -340,7 +348,8 @@ fn look_at_entries(
         }
     }
     report_absent(absent, status);
-    for (unit, paths) in held::held(sysroot, &boot.run)? {
+    let held = if is_complete { held::Held::new() } else { held::held(sysroot, &boot.run)? };
+    for (unit, paths) in held {
         let unit = ebbtide_sys::text::escape(unit.as_bytes());
         let paths: Vec<_> = paths.iter().map(|it| it.display().to_string()).collect();
         let message = format!("{unit} does not start, because it needs {}", paths.join(", "));

@@ -1,5 +1,7 @@
 //! What attaching will do: a pure function of the declaration and what was observed.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -460,11 +462,16 @@ fn bytes(path: &Path) -> &[u8] {
 /// Groups entries, by index, so that each comes after those that it lies below: what is mounted on
 /// an outer one decides what an inner one finds.
 pub fn waves(entries: &[Entry]) -> Vec<Vec<usize>> {
-    let paths: std::collections::BTreeSet<&Path> =
-        entries.iter().map(|entry| entry.path.as_path()).collect();
+    // By their bytes: they are spelled in one way only, and paths are slow to compare.
+    let paths: HashSet<&OsStr> = entries.iter().map(|entry| entry.path.as_os_str()).collect();
     let mut waves: Vec<Vec<usize>> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
-        let depth = entry.path.ancestors().skip(1).filter(|above| paths.contains(above)).count();
+        let depth = entry
+            .path
+            .ancestors()
+            .skip(1)
+            .filter(|above| paths.contains(above.as_os_str()))
+            .count();
         if waves.len() <= depth {
             waves.resize(depth + 1, Vec::new());
         }

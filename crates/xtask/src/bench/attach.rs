@@ -168,7 +168,8 @@ impl Scripts {
 const LOOP: &str = r#"set -e
 keep() {
     kind=$1 store=$2 root=$3 path=$4
-    parents=$(dirname "$path") && done=
+    parents=$(dirname "$path")
+    done=
     IFS=/
     for part in $parents; do
         [ -n "$part" ] || continue
