@@ -6,6 +6,7 @@ mod apply;
 mod directories;
 mod observe;
 mod old_root;
+mod owner;
 mod plan;
 
 pub use apply::{apply, apply_with, copy_together, machine_id_is_valid};
