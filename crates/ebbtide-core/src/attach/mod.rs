@@ -6,6 +6,7 @@ mod apply;
 mod directories;
 mod observe;
 mod old_root;
+mod owner;
 mod plan;
 
 pub(crate) use apply::import_again;
