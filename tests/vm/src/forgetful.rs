@@ -150,7 +150,9 @@ impl Life<'_> {
     /// Fails unless the kernel says that the root is new, and everything is in place.
     pub fn assert_proved(&self) -> Result<()> {
         let (code, status) = self.status()?;
-        ensure!(code == 0 && status["proved"] == true, "not proved: {status:#}");
+        let proved = code == 0 && status["proved"] == true;
+        let mounts = || fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        ensure!(proved, "not proved: {status:#}\nthe mount table is\n{}", mounts());
         Ok(())
     }
 
