@@ -329,7 +329,9 @@ fn look_at_entries(
         } else if plan.waiting.contains(&index) || imported.contains(&entry.path) {
             status.waiting += 1;
         } else {
-            let known = plan.problems.iter().find(|(other, _)| *other == index);
+            // Where there is something to do, what is said of it is not why it is not in place.
+            let refused = !plan.steps.iter().any(|(other, _)| *other == index);
+            let known = plan.problems.iter().find(|(other, _)| refused && *other == index);
             let why = match known {
                 Some((_, problem)) => problem.clone(),
                 None if is_newer => continue,

@@ -342,6 +342,11 @@ fn status_believes_the_kernel_and_not_the_record() {
         fs::write(boot.run.join("boot.json"), record).unwrap();
         assert!(Machine::status(boot, root).ok);
 
+        // The mount table has the root's path without detours.
+        let name = root.file_name().unwrap();
+        let detour = Machine::status(boot, &root.join("etc/../..").join(name));
+        assert!(detour.ok, "{:#?}", detour.problems);
+
         let (_, compiled) = ebbtide_core::status::declaration(boot, &machine.open()).unwrap();
         let (plan, _) = ebbtide_core::boot::observe_running(&compiled, root, &boot.run).unwrap();
         assert!(plan.is_empty(), "planning after applying: {}", plan.render(&compiled.entries));

@@ -40,10 +40,11 @@ pub fn stream(command: &mut Command) -> Result<()> {
 
 /// Returns the place for what tests build and leave behind: the workspace's target directory.
 pub fn target_directory() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(directory) => PathBuf::from(directory),
-        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")),
-    }
+    let beside_the_packages = || {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        package.ancestors().nth(2).unwrap_or(package).join("target")
+    };
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(beside_the_packages, PathBuf::from)
 }
 
 /// Returns the last `count` lines of `text`.

@@ -64,9 +64,10 @@ pub fn trials(missing: Option<&str>) -> Vec<Trial> {
     trials
 }
 
-/// Waits until no other run of the scenarios uses the target directory.
+/// Waits until no other run of the scenarios, of whatever checkout, is at work: the whole machine sees
+/// the labels of their disks.
 pub fn lock() -> Result<Lock> {
-    Lock::wait_for(&target_directory().join("vm"))
+    Lock::wait_for(&std::env::temp_dir().join("ebbtide-scenarios"))
 }
 
 fn run(name: &str, tell: &dyn Fn(&Path) -> Result<()>) -> Result<(), Failed> {

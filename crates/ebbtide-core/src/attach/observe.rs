@@ -49,6 +49,38 @@ pub struct Places {
 }
 
 impl Places {
+    /// The trees of a system that runs on the root that is mounted at `sysroot`; `root` is that, opened.
+    /// `base` is the number of the base that it was made from.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `sysroot` is not there, or its accounts can't be read.
+    pub fn of_running(
+        root: OwnedFd,
+        sysroot: &Path,
+        stores: BTreeMap<StoreName, std::result::Result<OwnedFd, String>>,
+        stores_path: PathBuf,
+        base: Option<u64>,
+    ) -> Result<Self> {
+        // As the mount table has it.
+        let root_path =
+            sysroot.canonicalize().context(|| format!("cannot find {}", sysroot.display()))?;
+        let accounts =
+            Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
+        Ok(Self {
+            root,
+            root_path,
+            stores,
+            stores_path,
+            old_roots: Vec::new(),
+            accounts,
+            in_use: true,
+            fresh: false,
+            base,
+            import_limit: None,
+        })
+    }
+
     /// The store of an entry, or why it is not there.
     pub fn store(&self, name: &StoreName) -> std::result::Result<BorrowedFd<'_>, String> {
         match self.stores.get(name) {

@@ -446,23 +446,7 @@ pub fn observe_running(
         let opened = open_directory(&stores_path.join(&name.0)).map_err(|failure| failure.chain());
         stores.insert(name.clone(), opened);
     }
-    let root = open_directory(sysroot)?;
-    let accounts = Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
-    let root_path = sysroot.to_owned();
-    let old_roots = Vec::new();
-    let (in_use, fresh) = (true, false);
-    let places = Places {
-        root,
-        root_path,
-        stores,
-        stores_path,
-        old_roots,
-        accounts,
-        in_use,
-        fresh,
-        base: None,
-        import_limit: None,
-    };
+    let places = Places::of_running(open_directory(sysroot)?, sysroot, stores, stores_path, None)?;
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let observed = entries::observe(&compiled.entries, &places, &mounts)?;
     let plan = entries::plan(&compiled.entries, &observed, Policy::Full);

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::Time;
 use ebbtide_sys::{mountinfo, tree};
 use serde::{Deserialize, Serialize};
@@ -103,23 +102,8 @@ impl Imports {
             (name.clone(), store.map_err(|failure| failure.chain()))
         };
         let stores = compiled.stores.iter().map(opened).collect();
-        let root = open(sysroot)?;
-        let accounts =
-            Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
-        let root_path =
-            sysroot.canonicalize().context(|| format!("cannot find {}", sysroot.display()))?;
-        let places = Places {
-            root,
-            root_path,
-            stores,
-            stores_path,
-            old_roots: Vec::new(),
-            accounts,
-            in_use: true,
-            fresh: false,
-            base: record.base.as_ref().map(|base| base.number),
-            import_limit: None,
-        };
+        let base = record.base.as_ref().map(|base| base.number);
+        let places = Places::of_running(open(sysroot)?, sysroot, stores, stores_path, base)?;
         Ok(Some(Self {
             run: boot.run.clone(),
             boot: record.number,

@@ -101,22 +101,8 @@ impl Live {
             };
             stores.insert(name.clone(), opened.map_err(|failure| failure.chain()));
         }
-        let accounts =
-            Accounts::read(root.as_fd()).context(|| "cannot read the root's accounts")?;
-        let root_path =
-            sysroot.canonicalize().context(|| format!("cannot find {}", sysroot.display()))?;
-        let places = Places {
-            root,
-            root_path,
-            stores,
-            stores_path,
-            old_roots: Vec::new(),
-            accounts,
-            in_use: true,
-            fresh: false,
-            base: record.base.as_ref().map(|base| base.number),
-            import_limit: None,
-        };
+        let base = record.base.as_ref().map(|base| base.number);
+        let places = Places::of_running(root, sysroot, stores, stores_path, base)?;
         Ok(Ok(Self {
             run: boot.run.clone(),
             container,
