@@ -18,7 +18,6 @@ pub const VERSION: u32 = 1;
 
 /// The declaration as the boot binary reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Compiled {
     /// Always [`VERSION`]; another one is refused.
     pub version: u32,
@@ -32,7 +31,6 @@ pub struct Compiled {
 
 /// How the root is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Root {
     /// Which backend makes roots.
     pub backend: Backend,
@@ -78,7 +76,6 @@ fn is_yes(value: &bool) -> bool {
 
 /// A volume, or a part of one, mounted on the root at every boot. What is on it belongs to no boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct VolumeMount {
     /// Absolute, normalised.
     pub path: PathBuf,
@@ -96,7 +93,6 @@ pub struct VolumeMount {
 
 /// An empty filesystem in RAM, mounted on the root at every boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RamMount {
     /// Absolute, normalised.
     pub path: PathBuf,
@@ -221,7 +217,6 @@ impl fmt::Display for DeviceSpec {
 
 /// Where a container is, and which one it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ContainerRef {
     /// Path below the top level of the volume, without a leading slash.
     pub path: PathBuf,
@@ -248,7 +243,6 @@ impl fmt::Display for StoreName {
 
 /// A store: a persistent directory tree outside the root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Store {
     /// The device that holds it.
     pub device: DeviceSpec,
@@ -307,7 +301,6 @@ impl Class {
 
 /// One declared path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Absolute, normalised: no `.`, no `..`, no doubled or trailing slash, no NUL.
     pub path: PathBuf,
@@ -472,7 +465,6 @@ impl<'de> Deserialize<'de> for Mode {
 
 /// Owner and mode of parents that have to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Parent {
     /// Owner; root without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -516,7 +508,6 @@ impl fmt::Display for MountOption {
 
 /// Where a declaration came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Origin {
     /// The file, or `built-in`.
     pub file: String,

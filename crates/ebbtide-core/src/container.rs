@@ -61,7 +61,6 @@ pub struct Container {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Marker {
     version: u32,
     uuid: Uuid,
@@ -81,7 +80,6 @@ fn is_btrfs(backend: &Backend) -> bool {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Numbered {
     version: u32,
     number: u64,
@@ -89,7 +87,6 @@ pub(crate) struct Numbered {
 
 /// The hashes that vouch for compiled declarations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Pins {
     /// Always [`VERSION`].
     pub version: u32,

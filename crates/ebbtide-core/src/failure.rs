@@ -98,7 +98,6 @@ pub enum Level {
 /// A problem as the record of a boot keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Problem {
     /// How much it matters.
     pub level: Level,

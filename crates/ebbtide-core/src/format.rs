@@ -1,7 +1,8 @@
 //! Formats on disk: JSON, with a version that is looked at before anything else.
 //!
-//! What another version of Ebbtide wrote may have keys that are not known here. It is refused by its
-//! version, which tells what to do, and never by the first such key.
+//! An initramfs reads what a later Ebbtide wrote, until it is built again. So within a version a reader
+//! passes over keys that it does not know, and whoever adds one writes the version that all who act wrongly
+//! without it refuse: the next, and only into files that have such a key.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -17,7 +17,6 @@ pub const PATH: &str = "/etc/ebbtide/locator.json";
 
 /// What finds the container and the state store. JSON, written when an initramfs is built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Locator {
     /// Always [`VERSION`].
     pub version: u32,
@@ -45,7 +44,6 @@ impl Locator {
 
 /// Where the state store is, and which one it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StateStore {
     /// The device that holds it.
     pub device: DeviceSpec,

@@ -31,7 +31,6 @@ impl std::fmt::Display for BootNumber {
 /// What is known about one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Record {
     /// Always [`VERSION`].
     pub version: u32,
@@ -104,6 +103,7 @@ pub enum Switch {
 /// A root, as the kernel identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
+// Told apart by their keys, so a new key makes a new version of all that has it.
 #[serde(untagged, deny_unknown_fields)]
 pub enum RootIdentity {
     /// A subvolume (`BTRFS_IOC_GET_SUBVOL_INFO`).
@@ -168,7 +168,6 @@ impl std::fmt::Display for RootIdentity {
 /// A base, by number and by what the kernel knows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct BaseIdentity {
     /// Its number.
     pub number: u64,
@@ -179,7 +178,6 @@ pub struct BaseIdentity {
 /// The outcome of attaching.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Attached {
     /// Entries that are in place and verified.
     pub entries: usize,
@@ -241,7 +239,6 @@ pub enum Ending {
 
 /// The mark of a clean end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CleanMark {
     /// Always [`VERSION`].
     pub version: u32,

@@ -8,7 +8,6 @@ use crate::compiled::parse_bytes;
 
 /// Which past roots stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct KeepBoots {
     /// So many of the newest stay whatever else holds.
     pub min: u32,
@@ -28,7 +27,6 @@ impl Default for KeepBoots {
 
 /// How much of a store's trash stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct KeepTrash {
     /// Nothing that left the store in a boot that ended longer ago, in days.
     pub days: u32,

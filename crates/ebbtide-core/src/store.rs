@@ -27,7 +27,6 @@ const TRASH: &str = "trash";
 const LIMIT: u64 = 16 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Marker {
     version: u32,
     uuid: Uuid,
@@ -246,7 +245,6 @@ pub(crate) fn own_subdirectory(store: BorrowedFd<'_>, name: &str) -> Result<Owne
 /// Where a path's first content came from: noted once, so that it is never seeded again, even when
 /// it was deleted since.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct SeedNote {
     version: u32,
     path: PathBuf,

@@ -4,6 +4,7 @@ mod bench;
 mod deb;
 mod demo;
 mod generate;
+mod older;
 mod setup;
 mod test;
 mod vm;

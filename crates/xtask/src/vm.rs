@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use testkit::process::stream;
 
-use crate::{cargo, deb};
+use crate::{cargo, deb, older};
 
 /// Which scenarios to run.
 #[derive(Debug, Default, clap::Args)]
@@ -18,7 +18,8 @@ pub struct Options {
     pub list: bool,
 }
 
-/// Builds the package and runs the scenarios, which find it in `EBBTIDE_DEB`.
+/// Builds the package and runs the scenarios, which find it in `EBBTIDE_DEB`, and an older boot binary in
+/// `EBBTIDE_OLDER_BOOT`.
 pub fn run(options: &Options) -> Result<()> {
     let mut scenarios = cargo();
     scenarios.args(["run", "--quiet", "--package", "vm-scenarios", "--"]);
@@ -27,6 +28,15 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let package = deb::build().context("cannot build the package to test")?;
     scenarios.env("EBBTIDE_DEB", package);
+    match older::build().context("cannot build an older boot binary")? {
+        Some(program) => {
+            scenarios.env("EBBTIDE_OLDER_BOOT", program);
+        }
+        None => eprintln!(
+            "\n*** SKIPPED, NOT TESTED: older-boot-binary: this checkout has no history that goes so far \
+             back\n"
+        ),
+    }
     if options.all {
         scenarios.arg("--include-ignored");
     }

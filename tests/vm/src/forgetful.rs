@@ -97,6 +97,11 @@ impl Forgetful {
 
     /// Boots, with these words on the kernel command line.
     pub fn boot(&self, words: &str) -> Result<Life<'_>> {
+        self.boot_with(&self.directory.join("ebbtide/usr/lib/ebbtide/ebbtide-boot"), words)
+    }
+
+    /// As [`Self::boot`], with another boot binary than the package's.
+    pub fn boot_with(&self, boot: &Path, words: &str) -> Result<Life<'_>> {
         let mut life = Life { machine: self, container: None, mounted: true };
         let root = self.root();
         fs::create_dir_all(&root)?;
@@ -105,7 +110,7 @@ impl Forgetful {
         let command_line = self.directory.join("cmdline");
         fs::write(&command_line, words)?;
         // Its status is 1 if an entry could not be attached; the record says what came of it.
-        let said = Command::new(self.directory.join("ebbtide/usr/lib/ebbtide/ebbtide-boot"))
+        let said = Command::new(boot)
             .args(["up", "--run", RUN, "--sysroot"])
             .arg(&root)
             .arg("--config")

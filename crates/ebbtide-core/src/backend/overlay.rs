@@ -34,7 +34,6 @@ const ID: &str = "id.json";
 
 /// Who a root is, and what it lies over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Id {
     version: u32,
     /// What no other root has.
@@ -60,7 +59,6 @@ pub fn read_id(root: BorrowedFd<'_>) -> Result<Option<Id>> {
 
 /// A base: a tree that nothing writes to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Base {
     version: u32,
     /// What no other base has.

@@ -30,7 +30,6 @@ use crate::store;
 
 /// What the last run left in the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LastRun {
     version: u32,
     /// The boot in which it ran.

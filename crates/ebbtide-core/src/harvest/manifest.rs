@@ -19,7 +19,6 @@ pub const VERSION: u32 = 1;
 
 /// What was put on one root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Always [`VERSION`].
     pub version: u32,
@@ -31,7 +30,6 @@ pub struct Manifest {
 
 /// One `sync` entry of a root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Item {
     /// Absolute path.
     pub path: PathBuf,
@@ -51,7 +49,6 @@ pub struct Item {
 
 /// A file's content and metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Content {
     /// SHA-256 of the bytes, in hexadecimal digits.
     pub hash: String,
@@ -69,7 +66,6 @@ pub struct Content {
 
 /// The inode and the time of its last change (statx(2), `stx_ctime`), which no program can set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Witness {
     /// Inode number.
     pub inode: u64,

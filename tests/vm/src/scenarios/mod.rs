@@ -8,6 +8,7 @@ mod in_ram;
 mod methods_in_a_container;
 mod missing_store;
 mod off_and_keep;
+mod older_boot_binary;
 mod power_cut_during_reset;
 mod replaced_files;
 mod root_by_other_names;
@@ -22,7 +23,7 @@ use testkit::guest::Distribution::{Debian12Dracut, Debian13, Debian13Dracut};
 
 use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS};
 use crate::scenario::Story::{Of, OfEach};
-use crate::scenario::When::{Always, ForAll};
+use crate::scenario::When::{Always, ForAll, WithOlderBoot};
 use crate::scenario::{Scenario, Story};
 
 const fn scenario(name: &'static str, story: Story) -> Scenario {
@@ -34,6 +35,7 @@ const fn scenario(name: &'static str, story: Story) -> Scenario {
 /// switches, and a store that is missing, and no run has more than thirty boots.
 pub const SCENARIOS: &[Scenario] = &[
     scenario("methods-in-a-container", Of(Always, methods_in_a_container::run)),
+    scenario("older-boot-binary", Of(WithOlderBoot, older_boot_binary::run)),
     scenario(
         "forgets-and-remembers",
         OfEach(

@@ -20,7 +20,6 @@ const LIST: &str = "others.json";
 
 /// What was written to one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Other {
     /// Where it is mounted: absolute.
     pub path: PathBuf,
@@ -36,7 +35,6 @@ impl Other {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct List {
     version: u32,
     others: Vec<Other>,
