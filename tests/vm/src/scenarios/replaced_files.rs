@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use testkit::vm::Vm;
 
 use crate::ebbtide::{Ebbtide, Kind, checks};
@@ -75,6 +76,24 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
         "the file that came back is not reported: {}",
         status.text()
     );
+    what_is_kept_no_longer_goes(&mut vm)?;
     vm.power_off_cleanly()?;
     Ok(())
+}
+
+/// In the sandbox of its unit, gc can delete a root.
+fn what_is_kept_no_longer_goes(vm: &mut Vm) -> Result<()> {
+    let has_root = |boots: &Value, number: u64| {
+        let mut boots = boots["boots"].as_array().into_iter().flatten();
+        boots.any(|boot| boot["number"] == number && boot["root"].is_string())
+    };
+    let before = serde_json::from_str(&vm.check("ebbtide boots --json")?)?;
+    ensure!(has_root(&before, 1), "{before:#}");
+    vm.check(
+        "sed -i '/^backend = /a keep-boots = { min = 1, count = 1 }' /etc/ebbtide/ebbtide.toml && \
+         ebbtide apply && systemctl start ebbtide-gc.service",
+    )?;
+    let after = serde_json::from_str(&vm.check("ebbtide boots --json")?)?;
+    ensure!(!has_root(&after, 1) && has_root(&after, 4), "{after:#}");
+    kept(vm)
 }
