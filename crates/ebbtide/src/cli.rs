@@ -39,6 +39,9 @@ Examples:
   Keep one more path, with what is in it, from now on:
     ebbtide keep /var/lib/app
 
+  Keep it no longer; its data stay in their store:
+    ebbtide forget /var/lib/app
+
   See whether this root is really new, and what became of the old ones:
     ebbtide status
     ebbtide boots

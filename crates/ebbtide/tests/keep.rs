@@ -234,7 +234,7 @@ fn a_declaration_with_mistakes_is_not_added_to() {
       |          ^^^
       |
       = hint: write "/a"
-    error: cannot add to the declaration: 1 error in it so far
+    error: cannot change the declaration: 1 error in it so far
     "#);
     fs::remove_file(machine.path("state/ebbtide.toml")).unwrap();
     assert!(machine.keep_there(&["/etc/motd"]).starts_with("status: 0\n"));

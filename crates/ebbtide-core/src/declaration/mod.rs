@@ -5,9 +5,11 @@
 
 mod check;
 mod compile;
+mod edit;
 mod entries;
 mod explain;
 mod file;
+pub mod forget;
 pub mod keep;
 mod layers;
 mod lint;

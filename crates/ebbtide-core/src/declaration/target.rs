@@ -47,6 +47,12 @@ impl Target {
         })
     }
 
+    /// The file of this name, as one of the layers has it; `None` if it can't be written.
+    pub fn named(sysroot: &Path, name: &str) -> Result<Option<Self>> {
+        let system = System::open(sysroot).context(|| "cannot read the declaration")?;
+        Self::below(&system, name.trim_start_matches('/'))
+    }
+
     /// The declaration of a directory, as `ebbtide try` has it.
     pub fn in_directory(path: &Path, name: &str) -> Result<Self> {
         let directory = open(path).context(|| format!("cannot open {}", shown(path)))?;

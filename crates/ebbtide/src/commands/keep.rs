@@ -5,25 +5,26 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::compiled::StoreName;
 use ebbtide_core::declaration::keep::{self, Addition, Options, Plan, Refusal, Section};
-use ebbtide_core::declaration::{Declaration, Outcome, Problem, Severity, SourceFile, Target};
+use ebbtide_core::declaration::{Declaration, Outcome, Severity, SourceFile, Target};
 use ebbtide_core::live;
 use ebbtide_core::trial::{DECLARATION, LastRoot};
 use ebbtide_sys::escape;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::apply::{Done, How, Prepared};
+use super::apply::{How, Prepared};
+use super::declare::{absolute, in_force, sound, tell};
 use super::machine;
 use crate::context::Context;
 use crate::difference;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
-use crate::text::{count, printable};
+use crate::text::printable;
 
 /// Declares paths, takes what lies there into a store, and attaches it
 #[derive(Debug, ClapArgs)]
@@ -160,46 +161,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         report(args, &plan, Some(&target), &[], &shown, context)?;
         return Ok(Status::DONE);
     }
-    let done = in_force(&declaration, &target, &text, context)?;
+    let written = [(target, text)];
+    let done = in_force(&declaration, &written, context)?;
+    let [(target, _)] = written;
     shown += &done.text;
     report(args, &plan, Some(&target), &done.changes, &shown, context)?;
     Ok(done.status)
-}
-
-/// Writes the file and brings it into force; if the next boot would not read it, puts the file back.
-fn in_force(
-    declaration: &Declaration,
-    target: &Target,
-    text: &str,
-    context: &Context,
-) -> Result<Done, CommandError> {
-    let prepared = Prepared::new(declaration, How::default(), context)?;
-    target.write(text)?;
-    let published = prepared.publish().map_err(|error| match target.undo() {
-        Ok(()) => error.hint(format!("{} is as it was", target.source().name)),
-        Err(undo) => error.hint(format!(
-            "{} has the new entry all the same: {}",
-            target.source().name,
-            undo.chain()
-        )),
-    })?;
-    published.bring().map_err(|error| {
-        error.hint("it is declared, and the next boot attaches it; `ebbtide status` says more")
-    })
-}
-
-/// Checks what is declared so far: a mistake in it is not one of the new entry. Returns the warnings.
-fn sound(sources: &[SourceFile], context: &Context) -> Result<BTreeSet<String>, CommandError> {
-    let outcome = crate::declaration::check(context, sources)?;
-    let errors = outcome.problems.iter().filter(|problem| problem.is_error()).count();
-    if errors > 0 {
-        tell(&outcome.problems, &outcome.sources, context);
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("cannot add to the declaration: {} in it so far", count(errors, "error")),
-        ));
-    }
-    Ok(outcome.problems.into_iter().map(|problem| problem.message).collect())
 }
 
 /// Checks the declaration with the new entries in it. Only what they brought is told.
@@ -219,13 +186,6 @@ fn check(
         let paths = paths.collect::<Vec<_>>().join(", ");
         CommandError::new(Kind::Usage, format!("cannot keep {paths}: nothing was written"))
     })
-}
-
-fn tell(problems: &[Problem], sources: &[SourceFile], context: &Context) {
-    if !problems.is_empty() {
-        let text = crate::declaration::render(problems, sources, context.color_err());
-        context.tell_styled(text.trim_end());
-    }
 }
 
 fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, CommandError> {
@@ -263,26 +223,6 @@ fn root(sysroot: &Path) -> Result<File, CommandError> {
         let path = escape(sysroot.as_os_str().as_bytes());
         CommandError::new(Kind::Failed, format!("cannot open {path}")).cause(error.to_string())
     })
-}
-
-/// The path as the declaration has it. `..` is taken by its text: links are not followed later either.
-fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
-    let cannot = |error: &std::io::Error| {
-        let shown = escape(path.as_os_str().as_bytes());
-        CommandError::new(Kind::Usage, format!("cannot find {shown}")).cause(error.to_string())
-    };
-    let whole = std::path::absolute(path).map_err(|error| cannot(&error))?;
-    let mut normal = PathBuf::from("/");
-    for component in whole.components() {
-        match component {
-            Component::Normal(name) => normal.push(name),
-            Component::ParentDir => {
-                normal.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(normal)
 }
 
 /// What is kept already, for people.

@@ -3,7 +3,9 @@
 mod apply;
 pub mod boots;
 pub mod check;
+mod declare;
 mod flush;
+pub mod forget;
 pub mod gc;
 mod init;
 mod internal;
@@ -26,6 +28,7 @@ pub enum Command {
     Init(init::Args),
     Apply(apply::Args),
     Keep(keep::Args),
+    Forget(forget::Args),
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
@@ -46,6 +49,7 @@ impl Command {
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Keep(args) => keep::run(args, context),
+            Self::Forget(args) => forget::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),

@@ -50,8 +50,8 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
 
     // And away again: what is in use stays until it is not.
     vm.check("systemd-run --quiet --unit=busy --working-directory=/var/lib/busy sleep infinity")?;
-    vm.check("rm /etc/ebbtide/ebbtide.d/more.toml")?;
-    let said = vm.check("ebbtide apply")?;
+    let said = vm.check("ebbtide forget /opt/app /var/lib/busy /etc/app.conf")?;
+    vm.check("grep -qxF 'directories = []' /etc/ebbtide/ebbtide.d/more.toml")?;
     ensure!(said.contains("- /opt/app; its data stays in the store (now)"), "{said}");
     ensure!(
         said.contains("- /var/lib/busy; its data stays in the store (next boot: sleep ("),

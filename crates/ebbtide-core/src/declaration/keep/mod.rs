@@ -1,6 +1,5 @@
 //! Keeping one more path: what has to be written where, if anything.
 
-mod edit;
 mod observe;
 mod plan;
 
@@ -8,8 +7,8 @@ use std::path::PathBuf;
 
 use crate::compiled::{Kind, StoreName};
 
+pub use super::edit::{EditError, add};
 pub use super::explain::Kept;
-pub use edit::{EditError, add};
 pub use observe::{Found, Seen, observe};
 pub use plan::{Options, Plan, Refusal, plan};
 
@@ -31,7 +30,7 @@ pub struct Addition {
 }
 
 /// A table of the declaration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
     /// `[keep]`
     Keep,

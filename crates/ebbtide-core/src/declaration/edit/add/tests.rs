@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::compiled::StoreName;
+use crate::compiled::{Kind, StoreName};
 
 fn directory(path: &str) -> Addition {
     Addition {

@@ -1,9 +1,9 @@
-//! Adding entries to the text of a declaration, with everything else left as it is written.
+//! Adding entries to lists.
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, RawString, Table, TableLike, Value};
 
-use super::{Addition, Section};
-use crate::compiled::Kind;
+use super::{EditError, edited, last_mut, last_suffix, list, table, trailing_of};
+use crate::declaration::keep::{Addition, Section};
 use crate::declaration::problem::toml_string;
 
 /// A line that a person wrote on one line becomes several beyond this many characters.
@@ -12,43 +12,15 @@ const WIDTH: usize = 100;
 /// What a new line of an array is indented by, where its other lines do not show it.
 const INDENT: &str = "  ";
 
-/// Why a text can't be added to.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EditError {
-    /// It is not TOML.
-    #[error("it is not TOML: {0}")]
-    Syntax(String),
-    /// A key is there, and is something else.
-    #[error("`{key}` is not {expected}")]
-    Shape {
-        /// Which.
-        key: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-}
-
 /// Returns the text with entries added, each at the end of its list. Comments, order and layout of
 /// what is there stay; lists and tables that are missing are made.
 pub fn add(text: &str, additions: &[Addition]) -> Result<String, EditError> {
-    // The library writes line feeds.
-    let windows = text.contains("\r\n") && text.split("\r\n").all(|line| !line.contains('\n'));
-    let mut plain = if windows { text.replace("\r\n", "\n") } else { text.to_owned() };
-    if !plain.is_empty() && !plain.ends_with('\n') {
-        plain.push('\n');
-    }
-    let mut document: DocumentMut = plain
-        .parse()
-        .map_err(|error: toml_edit::TomlError| EditError::Syntax(error.to_string()))?;
-    for addition in additions {
-        let name = match addition.kind {
-            Kind::Directory => "directories",
-            Kind::File => "files",
-        };
-        insert(section(&mut document, &addition.section)?, name, addition)?;
-    }
-    let edited = document.to_string();
-    Ok(if windows { edited.replace('\n', "\r\n") } else { edited })
+    edited(text, |document| {
+        additions.iter().try_for_each(|addition| {
+            let table = section(document, &addition.section)?;
+            insert(table, list(addition.kind), addition)
+        })
+    })
 }
 
 /// The table that an entry goes into.
@@ -73,15 +45,6 @@ fn section<'d>(
             table(users, name, &format!("[users.{name}]"))
         }
     }
-}
-
-fn table<'t>(
-    parent: &'t mut dyn TableLike,
-    key: &str,
-    name: &str,
-) -> Result<&'t mut dyn TableLike, EditError> {
-    let item = parent.get_mut(key).and_then(Item::as_table_like_mut);
-    item.ok_or_else(|| EditError::Shape { key: name.to_owned(), expected: "a table" })
 }
 
 /// Makes a table behind everything else, comments at the end of the file included.
@@ -260,20 +223,6 @@ fn comment_indent(array: &Array) -> String {
         || INDENT.to_owned(),
         |line| line.chars().take_while(|c| c.is_whitespace()).collect(),
     )
-}
-
-fn trailing_of(array: &Array) -> &str {
-    array.trailing().as_str().unwrap_or_default()
-}
-
-fn last_suffix(array: &Array) -> &str {
-    let last = array.iter().last();
-    last.and_then(|it| it.decor().suffix()?.as_str()).unwrap_or_default()
-}
-
-fn last_mut(array: &mut Array) -> Option<&mut Value> {
-    let last = array.len().checked_sub(1)?;
-    array.get_mut(last)
 }
 
 #[cfg(test)]

@@ -1,0 +1,247 @@
+//! `ebbtide forget`: keeps paths no longer; what their stores have stays there.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use ebbtide_core::declaration::forget::{self, Plan};
+use ebbtide_core::declaration::keep::Refusal;
+use ebbtide_core::declaration::{Declaration, SourceFile, Target, explain};
+use ebbtide_core::live;
+use ebbtide_core::trial::DECLARATION;
+use ebbtide_sys::escape;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::apply::{How, Prepared};
+use super::declare::{absolute, in_force, sound, tell};
+use super::machine;
+use crate::context::Context;
+use crate::difference;
+use crate::error::{CommandError, Kind};
+use crate::status::Status;
+use crate::text::printable;
+
+/// Takes paths out of the declaration; what their stores have stays there
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The entry of each path goes from the file that has it, wherever in the declaration that is; everything
+else there stays as it is written. Then it does what `ebbtide apply` does: what is mounted at the path
+is unmounted, now or, where something uses it, at the next boot. If that fails, the files are put back.
+
+The data stay in their store, under the path that they had. The root has what its base has there: the
+next reset takes away what is written there from now on. To have the data back, `ebbtide keep` the path
+again.
+
+What is not kept is no failure.
+
+Examples:
+  ebbtide forget /var/lib/app ~/.config/app
+  ebbtide forget --dry-run /etc/motd
+
+Exit status: 0 done, or not kept; 1 failed; 2 it can't be forgotten like this.")]
+pub struct Args {
+    /// What not to keep any more: the paths of entries
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Forget it for the throw-away root whose state is in this directory
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Show what would be written and done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `ebbtide forget --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
+    version: u32,
+    /// Whether all of it is only what would be done.
+    dry_run: bool,
+    /// The files that had the entries, escaped.
+    files: Vec<&'a str>,
+    /// What is kept no longer.
+    forgotten: Vec<Forgotten<'a>>,
+    /// Paths that were not kept, escaped.
+    not_kept: Vec<String>,
+    /// What is done to the running system.
+    changes: &'a [live::Change],
+}
+
+/// A path that is kept no longer.
+#[derive(Serialize, JsonSchema)]
+struct Forgotten<'a> {
+    /// The path.
+    path: &'a Path,
+    /// Where its entry was: file and line.
+    origin: &'a str,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let state = args.state.as_deref().map(|state| Target::in_directory(state, DECLARATION));
+    let state = state.transpose()?;
+    let sources = match &state {
+        Some(target) => vec![target.source().clone()],
+        None => crate::declaration::read(context, None)?,
+    };
+    sound(&sources, context)?;
+    let plan = plan(args, &sources, context)?;
+    let mut shown = unknown(&plan);
+    if plan.files.is_empty() {
+        report(args, &plan, &[], &[], &shown, context)?;
+        return Ok(Status::DONE);
+    }
+    let is_state = state.is_some();
+    if !is_state {
+        machine::require_root()?;
+    }
+    let files = files(&plan, &sources, state, context)?;
+    let declaration = check(&files, &sources, &plan, context)?;
+    if args.dry_run {
+        for (target, text) in &files {
+            let source = target.source();
+            shown += &difference::render(&source.name, &source.text, text, context);
+        }
+        let mut changes = Vec::new();
+        if !is_state {
+            let how = How { dry_run: true, ..How::default() };
+            let done = Prepared::new(&declaration, how, context)?.dry_run()?;
+            shown += &done.text;
+            changes = done.changes;
+        }
+        report(args, &plan, &files, &changes, &shown, context)?;
+        return Ok(Status::DONE);
+    }
+    for (path, origin) in &plan.declared {
+        let _ = writeln!(
+            shown,
+            "{} {} is not declared any more: {}",
+            context.bad("-"),
+            escape(path.as_os_str().as_bytes()),
+            printable(origin)
+        );
+    }
+    if is_state {
+        for (target, text) in &files {
+            target.write(text)?;
+        }
+        shown +=
+            "its data stay in the store of this state; the next `ebbtide try` begins without\n";
+        report(args, &plan, &files, &[], &shown, context)?;
+        return Ok(Status::DONE);
+    }
+    let done = in_force(&declaration, &files, context)?;
+    shown += &done.text;
+    report(args, &plan, &files, &done.changes, &shown, context)?;
+    Ok(done.status)
+}
+
+fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, CommandError> {
+    let paths: Vec<PathBuf> =
+        args.paths.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let surroundings = crate::declaration::surroundings(context)?;
+    forget::plan(sources, &surroundings, &paths).map_err(refused)
+}
+
+fn refused(Refusal { message, hint }: Refusal) -> CommandError {
+    let error = CommandError::new(Kind::Usage, format!("cannot forget it: {message}"));
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// The files that change, each with its new text.
+fn files(
+    plan: &Plan,
+    sources: &[SourceFile],
+    state: Option<Target>,
+    context: &Context,
+) -> Result<Vec<(Target, String)>, CommandError> {
+    let mut state = state;
+    let mut files = Vec::new();
+    for (index, positions) in &plan.files {
+        let Some(source) = sources.get(*index) else { continue };
+        let cannot = || format!("cannot take it out of {}", printable(&source.name));
+        let target = match state.take() {
+            Some(target) => Some(target),
+            None => Target::named(&context.sysroot, &source.name)?,
+        };
+        let target = target.filter(|it| it.source().text == source.text).ok_or_else(|| {
+            CommandError::new(Kind::Usage, cannot())
+                .cause("it is read-only")
+                .hint("take it out where that file is made, such as the system's configuration")
+        })?;
+        let text = forget::remove(&source.text, positions)
+            .map_err(|error| CommandError::new(Kind::Usage, cannot()).cause(error.to_string()))?;
+        files.push((target, text));
+    }
+    Ok(files)
+}
+
+/// Checks the declaration without the entries, and that they are not kept by something else.
+fn check(
+    files: &[(Target, String)],
+    sources: &[SourceFile],
+    plan: &Plan,
+    context: &Context,
+) -> Result<Declaration, CommandError> {
+    let mut changed = sources.to_vec();
+    for (target, text) in files {
+        changed = target.with_text(&changed, text);
+    }
+    let surroundings = crate::declaration::surroundings(context)?;
+    for (path, _) in &plan.declared {
+        let kept = explain(&changed, &surroundings, path).kept;
+        if let Some(kept) = kept.filter(|kept| kept.entry == *path) {
+            let path = escape(path.as_os_str().as_bytes());
+            return Err(refused(Refusal {
+                message: format!("{path} is kept by a preset as well: {}", kept.origin),
+                hint: Some("take the preset out of `presets` first".to_owned()),
+            }));
+        }
+    }
+    let outcome = crate::declaration::check(context, &changed)?;
+    outcome.declaration.ok_or_else(|| {
+        tell(&outcome.problems, &outcome.sources, context);
+        CommandError::new(Kind::Usage, "cannot forget it: nothing was written")
+            .cause("the declaration would not be sound without it")
+    })
+}
+
+/// What was not kept, for people.
+fn unknown(plan: &Plan) -> String {
+    let mut text = String::new();
+    for path in &plan.unknown {
+        let _ = writeln!(text, "{} is not kept", escape(path.as_os_str().as_bytes()));
+    }
+    text
+}
+
+fn report(
+    args: &Args,
+    plan: &Plan,
+    files: &[(Target, String)],
+    changes: &[live::Change],
+    text: &str,
+    context: &Context,
+) -> Result<(), CommandError> {
+    if !args.json {
+        return context.print(text);
+    }
+    let forgotten = plan.declared.iter().map(|(path, origin)| Forgotten { path, origin });
+    context.print_json(&Json {
+        version: 1,
+        dry_run: args.dry_run,
+        files: files.iter().map(|(target, _)| target.source().name.as_str()).collect(),
+        forgotten: forgotten.collect(),
+        not_kept: plan.unknown.iter().map(|it| escape(it.as_os_str().as_bytes())).collect(),
+        changes,
+    })
+}
