@@ -42,6 +42,9 @@ Examples:
   Keep it no longer; its data stay in their store:
     ebbtide forget /var/lib/app
 
+  See what the next boot takes away:
+    ebbtide diff
+
   See whether this root is really new, and what became of the old ones:
     ebbtide status
     ebbtide boots
@@ -56,7 +59,7 @@ Exit status:
   0    done
   1    failed
   2    wrong command line or declaration
-  3    `status` found something
+  3    `status` or `diff` found something
   125  `try` failed; it passes on the status of the command that it runs
   255  a bug in Ebbtide";
 

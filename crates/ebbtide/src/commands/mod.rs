@@ -4,6 +4,7 @@ mod apply;
 pub mod boots;
 pub mod check;
 mod declare;
+pub mod diff;
 mod flush;
 pub mod forget;
 pub mod gc;
@@ -31,6 +32,7 @@ pub enum Command {
     Forget(forget::Args),
     Check(check::Args),
     Status(status::Args),
+    Diff(diff::Args),
     Boots(boots::Args),
     Flush(flush::Args),
     Gc(gc::Args),
@@ -52,6 +54,7 @@ impl Command {
             Self::Forget(args) => forget::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
+            Self::Diff(args) => diff::run(args, context),
             Self::Boots(args) => boots::run(args, context),
             Self::Flush(args) => flush::run(args, context),
             Self::Gc(args) => gc::run(args, context),
