@@ -2,8 +2,10 @@
 
 mod attach;
 mod boots;
+mod containers;
 mod machine;
 mod measure;
+mod vm;
 
 use std::fs;
 use std::path::Path;
@@ -39,6 +41,8 @@ const BENCHES: &[(&str, Bench)] = &[
     ("harvest", boots::harvest),
     ("status", boots::status),
     ("weight", boots::weight),
+    ("containers", containers::containers),
+    ("vm", vm::vm),
 ];
 
 const HEAD: &str = "\
