@@ -92,8 +92,14 @@ pub fn open(place: Place<'_>, expected: Uuid) -> Result<OwnedFd> {
 
 /// Mounts a store at a path, and checks that it is the recorded one.
 pub fn attach(place: Place<'_>, expected: Uuid, path: &Path) -> Result<OwnedFd> {
-    open(place, expected)?;
-    volume::attach(place.volume()?.as_fd(), place.directory, path)?;
+    let volume = place.volume()?;
+    let inside = match place.directory {
+        Some(directory) => Some(volume::open_inside(volume.as_fd(), place.device, directory)?),
+        None => None,
+    };
+    check(inside.as_ref().unwrap_or(&volume).as_fd(), place.device, expected)?;
+    drop(inside);
+    volume::attach(volume.as_fd(), place.directory, path)?;
     std::fs::File::open(path)
         .map(OwnedFd::from)
         .context(|| format!("cannot open {}", path.display()))

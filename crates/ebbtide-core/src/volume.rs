@@ -109,9 +109,14 @@ pub fn clone_directory(path: &Path, attributes: MountAttributes) -> Result<Owned
 pub fn inside(top: OwnedFd, spec: &DeviceSpec, directory: Option<&Path>) -> Result<OwnedFd> {
     match directory {
         None => Ok(top),
-        Some(path) => resolve::open_directory(top.as_fd(), path)
-            .context(|| format!("cannot open {} on {spec}", path.display())),
+        Some(path) => open_inside(top.as_fd(), spec, path),
     }
+}
+
+/// As [`inside`], of a volume that stays open.
+pub fn open_inside(top: BorrowedFd<'_>, spec: &DeviceSpec, directory: &Path) -> Result<OwnedFd> {
+    resolve::open_directory(top, directory)
+        .context(|| format!("cannot open {} on {spec}", directory.display()))
 }
 
 /// Attaches a detached mount at a path, or only a directory of it.
