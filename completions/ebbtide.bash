@@ -40,6 +40,9 @@ _ebbtide() {
             ebbtide,keep)
                 cmd="ebbtide__subcmd__keep"
                 ;;
+            ebbtide,log)
+                cmd="ebbtide__subcmd__log"
+                ;;
             ebbtide,schema)
                 cmd="ebbtide__subcmd__schema"
                 ;;
@@ -59,7 +62,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try init apply keep forget check status boots flush gc schema"
+            opts="-h -V --color --help --version try init apply keep forget check status boots log flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -322,8 +325,30 @@ _ebbtide() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ebbtide__subcmd__log)
+            opts="-h --config --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status boots boots-show gc forget keep try check check-presets check-explain"
+            opts="-h --color --help declaration status boots boots-show log gc forget keep try check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -37,6 +37,7 @@ complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "forget" -d 'Takes p
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mistakes in the declaration before the next boot does'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "boots" -d 'Lists past roots: number, age, own size, how each ended'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "log" -d 'Lists all versions of a path: now, in past roots, in the base'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "flush" -d 'Takes files of the method `sync` back into their stores, now'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "gc" -d 'Deletes past roots and trash that are kept no longer'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "schema" -d 'Prints a JSON schema: of the declaration, for editors, or of what a command prints'
@@ -129,6 +130,12 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"

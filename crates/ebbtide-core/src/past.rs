@@ -1,5 +1,10 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
+pub mod history;
+pub mod sources;
+mod total;
+pub mod version;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -46,6 +46,9 @@ Examples:
     ebbtide status
     ebbtide boots
 
+  See all versions of a path, those in past roots among them:
+    ebbtide log /etc/hosts
+
   See what is kept no longer, and delete it; a timer does so every day:
     ebbtide gc --dry-run
 

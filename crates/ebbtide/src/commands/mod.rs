@@ -11,6 +11,7 @@ mod init;
 mod internal;
 pub mod keep;
 mod locator;
+pub mod log;
 mod machine;
 mod schema;
 pub mod status;
@@ -32,6 +33,7 @@ pub enum Command {
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
+    Log(log::Args),
     Flush(flush::Args),
     Gc(gc::Args),
     Schema(schema::Args),
@@ -53,6 +55,7 @@ impl Command {
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
+            Self::Log(args) => log::run(args, context),
             Self::Flush(args) => flush::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Locator(args) => locator::run(args, context),
