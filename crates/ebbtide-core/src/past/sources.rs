@@ -58,9 +58,9 @@ impl Source {
     }
 
     /// The paths below another one at which a store was mounted.
-    pub fn mounted_below(&self, path: &Path) -> Vec<&Path> {
-        let below = |it: &&PathBuf| it.starts_with(path) && it.as_path() != path;
-        self.mounted.keys().filter(below).map(PathBuf::as_path).collect()
+    pub fn mounted_below(&self, path: &Path) -> Vec<(&Path, &StoreName)> {
+        let below = |it: &(&PathBuf, &StoreName)| it.0.starts_with(path) && it.0 != path;
+        self.mounted.iter().filter(below).map(|(path, store)| (path.as_path(), store)).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::{CommandError, Kind as Failed};
 
 use crate::status::Status;
 use crate::table::table;
-use crate::text::{date, size};
+use crate::text::{count, date, size};
 
 /// Lists all versions of a path: now, in past roots, in the base
 #[derive(Debug, ClapArgs)]
@@ -170,11 +170,10 @@ fn described(version: &Version) -> String {
         (Kind::File, Some(hash), _, _) => hash.get(..12).unwrap_or(hash).to_owned(),
         (Kind::File, None, _, _) => "not read: it is long".to_owned(),
         (Kind::Link, _, Some(target), _) => format!("-> {target}"),
-        (Kind::Directory, _, _, Some(entries)) if version.complete => {
-            format!("directory with {entries} entries")
-        }
         (Kind::Directory, _, _, Some(entries)) => {
-            format!("directory with more than {entries} entries")
+            let more = if version.complete { "" } else { "more than " };
+            let entries = count(usize::try_from(entries).unwrap_or(usize::MAX), "entry");
+            format!("directory with {more}{entries}")
         }
         (Kind::Special, ..) => "pipe, socket or device".to_owned(),
         (Kind::Link | Kind::Directory, ..) => String::new(),

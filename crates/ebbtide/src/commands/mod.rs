@@ -13,6 +13,7 @@ pub mod keep;
 mod locator;
 pub mod log;
 mod machine;
+pub mod restore;
 mod schema;
 pub mod status;
 pub mod try_root;
@@ -34,6 +35,7 @@ pub enum Command {
     Status(status::Args),
     Boots(boots::Args),
     Log(log::Args),
+    Restore(restore::Args),
     Flush(flush::Args),
     Gc(gc::Args),
     Schema(schema::Args),
@@ -56,6 +58,7 @@ impl Command {
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
             Self::Log(args) => log::run(args, context),
+            Self::Restore(args) => restore::run(args, context),
             Self::Flush(args) => flush::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Locator(args) => locator::run(args, context),
