@@ -55,6 +55,9 @@ _ebbtide() {
             ebbtide,try)
                 cmd="ebbtide__subcmd__try"
                 ;;
+            ebbtide__subcmd__boots,mount)
+                cmd="ebbtide__subcmd__boots__subcmd__mount"
+                ;;
             ebbtide__subcmd__boots,show)
                 cmd="ebbtide__subcmd__boots__subcmd__show"
                 ;;
@@ -105,8 +108,30 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__boots)
-            opts="-h --config --json --color --help show"
+            opts="-h --config --json --color --help show mount"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__boots__subcmd__mount)
+            opts="-h --config --dry-run --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -118,19 +118,26 @@ never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l brief -d 'Print one line if something should be looked at, and else nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l json -d 'Print JSON'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Shows all that is known about one boot: what was reset, what failed, what left the stores'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -f -a "show" -d 'Shows all that is known about one boot: what was reset, what failed, what left the stores'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -f -a "mount" -d 'Mounts the whole tree of a past root for reading'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l dry-run -d 'Say whether it can be mounted, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'

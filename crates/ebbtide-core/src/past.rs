@@ -1,6 +1,7 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
 pub mod history;
+pub mod mounted;
 pub mod restore;
 pub mod sources;
 mod total;

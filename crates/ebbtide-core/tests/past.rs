@@ -13,9 +13,13 @@ use std::path::Path;
 use ebbtide_core::archive;
 use ebbtide_core::boot::Boot;
 use ebbtide_core::compiled::Backend;
+use ebbtide_core::gc::{self, Gc};
 use ebbtide_core::past::history::{History, history};
+use ebbtide_core::past::mounted;
 use ebbtide_core::past::sources::{Place, Sources};
 use ebbtide_core::past::version::{Contents, Kind as What, State};
+use ebbtide_core::record::BootNumber;
+use ebbtide_sys::mountinfo;
 use machine::{Kind, Machine, is_root, write};
 
 on_each_disk!(
@@ -23,6 +27,7 @@ on_each_disk!(
     what_was_mounted_is_told_as_kept,
     no_link_is_followed_in_any_root,
     directories_are_totals,
+    a_past_root_is_mounted_for_reading,
 );
 
 const KEEP: &str = "[keep]\ndirectories = [\"/var/log\"]\n\
@@ -216,5 +221,59 @@ fn archives_of_roots_in_ram_are_looked_at_like_any_other() {
         );
         let group = find(boot, root, Path::new("/etc/group"));
         assert_eq!(shown(&group)[1], "1: deleted");
+    });
+}
+
+fn a_past_root_is_mounted_for_reading(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up_with("keep-boots = { min = 1, count = 1, days = 1, free = \"0%\" }\n", KEEP);
+    machine.boot("", |root| {
+        write(root, "etc/issue", "one\n");
+        fs::remove_file(root.join("etc/group")).unwrap();
+    });
+    for _ in 0..2 {
+        machine.boot("", |_| ());
+    }
+    machine.live("", |root, boot| {
+        let at = boot.run.join("look");
+        fs::create_dir(&at).unwrap();
+        let container = boot.open_container().unwrap();
+        let mount = |number, at: &Path| {
+            mounted::mount(boot, &container, BootNumber(number), at).map_err(|it| it.chain())
+        };
+        let going = || -> Vec<u64> {
+            let plan = Gc::open(boot, root).unwrap().preview().unwrap();
+            let number = |step: &gc::Step| match step {
+                gc::Step::Root { boot, .. } => Some(boot.0),
+                _ => None,
+            };
+            plan.steps.iter().filter_map(number).collect()
+        };
+        assert!(going().contains(&1), "{:?}", going());
+        mount(1, &at).unwrap();
+        assert_eq!(machine::read(&at, "etc/issue").as_deref(), Some("one\n"));
+        assert!(at.join("etc/passwd").exists() && !at.join("etc/group").exists());
+        let denied = fs::write(at.join("etc/issue"), "changed").unwrap_err();
+        assert_eq!(denied.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        let options = mountinfo::read_self().unwrap();
+        let options = options.iter().find(|mount| mount.mount_point == at).unwrap();
+        let has = |wanted: &str| options.has_option(wanted);
+        assert!(has("ro") && has("nosuid") && has("nodev"), "{options:?}");
+        assert!(!going().contains(&1), "what is mounted stays");
+        // The running root is written to as before.
+        write(root, "etc/issue", "now\n");
+        let said = mount(1, &at).unwrap_err();
+        assert!(said.ends_with("something is mounted there"), "{said}");
+        machine::run("umount", &[at.to_str().unwrap()]);
+        assert!(going().contains(&1));
+        fs::write(at.join("file"), "").unwrap();
+        let said = mount(1, &at).unwrap_err();
+        assert!(said.ends_with("the directory is not empty"), "{said}");
+        symlink(&at, boot.run.join("link")).unwrap();
+        mount(1, &boot.run.join("link")).unwrap_err();
+        fs::remove_file(at.join("file")).unwrap();
+        let said = mount(9, &at).unwrap_err();
+        assert!(said.ends_with("there is no such past root"), "{said}");
+        assert!(fs::read_dir(&at).unwrap().next().is_none());
     });
 }

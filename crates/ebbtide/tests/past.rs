@@ -105,6 +105,12 @@ fn what_was_forgotten_is_found_and_brought_back() {
             settle(boot);
             said.line(root, "log /etc/issue");
             said.line(root, "log /etc/nothing");
+            fs::create_dir("/run/look").unwrap();
+            said.line(root, "boots mount --dry-run 1 /run/look");
+            said.line(root, "boots mount 1 /run/look");
+            assert_eq!(read(Path::new("/run/look"), "etc/issue").as_deref(), Some("one\n"));
+            said.line(root, "boots mount 2 /run/look");
+            run("umount", &["/run/look"]);
             said.line(root, "restore --dry-run --force /etc/issue /srv/app/conf");
             assert_eq!(read(root, "etc/issue").as_deref(), Some("from the base\n"));
             said.line(root, "restore /srv/app/conf /etc/issue");
