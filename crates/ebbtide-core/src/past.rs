@@ -1,5 +1,6 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
+pub mod glob;
 pub mod history;
 pub mod mounted;
 pub mod restore;

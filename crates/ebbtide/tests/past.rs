@@ -105,6 +105,8 @@ fn what_was_forgotten_is_found_and_brought_back() {
             settle(boot);
             said.line(root, "log /etc/issue");
             said.line(root, "log /etc/nothing");
+            said.line(root, "log /srv/**/c?nf");
+            said.line(root, "log /srv/*.nothing");
             fs::create_dir("/run/look").unwrap();
             said.line(root, "boots mount --dry-run 1 /run/look");
             said.line(root, "boots mount 1 /run/look");

@@ -1,11 +1,13 @@
 //! `ebbtide log`: every version of a path, over the running system, past roots and bases.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use ebbtide_core::compiled::Backend;
-use ebbtide_core::failure::Problem;
+use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::past::glob::Glob;
 use ebbtide_core::past::history::{self, History, Run};
 use ebbtide_core::past::sources::{Place, Sources};
 use ebbtide_core::past::version::{Contents, Kind, State, Version};
@@ -23,22 +25,27 @@ use crate::status::Status;
 use crate::table::table;
 use crate::text::{count, date, size};
 
+/// How many paths a pattern stands for.
+const PATHS: usize = 1000;
+
 /// Lists all versions of a path: now, in past roots, in the base
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 The newest version comes first. Neighbours with the same content, owner, mode and attributes are one
 line. `deleted`: it was there before. `kept`: it was mounted from a store in that boot, and is there. Of
 a directory the total is told; two are the same if names, owners, modes, sizes and times in them are. No
-symbolic link is followed: name a path by what it leads to.
+symbolic link is followed: name a path by what it leads to. In a pattern, `*`, `?` and `[a-z]` stand for
+part of a name, `**` for directories in any depth; what is mounted below is not looked at.
 
 Examples:
   sudo ebbtide log /etc/hosts
   sudo ebbtide log /var/lib/app
+  sudo ebbtide log '/etc/**/*.conf'
   sudo ebbtide log --json /etc/hosts | jq '.histories[].runs[].places'
 
 Exit status: 0 done; 1 failed, or no root ever had it; 2 wrong command line or declaration.")]
 pub struct Args {
-    /// The path to look for: a file, a directory or anything else
+    /// The path to look for: a file, a directory or anything else; or a pattern of paths
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Read this declaration instead of /etc/ebbtide
@@ -65,8 +72,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let path = absolute(&args.path)?;
     let boot = machine::running(args.config.as_deref(), context)?;
     let container = boot.open_container()?;
-    let sources = Sources::open(&boot, &container, &context.sysroot)?;
-    let histories = [history::history(&sources, &path, &mut Contents::default())];
+    let mut sources = Sources::open(&boot, &container, &context.sysroot)?;
+    let paths = match Glob::new(&path) {
+        Some(glob) => matching(&glob, &path, &mut sources),
+        None => BTreeSet::from([path.clone()]),
+    };
+    let mut contents = Contents::default();
+    let look = |path: &PathBuf| history::history(&sources, path, &mut contents);
+    let mut histories: Vec<_> = paths.iter().map(look).collect();
+    if paths.len() > 1 {
+        histories.retain(History::is_known);
+    }
     if args.json {
         let problems = &sources.problems;
         context.print_json(&Json { version: 1, histories: &histories, problems })?;
@@ -108,6 +124,28 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         });
     }
     Err(error)
+}
+
+/// The paths that any tree has of a pattern, and what is called like the pattern itself.
+fn matching(glob: &Glob, path: &Path, sources: &mut Sources) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::from([path.to_owned()]);
+    let (mut all, mut failed) = (true, Vec::new());
+    for source in &sources.all {
+        let found = source.tree().map(|tree| glob.find(tree, PATHS, &mut paths));
+        match found {
+            Ok(Ok(complete)) => all &= complete,
+            Ok(Err(error)) => {
+                failed.push(format!("{}: {error}", places(std::slice::from_ref(&source.place))));
+            }
+            // It says so in the history of each path.
+            Err(_) => {}
+        }
+    }
+    if !all {
+        failed.push(format!("there is more of it than the {PATHS} paths that are looked at"));
+    }
+    sources.problems.extend(failed.into_iter().map(|it| Problem::new(Level::Warning, it)));
+    paths
 }
 
 fn render(history: &History, accounts: &Accounts, context: &Context) -> String {
