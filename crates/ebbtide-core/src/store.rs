@@ -283,13 +283,14 @@ pub(crate) fn note_seed(
 }
 
 /// Moves something into the store's trash, under its path and the number of the boot that ended it.
+/// Returns where it is, below the store.
 pub(crate) fn move_to_trash(
     store: BorrowedFd<'_>,
     boot: BootNumber,
     from: BorrowedFd<'_>,
     name: &OsStr,
     place: &Path,
-) -> Result<()> {
+) -> Result<PathBuf> {
     let trash = own_subdirectory(store, TRASH)?;
     let mut directory = trash_directory(trash.as_fd(), OsStr::new(&boot.to_string()))?;
     for part in place.parent().into_iter().flat_map(Path::components) {
@@ -303,7 +304,13 @@ pub(crate) fn move_to_trash(
         }
         match file::rename_noreplace(from, name, directory.as_fd(), &target) {
             Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
-            other => return other.context(|| "move it to the trash"),
+            other => {
+                let way = Path::new(OWN).join(TRASH).join(boot.to_string());
+                let above = place.parent().unwrap_or(Path::new(""));
+                return other
+                    .map(|()| way.join(above).join(&target))
+                    .context(|| "move it to the trash");
+            }
         }
     }
     Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))

@@ -46,6 +46,12 @@ Examples:
     ebbtide status
     ebbtide boots
 
+  See all versions of a path, those in past roots among them:
+    ebbtide log /etc/hosts
+
+  Bring back what was forgotten, and keep it from now on:
+    ebbtide restore --keep /var/lib/app
+
   See what is kept no longer, and delete it; a timer does so every day:
     ebbtide gc --dry-run
 

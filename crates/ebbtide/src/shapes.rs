@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::commands::{boots, check, forget, gc, keep, status, try_root};
+use crate::commands::{boots, check, forget, gc, keep, log, restore, status, try_root};
 
 /// The name of the declaration among the schemas.
 pub(crate) const DECLARATION: &str = "declaration";
@@ -27,6 +27,8 @@ pub fn shapes() -> Vec<Shape> {
         shape::<status::Json<'_>>("status", 1),
         shape::<boots::Json<'_>>("boots", 1),
         shape::<boots::show::Json<'_>>("boots-show", 1),
+        shape::<log::Json<'_>>("log", 1),
+        shape::<restore::Json<'_>>("restore", 1),
         shape::<gc::Json<'_>>("gc", 1),
         shape::<forget::Json<'_>>("forget", 1),
         shape::<keep::Json<'_>>("keep", 1),

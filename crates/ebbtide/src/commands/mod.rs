@@ -11,7 +11,9 @@ mod init;
 mod internal;
 pub mod keep;
 mod locator;
+pub mod log;
 mod machine;
+pub mod restore;
 mod schema;
 pub mod status;
 pub mod try_root;
@@ -32,6 +34,8 @@ pub enum Command {
     Check(check::Args),
     Status(status::Args),
     Boots(boots::Args),
+    Log(log::Args),
+    Restore(restore::Args),
     Flush(flush::Args),
     Gc(gc::Args),
     Schema(schema::Args),
@@ -53,6 +57,8 @@ impl Command {
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Boots(args) => boots::run(args, context),
+            Self::Log(args) => log::run(args, context),
+            Self::Restore(args) => restore::run(args, context),
             Self::Flush(args) => flush::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Locator(args) => locator::run(args, context),
