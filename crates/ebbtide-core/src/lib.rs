@@ -13,6 +13,8 @@ pub mod compiled;
 pub mod container;
 #[cfg(feature = "declaration")]
 pub mod declaration;
+#[cfg(feature = "declaration")]
+pub mod enclosure;
 pub mod failure;
 pub mod flush;
 pub(crate) mod format;

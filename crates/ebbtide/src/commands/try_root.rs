@@ -105,7 +105,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let program = Program {
         command: args.command.clone(),
-        environment: trial::environment(std::env::vars_os()),
+        environment: trial::environment("try", std::env::vars_os()),
         directory,
         console,
         network: !args.no_network,
