@@ -32,6 +32,8 @@ pub mod publish;
 pub mod ram;
 pub mod record;
 pub mod refused;
+#[cfg(feature = "declaration")]
+pub mod rehearsal;
 pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;
