@@ -42,6 +42,9 @@ Examples:
   Keep it no longer; its data stay in their store:
     ebbtide forget /var/lib/app
 
+  Look around in the next boot before it comes:
+    ebbtide rehearse
+
   See whether this root is really new, and what became of the old ones:
     ebbtide status
     ebbtide boots
@@ -63,7 +66,7 @@ Exit status:
   1    failed
   2    wrong command line or declaration
   3    `status` found something
-  125  `try` failed; it passes on the status of the command that it runs
+  125  `try` or `rehearse` failed; they pass on the status of the command that they run
   255  a bug in Ebbtide";
 
 const SURROUNDINGS: &str = "\
@@ -121,7 +124,7 @@ pub fn run() -> Status {
         return generator::run(&arguments);
     }
     // Whose own failures have a status of their own.
-    let is_try = arguments.get(1).is_some_and(|word| word == "try");
+    let is_try = arguments.get(1).is_some_and(|word| word == "try" || word == "rehearse");
     let command = fill::filled(definition(), fill::width()).color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {

@@ -1,0 +1,128 @@
+//! What `rehearse` says at the end: what is in place on the root of the next boot, and what is not.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use ebbtide_core::compiled::DeclarationHash;
+use ebbtide_core::enclosure::End;
+use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::record::BootNumber;
+use ebbtide_core::rehearsal::Rehearsal;
+use ebbtide_sys::escape;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::commands::status::render_problem;
+use crate::commands::try_root::report::Command;
+use crate::context::Context;
+use crate::text::count;
+
+/// A rehearsal that has ended.
+pub struct Report<'a> {
+    /// The rehearsal.
+    pub rehearsal: &'a Rehearsal,
+    /// How its command ended, if it had one.
+    pub end: Option<&'a End>,
+}
+
+/// What `ebbtide rehearse --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
+    version: u32,
+    /// The boot that was rehearsed.
+    boot: BootNumber,
+    /// The base that its root is made from.
+    base: Option<u64>,
+    /// The compiled declaration that it goes by.
+    declaration: &'a DeclarationHash,
+    /// What became of the entries.
+    entries: Entries,
+    /// What went wrong, or is not as in the next boot.
+    problems: Vec<&'a Problem>,
+    /// How the command ended.
+    command: Option<Command>,
+}
+
+/// Entries, by what became of them. Paths are escaped.
+#[derive(Serialize, JsonSchema)]
+struct Entries {
+    /// How many are in place and verified.
+    in_place: usize,
+    /// Those that are not.
+    missing: Vec<String>,
+    /// Those that have no data anywhere yet.
+    waiting: Vec<String>,
+}
+
+impl Report<'_> {
+    /// For a machine.
+    pub fn json(&self) -> Json<'_> {
+        let record = self.rehearsal.record();
+        Json {
+            version: 1,
+            boot: record.number,
+            base: record.base.as_ref().map(|base| base.number),
+            declaration: self.rehearsal.declaration().0,
+            entries: self.entries(),
+            problems: self.problems(),
+            command: self.end.map(Command::of),
+        }
+    }
+
+    /// Whether all that is declared is in place, or has no data yet.
+    pub fn is_complete(&self) -> bool {
+        let attached = self.rehearsal.record().attached.as_ref();
+        attached.is_some_and(|it| it.missing.is_empty() && it.pending.is_empty())
+    }
+
+    fn entries(&self) -> Entries {
+        let shown = |paths: &[PathBuf]| -> Vec<String> {
+            paths.iter().map(|it| escape(it.as_os_str().as_encoded_bytes())).collect()
+        };
+        match &self.rehearsal.record().attached {
+            Some(attached) => Entries {
+                in_place: attached.entries,
+                missing: shown(&[&attached.missing[..], &attached.pending].concat()),
+                waiting: shown(&attached.waiting),
+            },
+            None => {
+                let (_, compiled) = self.rehearsal.declaration();
+                let all: Vec<_> = compiled.entries.iter().map(|it| it.path.clone()).collect();
+                Entries { in_place: 0, missing: shown(&all), waiting: Vec::new() }
+            }
+        }
+    }
+
+    fn problems(&self) -> Vec<&Problem> {
+        let mut all: Vec<_> =
+            self.rehearsal.record().problems.iter().chain(self.rehearsal.notes()).collect();
+        all.sort_by_key(|problem| problem.level);
+        all
+    }
+
+    /// For a person.
+    pub fn text(&self, context: &Context) -> String {
+        let entries = self.entries();
+        let mut text = String::new();
+        let record = self.rehearsal.record();
+        let base = record.base.as_ref().map_or(0, |base| base.number);
+        let all = count(entries.in_place, "entry");
+        let mark = if self.is_complete() { context.good("ok") } else { context.bad("!!") };
+        let _ =
+            write!(text, "{mark} boot {} would start from base {base} with {all}", record.number);
+        if !entries.missing.is_empty() {
+            let _ = write!(text, ", without {}", entries.missing.join(", "));
+        }
+        if !entries.waiting.is_empty() {
+            let _ = write!(text, "; {} without data yet", entries.waiting.len());
+        }
+        text.push('\n');
+        // That there is no data yet was said.
+        for problem in self.problems().iter().filter(|it| it.level <= Level::Warning) {
+            text.push_str(&render_problem(problem, context));
+            text.push('\n');
+        }
+        text
+    }
+}
