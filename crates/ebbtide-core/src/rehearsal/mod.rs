@@ -8,15 +8,21 @@
 mod copy;
 mod covers;
 mod machine;
+mod missed;
+mod system;
 mod work;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ebbtide_sys::mount::{self, MountAttributes};
 
 use self::covers::Covers;
 use self::machine::Machine;
+pub use self::missed::Missed;
+use self::system::System;
+pub use self::system::{Came, FailedUnit};
 use self::work::Work;
 use crate::boot::{self, Boot, IMPORT_LIMIT, RUN};
 use crate::compiled::{Compiled, DeclarationHash, RamSize};
@@ -38,6 +44,8 @@ pub struct Rehearsal {
     declaration: DeclarationHash,
     compiled: Compiled,
     notes: Vec<Problem>,
+    /// Where the root of today can be seen.
+    today: Option<PathBuf>,
     console: Option<(OwnedFd, PathBuf)>,
 }
 
@@ -89,7 +97,8 @@ impl Rehearsal {
         mount::set_attributes(root.as_fd(), MountAttributes::NODEV, false)
             .context(|| "cannot do without devices in the root")?;
         let notes = covers.notes;
-        Ok(Self { work, record, declaration, compiled, notes, console: None })
+        let today = old_roots.into_iter().next().map(|root| root.tree);
+        Ok(Self { work, record, declaration, compiled, notes, today, console: None })
     }
 
     /// Where the root is mounted for this process.
@@ -123,6 +132,21 @@ impl Rehearsal {
         let root = self.work.root();
         self.console = surface::mount_devices(&root, console)?;
         surface::mount_run(&root, &self.work.run())
+    }
+
+    /// Boots the root, which is not furnished, in a container, waits until its system has settled, or for
+    /// so long at most, looks what became of it, and has it power off.
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is no systemd-nspawn, and if what is on the root does not boot.
+    pub fn boot(&self, limit: Duration) -> Result<Came> {
+        let (root, console) = (self.work.root(), self.work.console());
+        let declared: Vec<_> = self.compiled.entries.iter().map(|it| it.path.clone()).collect();
+        let mut system = System::start(&root, &self.run(), Path::new(RUN), &console)?;
+        let came = system.settle(limit, self.today.as_deref(), &root, &declared)?;
+        system.power_off();
+        Ok(came)
     }
 
     /// Starts a program in the root, which is furnished.

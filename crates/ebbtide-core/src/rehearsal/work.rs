@@ -79,6 +79,11 @@ impl Work {
         self.0.join("nothing")
     }
 
+    /// What a system says on its console.
+    pub(super) fn console(&self) -> PathBuf {
+        self.0.join("console.log")
+    }
+
     /// A directory of it as a device of a declaration.
     pub(super) fn device(&self, path: &Path) -> Result<DeviceSpec> {
         super::covers::device(path)

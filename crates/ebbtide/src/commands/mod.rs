@@ -52,7 +52,7 @@ impl Command {
     pub fn run(&self, context: &Context) -> Result<Status, CommandError> {
         match self {
             Self::Try(args) => Ok(try_root::run(args, context)),
-            Self::Rehearse(args) => Ok(rehearse::run(args, context)),
+            Self::Rehearse(args) => rehearse::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Keep(args) => keep::run(args, context),

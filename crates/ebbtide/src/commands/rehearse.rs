@@ -4,10 +4,11 @@ pub mod report;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use ebbtide_core::compiled::RamSize;
-use ebbtide_core::enclosure::{End, Program, environment};
+use ebbtide_core::enclosure::{Program, environment};
 use ebbtide_core::failure::Level;
 use ebbtide_core::rehearsal::{Rehearsal, SIZE};
 
@@ -27,7 +28,10 @@ A new root is made from the base, by the code of a boot, with all that is declar
 `ebbtide apply` compiled it last. Everything in it can be changed; what is written goes to RAM and
 is gone afterwards. Base, stores and container are the machine's, and stay as they are.
 
-Services do not run in it. It protects from mistakes, not from malice, as `ebbtide try` does.
+With --boot, systemd boots in it, in a container of systemd-nspawn without network and devices.
+When it has settled, failed units are listed with what they wrote last, and with paths that they
+missed: such as are there today. Else no service runs. It protects from mistakes, not from malice,
+as `ebbtide try` does.
 
 Examples:
   Look around in the next boot:
@@ -36,8 +40,13 @@ Examples:
   Would the configuration of a program survive?
     ebbtide rehearse -- nginx -t
 
+  Would all services start? For scripts:
+    ebbtide rehearse --boot --json=report.json
+
 Exit status: that of the command; 128 and the number of the signal that killed it; 127 if there
-is no such command, 126 if it can't be run; 125 if `rehearse` itself failed.")]
+is no such command, 126 if it can't be run; 125 if `rehearse` itself failed. With --boot: 0 if all
+runs and all entries are in place, 3 if not, 1 if that could not be found out, 2 for a wrong
+command line or declaration.")]
 pub struct Args {
     /// Find the container by this declaration, instead of as this boot did
     #[arg(long, value_name = "FILE")]
@@ -45,6 +54,12 @@ pub struct Args {
     /// How much RAM what is written may take: a share, or bytes with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value_t = SIZE)]
     size: RamSize,
+    /// Boot systemd in it, and list the units that fail
+    #[arg(long, conflicts_with_all = ["command", "no_network"])]
+    boot: bool,
+    /// How long to wait until the system has settled, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "boot")]
+    timeout: u64,
     /// Have no network but the loopback interface
     #[arg(long)]
     no_network: bool,
@@ -62,23 +77,32 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the command. Its failures have a status of their own, so that nobody takes them for those of
-/// what it runs.
-pub fn run(args: &Args, context: &Context) -> Status {
-    attempt(args, context).unwrap_or_else(|error| {
+/// Runs the command. Failures have a status of their own where there is a command, so that nobody takes
+/// them for those of what it runs.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    if args.boot {
+        return boot(args, context);
+    }
+    Ok(attempt(args, context).unwrap_or_else(|error| {
         error.print(context.color_err());
         Status::NOT_TRIED
-    })
+    }))
+}
+
+fn boot(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let rehearsal = make(args, context)?;
+    let came = rehearsal.boot(Duration::from_secs(args.timeout))?;
+    let report = Report { rehearsal: &rehearsal, end: None, came: Some(&came) };
+    if args.json.is_some() {
+        tell(args, &report, context)?;
+    } else {
+        context.print(&report.text(context))?;
+    }
+    let well = came.is_well() && report.is_complete();
+    Ok(if well { Status::DONE } else { Status::FOUND })
 }
 
 fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(CommandError::new(
-            Kind::Failed,
-            "cannot rehearse the next boot: only root may mount filesystems",
-        )
-        .hint("run it again with sudo"));
-    }
     let console = relay::terminals();
     let program = Program {
         command: args.command.clone(),
@@ -98,11 +122,19 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     })?;
     let end = relay::relay(rehearsal.start(&program)?, &signals)?;
     drop(signals);
-    report(args, &rehearsal, &end, context)?;
+    let report = Report { rehearsal: &rehearsal, end: Some(&end), came: None };
+    tell(args, &report, context)?;
     Ok(status_of(end, context))
 }
 
 fn make(args: &Args, context: &Context) -> Result<Rehearsal, CommandError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(CommandError::new(
+            Kind::Failed,
+            "cannot rehearse the next boot: only root may mount filesystems",
+        )
+        .hint("run it again with sudo"));
+    }
     let machine = machine::running(args.config.as_deref(), context)?;
     // What goes wrong is in the record, and is told at the end.
     let mut log = |_: Level, _: &str| ();
@@ -110,13 +142,7 @@ fn make(args: &Args, context: &Context) -> Result<Rehearsal, CommandError> {
 }
 
 /// Says what is in place and what is not.
-fn report(
-    args: &Args,
-    rehearsal: &Rehearsal,
-    end: &End,
-    context: &Context,
-) -> Result<(), CommandError> {
-    let report = Report { rehearsal, end: Some(end) };
+fn tell(args: &Args, report: &Report<'_>, context: &Context) -> Result<(), CommandError> {
     match &args.json {
         None => context.tell_styled(report.text(&context.on_standard_error()).trim_end()),
         Some(path) if path == Path::new(STDOUT) => context.print_json(&report.json())?,
