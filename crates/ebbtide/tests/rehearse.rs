@@ -52,7 +52,7 @@ impl Machine {
         let base = tree.to_str().unwrap().to_owned();
         let config = machine.directory.path().join("ebbtide.toml").display().to_string();
         let device = device.display().to_string();
-        let made = machine.ebbtide(&[
+        let made = Machine::ebbtide(&[
             "init",
             "--yes",
             "--updaters",
@@ -69,7 +69,7 @@ impl Machine {
     }
 
     /// Runs the program where nothing of this machine's own Ebbtide can be seen.
-    fn ebbtide(&self, arguments: &[&str]) -> Output {
+    fn ebbtide(arguments: &[&str]) -> Output {
         Command::new("unshare")
             .args(["--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"])
             .arg(env!("CARGO_BIN_EXE_ebbtide"))
@@ -86,7 +86,7 @@ impl Machine {
         arguments.extend(options);
         arguments.push("--");
         arguments.extend(command);
-        self.ebbtide(&arguments)
+        Self::ebbtide(&arguments)
     }
 
     /// All names, owners, modes, times and contents.
@@ -101,7 +101,7 @@ impl Machine {
             let content = if seen.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
             let times = (seen.ctime(), seen.ctime_nsec());
             let owner = (seen.uid(), seen.gid(), seen.mode());
-            found.push(format!("{path:?} {owner:?} {times:?} {content:?}"));
+            found.push(format!("{} {owner:?} {times:?} {content:?}", path.display()));
         }
         found.sort();
         found
@@ -151,9 +151,9 @@ fn its_status_is_that_of_the_command() {
         assert_eq!(status(&["sh", "-c", "kill -TERM $$"]), 128 + 15);
         assert_eq!(status(&["/no/such/command"]), 127);
         assert_eq!(status(&["/etc/hosts"]), 126);
-        let failed = machine.ebbtide(&["rehearse", "--config", "/no/such/file", "--", "true"]);
+        let failed = Machine::ebbtide(&["rehearse", "--config", "/no/such/file", "--", "true"]);
         assert_eq!(failed.status.code(), Some(125), "{}", text(&failed.stderr));
-        let usage = machine.ebbtide(&["rehearse", "--no-such-option"]);
+        let usage = Machine::ebbtide(&["rehearse", "--no-such-option"]);
         assert_eq!(usage.status.code(), Some(125));
     });
 }
@@ -209,7 +209,6 @@ fn an_entry_that_is_missing_is_named() {
     });
 }
 
-/// What the test of whole machines needs as well.
 #[test]
 fn processes_and_mounts_go_with_it() {
     each(|machine| {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::machine::{Machine, OldRoot};
-use super::work::Work;
+use super::work::{Work, device, make as make_path};
 use crate::backend::overlay::{self, Base};
 use crate::compiled::{Backend, Compiled, ContainerRef};
 use crate::container::{self, Container, name};
@@ -27,27 +27,27 @@ pub(super) fn make(
 ) -> Result<Locator> {
     let at =
         ContainerRef { path: machine.container.path().to_owned(), uuid: machine.container.uuid() };
-    let device = work.device(&work.make(&work.volume())?)?;
-    let place = work.make(&work.volume().join(&at.path))?;
+    let volume = device(&make_path(&work.volume())?)?;
+    let place = make_path(&work.volume().join(&at.path))?;
     let directory = open_directory(&place)?;
     for inside in [name::BASES, name::PAST, name::BOOTS] {
         make_directory(directory.as_fd(), inside)?;
     }
     let (number, tree) = base;
-    Base::new(number, Some((work.device(tree)?, None))).write(directory.as_fd())?;
+    Base::new(number, Some((device(tree)?, None))).write(directory.as_fd())?;
     Container::set_base(directory.as_fd(), number)?;
     Container::mark(directory.as_fd(), Backend::Overlay, at.uuid)?;
 
-    let volume = container::open_volume(Backend::Overlay, &device, &[])?;
-    let container = Container::open(volume, Backend::Overlay, &at)?;
+    let opened = container::open_volume(Backend::Overlay, &volume, &[])?;
+    let container = Container::open(opened, Backend::Overlay, &at)?;
     container.give_out(machine.container.last_number()?)?;
     for (index, old) in old_roots.iter().enumerate() {
         // Each has a base of its own: its tree.
         let number = number + 1 + u64::try_from(index).unwrap_or(u64::MAX / 2);
-        put(&container, old, number, index == 0, work)?;
+        put(&container, old, number, index == 0)?;
     }
     compiled.root.backend = Backend::Overlay;
-    compiled.root.device = device.clone();
+    compiled.root.device = volume.clone();
     compiled.root.options.clear();
     let opened = open_directory(state.0)?;
     store::publish(opened.as_fd(), &container, &compiled)
@@ -55,11 +55,11 @@ pub(super) fn make(
     Ok(Locator {
         version: VERSION,
         backend: Backend::Overlay,
-        device,
+        device: volume,
         container: at,
         options: Vec::new(),
         state: StateStore {
-            device: work.device(state.0)?,
+            device: device(state.0)?,
             subvolume: None,
             directory: None,
             uuid: state.1,
@@ -69,9 +69,9 @@ pub(super) fn make(
 
 /// Puts an old root in its place: the one of today as the one that the reset finds, as after an end in
 /// order, since that is what comes before a boot that anybody plans.
-fn put(container: &Container, old: &OldRoot, base: u64, today: bool, work: &Work) -> Result<()> {
+fn put(container: &Container, old: &OldRoot, base: u64, today: bool) -> Result<()> {
     let tree = open_directory(&old.tree)?;
-    let lower = Base::new(base, Some((work.device(&old.tree)?, None)));
+    let lower = Base::new(base, Some((device(&old.tree)?, None)));
     lower.write(container.directory())?;
     let uuid = if today {
         overlay::make_as(container.directory(), name::ROOT, tree.as_fd(), lower.uuid)?

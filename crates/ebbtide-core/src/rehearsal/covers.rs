@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use ebbtide_sys::mount::MountAttributes;
 use uuid::Uuid;
 
-use super::work::Work;
-use crate::compiled::{Compiled, DeviceSpec, StoreName, VolumeMount};
+use super::work::{Work, device, make};
+use crate::compiled::{Compiled, StoreName, VolumeMount};
 use crate::enclosure::mounts::{open_directory, overlay_over};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::store::{self, Place};
@@ -53,7 +53,7 @@ impl Covers {
                     work.nothing()
                 }
             };
-            store.device = work.device(&path)?;
+            store.device = device(&path)?;
             (store.subvolume, store.directory) = (None, None);
         }
         for (index, wanted) in covered.root.mounts.iter_mut().enumerate() {
@@ -66,7 +66,7 @@ impl Covers {
                     work.nothing()
                 }
             };
-            wanted.device = work.device(&path)?;
+            wanted.device = device(&path)?;
             (wanted.subvolume, wanted.directory) = (None, None);
         }
         Ok(covered)
@@ -92,23 +92,15 @@ fn shown(path: &Path) -> String {
 /// Attaches a volume, or a directory of it, where nobody but this process sees it: the layers of an
 /// overlay have to be attached (Linux 6.1).
 fn below(volume: &OwnedFd, directory: Option<&Path>, name: &str, work: &Work) -> Result<OwnedFd> {
-    let at = work.make(&work.below(name))?;
+    let at = make(&work.below(name))?;
     volume::attach(volume.as_fd(), directory, &at)?;
     open_directory(&at)
 }
 
 fn cover(below: &OwnedFd, name: &str, work: &Work) -> Result<PathBuf> {
-    let layers = open_directory(&work.make(&work.layers())?)?;
+    let layers = open_directory(&make(&work.layers())?)?;
     let (covered, _) = overlay_over(below.as_fd(), layers.as_fd(), name, MountAttributes::NOATIME)?;
-    let at = work.make(&work.covered(name))?;
+    let at = make(&work.covered(name))?;
     volume::attach(covered.as_fd(), None, &at)?;
     Ok(at)
-}
-
-/// A directory as a device of a declaration.
-pub(super) fn device(path: &Path) -> Result<DeviceSpec> {
-    let text = path.to_str().ok_or_else(|| {
-        Failure::new(format!("cannot rehearse below {}: its name is not UTF-8", shown(path)))
-    })?;
-    Ok(DeviceSpec(text.to_owned()))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_sys::mount::MountAttributes;
 use uuid::Uuid;
 
-use super::work::Work;
+use super::work::{Work, make};
 use crate::backend;
 use crate::boot::Boot;
 use crate::compiled::Backend;
@@ -43,7 +43,7 @@ impl Machine {
         let (backend, device) = (boot.locator.backend, &boot.locator.device);
         let volume = container::open_volume_for_reading(backend, device, &boot.switches.flags)?;
         let container = Container::open(volume, backend, &boot.locator.container)?;
-        let top = work.make(&work.below("volume"))?;
+        let top = make(&work.below("volume"))?;
         volume::attach(container.volume().again()?.as_fd(), None, &top)?;
         Ok(Self { container, top })
     }
@@ -56,7 +56,7 @@ impl Machine {
             backend::open_base(&self.container, number)?;
             return Ok((number, self.place(&Path::new(name::BASES).join(number.to_string()))));
         }
-        let at = work.make(&work.below("base"))?;
+        let at = make(&work.below("base"))?;
         let tree = backend::overlay::mount_base(&self.container, &work.run())?;
         volume::attach(tree.as_fd(), None, &at)?;
         Ok((number, at))
@@ -105,7 +105,7 @@ impl Machine {
         if let Some(uuid) = running {
             let only = MountAttributes::READ_ONLY | MountAttributes::NOATIME;
             let tree = volume::clone_directory(sysroot, only)?;
-            volume::attach(tree.as_fd(), None, &work.make(&at)?)?;
+            volume::attach(tree.as_fd(), None, &make(&at)?)?;
             return Ok(Some((uuid, at)));
         }
         let Some(uuid) = stored else { return Ok(None) };
@@ -113,7 +113,7 @@ impl Machine {
             return Ok(Some((uuid, self.place(place))));
         }
         let tree = backend::tree(&self.container, place, &work.run())?;
-        volume::attach(tree.as_fd(), None, &work.make(&at)?)?;
+        volume::attach(tree.as_fd(), None, &make(&at)?)?;
         Ok(Some((uuid, at)))
     }
 
@@ -121,7 +121,7 @@ impl Machine {
         if self.container.backend() == Backend::Btrfs {
             return Ok(self.place(&Path::new(name::PAST).join(number.to_string())));
         }
-        let at = work.make(&work.below(&format!("past-{number}")))?;
+        let at = make(&work.below(&format!("past-{number}")))?;
         let tree = backend::past(&self.container, number, &work.run())?;
         volume::attach(tree.as_fd(), None, &at)?;
         Ok(at)

@@ -61,8 +61,8 @@ impl Rehearsal {
     pub fn make(machine: &Boot, sysroot: &Path, size: RamSize, log: &mut Log<'_>) -> Result<Self> {
         enclosure::enter_private_namespace()?;
         let work = Work::mount(&machine.run, size)?;
-        work.make(&work.root())?;
-        work.make(&work.run())?;
+        work::make(&work.root())?;
+        work::make(&work.run())?;
 
         let found = Machine::open(machine, &work)?;
         let (base, tree) = found.base(&work)?;

@@ -8,7 +8,7 @@ use ebbtide_sys::mount::{self, MountAttributes};
 
 use crate::compiled::{DeviceSpec, RamSize};
 use crate::enclosure::mounts::open_directory;
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// Its name in the run directory, where it is an empty directory for everybody else.
 const NAME: &str = "rehearsal";
@@ -32,16 +32,6 @@ impl Work {
         let fresh = mount::mount_detached("tmpfs", None, &options, attributes).context(what)?;
         mount::attach(fresh.as_fd(), open_directory(&at)?.as_fd()).context(what)?;
         Ok(Self(at))
-    }
-
-    /// Makes a directory and those above it.
-    pub(super) fn make(&self, path: &Path) -> Result<PathBuf> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .context(|| format!("cannot make {}", path.display()))?;
-        Ok(path.to_owned())
     }
 
     /// Where the new root is mounted.
@@ -83,9 +73,25 @@ impl Work {
     pub(super) fn console(&self) -> PathBuf {
         self.0.join("console.log")
     }
+}
 
-    /// A directory of it as a device of a declaration.
-    pub(super) fn device(&self, path: &Path) -> Result<DeviceSpec> {
-        super::covers::device(path)
-    }
+/// Makes a directory and those above it.
+pub(super) fn make(path: &Path) -> Result<PathBuf> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("cannot make {}", path.display()))?;
+    Ok(path.to_owned())
+}
+
+/// A directory as a device of a declaration.
+pub(super) fn device(path: &Path) -> Result<DeviceSpec> {
+    let text = path.to_str().ok_or_else(|| {
+        Failure::new(format!(
+            "cannot rehearse below {}: its name is not UTF-8",
+            ebbtide_sys::escape(path.as_os_str().as_encoded_bytes())
+        ))
+    })?;
+    Ok(DeviceSpec(text.to_owned()))
 }

@@ -59,14 +59,14 @@ struct System {
     /// Whether it had settled in time.
     settled: bool,
     /// Units that failed.
-    failed: Vec<Unit>,
+    failed: Vec<Failed>,
     /// Units that were still on their way, if it had not.
     jobs: Vec<String>,
 }
 
 /// A unit that failed.
 #[derive(Serialize, JsonSchema)]
-struct Unit {
+struct Failed {
     /// Its name.
     unit: String,
     /// How it failed, as systemd has it.
@@ -123,17 +123,15 @@ impl Report<'_> {
         let shown = |paths: &[PathBuf]| -> Vec<String> {
             paths.iter().map(|it| escape(it.as_os_str().as_encoded_bytes())).collect()
         };
-        match &self.rehearsal.record().attached {
-            Some(attached) => Entries {
-                in_place: attached.entries,
-                missing: shown(&[&attached.missing[..], &attached.pending].concat()),
-                waiting: shown(&attached.waiting),
-            },
-            None => {
-                let (_, compiled) = self.rehearsal.declaration();
-                let all: Vec<_> = compiled.entries.iter().map(|it| it.path.clone()).collect();
-                Entries { in_place: 0, missing: shown(&all), waiting: Vec::new() }
-            }
+        let Some(attached) = &self.rehearsal.record().attached else {
+            let (_, compiled) = self.rehearsal.declaration();
+            let all: Vec<_> = compiled.entries.iter().map(|it| it.path.clone()).collect();
+            return Entries { in_place: 0, missing: shown(&all), waiting: Vec::new() };
+        };
+        Entries {
+            in_place: attached.entries,
+            missing: shown(&[&attached.missing[..], &attached.pending].concat()),
+            waiting: shown(&attached.waiting),
         }
     }
 
@@ -175,7 +173,7 @@ impl Report<'_> {
 
 impl System {
     fn of(came: &Came) -> Self {
-        let unit = |unit: &FailedUnit| Unit {
+        let unit = |unit: &FailedUnit| Failed {
             unit: unit.name.clone(),
             result: unit.result.clone(),
             log: unit.log.clone(),
