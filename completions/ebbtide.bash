@@ -43,6 +43,9 @@ _ebbtide() {
             ebbtide,log)
                 cmd="ebbtide__subcmd__log"
                 ;;
+            ebbtide,rehearse)
+                cmd="ebbtide__subcmd__rehearse"
+                ;;
             ebbtide,restore)
                 cmd="ebbtide__subcmd__restore"
                 ;;
@@ -68,7 +71,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try init apply keep forget check status boots log restore flush gc schema"
+            opts="-h -V --color --help --version try rehearse init apply keep forget check status boots log restore flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -375,6 +378,40 @@ _ebbtide() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ebbtide__subcmd__rehearse)
+            opts="-h --config --size --boot --timeout --no-network --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --json)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ebbtide__subcmd__restore)
             opts="-h --boot --to --force --keep --config --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -406,7 +443,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status boots boots-show log restore gc forget keep try check check-presets check-explain"
+            opts="-h --color --help declaration status boots boots-show log restore gc forget keep try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

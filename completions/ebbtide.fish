@@ -30,6 +30,7 @@ never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -s V -l version -d 'Print version'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "try" -d 'Runs a command, or a shell, on a throw-away root over this machine'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "rehearse" -d 'Runs a command, or a shell, on the root that the next boot would make'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "init" -d 'Sets a volume up: container, base 1, stores, and a first root'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes the declaration what the next boot reads, and brings the running system to it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares paths, takes what lies there into a store, and attaches it'
@@ -51,6 +52,16 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l no-network -d 'Have no network but the loopback interface'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l config -d 'Find the container by this declaration, instead of as this boot did' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l size -d 'How much RAM what is written may take: a share, or bytes with K, M, G or T' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l timeout -d 'How long to wait until the system has settled, in seconds' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l json -d 'Print what is in place and what is not as JSON, or write it to a file' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l boot -d 'Boot systemd in it, and list the units that fail'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l no-network -d 'Have no network but the loopback interface'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l device -d 'The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l volume -d 'The same, by a directory where it is mounted' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l backend -d 'How roots are made: `btrfs` where the volume is one, else `overlay`; or `tmpfs`, in RAM' -r -f -a "btrfs\t'Snapshots of a base subvolume'

@@ -100,6 +100,23 @@ pub struct Pins {
 /// Mounts the volume of a container, attached nowhere. `flags` are more mount options, such as
 /// `degraded`.
 pub fn open_volume(backend: Backend, device: &DeviceSpec, flags: &[String]) -> Result<Volume> {
+    open_with(backend, device, || Volume::open(device, flags))
+}
+
+/// As [`open_volume`], for reading only.
+pub fn open_volume_for_reading(
+    backend: Backend,
+    device: &DeviceSpec,
+    flags: &[String],
+) -> Result<Volume> {
+    open_with(backend, device, || Volume::open_for_reading(device, flags))
+}
+
+fn open_with(
+    backend: Backend,
+    device: &DeviceSpec,
+    open: impl FnOnce() -> Result<Volume>,
+) -> Result<Volume> {
     match volume::filesystem(device) {
         Ok(Some(found)) if backend == Backend::Btrfs && found != "btrfs" => {
             return Err(Failure::new(format!("{device} has {found}, and no btrfs"))
@@ -107,7 +124,7 @@ pub fn open_volume(backend: Backend, device: &DeviceSpec, flags: &[String]) -> R
         }
         _ => {}
     }
-    Volume::open(device, flags).context(|| format!("cannot mount the top level of {device}"))
+    open().context(|| format!("cannot mount the top level of {device}"))
 }
 
 impl Container {

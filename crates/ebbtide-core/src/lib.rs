@@ -13,6 +13,8 @@ pub mod compiled;
 pub mod container;
 #[cfg(feature = "declaration")]
 pub mod declaration;
+#[cfg(feature = "declaration")]
+pub mod enclosure;
 pub mod failure;
 pub mod flush;
 pub(crate) mod format;
@@ -30,6 +32,8 @@ pub mod publish;
 pub mod ram;
 pub mod record;
 pub mod refused;
+#[cfg(feature = "declaration")]
+pub mod rehearsal;
 pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;

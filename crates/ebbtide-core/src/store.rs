@@ -105,7 +105,7 @@ pub fn attach(place: Place<'_>, expected: Uuid, path: &Path) -> Result<OwnedFd> 
         .context(|| format!("cannot open {}", path.display()))
 }
 
-fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) -> Result<()> {
+pub(crate) fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) -> Result<()> {
     match identity(store)? {
         Some(found) if found == expected => Ok(()),
         Some(found) => Err(Failure::new(format!(

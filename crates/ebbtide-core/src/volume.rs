@@ -19,13 +19,20 @@ pub struct Volume {
     top: OwnedFd,
     device: DeviceSpec,
     flags: Vec<String>,
+    for_reading: bool,
 }
 
 impl Volume {
     /// Mounts it. `flags` are more mount options, such as `degraded`.
     pub fn open(device: &DeviceSpec, flags: &[String]) -> Result<Self> {
         let top = mount(device, None, flags, MountAttributes::NOATIME)?;
-        Ok(Self { top, device: device.clone(), flags: flags.to_vec() })
+        Ok(Self { top, device: device.clone(), flags: flags.to_vec(), for_reading: false })
+    }
+
+    /// Mounts it for reading only.
+    pub fn open_for_reading(device: &DeviceSpec, flags: &[String]) -> Result<Self> {
+        let top = mount_for_reading(device, None, flags)?;
+        Ok(Self { top, device: device.clone(), flags: flags.to_vec(), for_reading: true })
     }
 
     /// Whether it is a directory of what is mounted already.
@@ -35,6 +42,9 @@ impl Volume {
 
     /// One more mount of it: one that was attached somewhere can't be attached elsewhere as well.
     pub fn again(&self) -> Result<OwnedFd> {
+        if self.for_reading {
+            return mount_for_reading(&self.device, None, &self.flags);
+        }
         mount(&self.device, None, &self.flags, MountAttributes::NOATIME)
     }
 }
@@ -83,6 +93,22 @@ pub fn mount(
     options.extend(flags.iter().map(|flag| option(flag)));
     mount::mount_detached(superblock.fstype, Some(&path), &options, attributes)
         .context(|| format!("cannot mount {spec}"))
+}
+
+/// As [`mount`], for reading only: the filesystem too, unless something has it mounted for writing.
+pub fn mount_for_reading(
+    spec: &DeviceSpec,
+    subvolume: Option<&Path>,
+    flags: &[String],
+) -> Result<OwnedFd> {
+    let only = MountAttributes::READ_ONLY | MountAttributes::NOATIME;
+    mount(spec, subvolume, flags, only).or_else(|failure| {
+        // Something has it mounted for writing: then only this mount is for reading.
+        let mount = mount(spec, subvolume, flags, MountAttributes::NOATIME).map_err(|_| failure)?;
+        mount::set_attributes(mount.as_fd(), only, false)
+            .context(|| format!("cannot mount {spec} for reading only"))?;
+        Ok(mount)
+    })
 }
 
 /// The name of the filesystem of a volume, as mount(8) has it; `None` for a directory.

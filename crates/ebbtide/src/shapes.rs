@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::commands::{boots, check, forget, gc, keep, log, restore, status, try_root};
+use crate::commands::{boots, check, forget, gc, keep, log, rehearse, restore, status, try_root};
 
 /// The name of the declaration among the schemas.
 pub(crate) const DECLARATION: &str = "declaration";
@@ -33,6 +33,7 @@ pub fn shapes() -> Vec<Shape> {
         shape::<forget::Json<'_>>("forget", 1),
         shape::<keep::Json<'_>>("keep", 1),
         shape::<try_root::report::Json>("try", 1),
+        shape::<rehearse::report::Json<'_>>("rehearse", 1),
         shape::<check::Document>("check", 1),
         shape::<check::Presets>("check-presets", 1),
         shape::<check::Explained>("check-explain", 1),

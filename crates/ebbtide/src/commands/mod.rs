@@ -13,6 +13,7 @@ pub mod keep;
 mod locator;
 pub mod log;
 mod machine;
+pub mod rehearse;
 pub mod restore;
 mod schema;
 pub mod status;
@@ -27,6 +28,7 @@ use crate::status::Status;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Try(try_root::Args),
+    Rehearse(rehearse::Args),
     Init(init::Args),
     Apply(apply::Args),
     Keep(keep::Args),
@@ -50,6 +52,7 @@ impl Command {
     pub fn run(&self, context: &Context) -> Result<Status, CommandError> {
         match self {
             Self::Try(args) => Ok(try_root::run(args, context)),
+            Self::Rehearse(args) => rehearse::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Keep(args) => keep::run(args, context),
