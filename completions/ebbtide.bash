@@ -25,6 +25,9 @@ _ebbtide() {
             ebbtide,check)
                 cmd="ebbtide__subcmd__check"
                 ;;
+            ebbtide,diff)
+                cmd="ebbtide__subcmd__diff"
+                ;;
             ebbtide,flush)
                 cmd="ebbtide__subcmd__flush"
                 ;;
@@ -71,7 +74,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try rehearse init apply keep forget check status boots log restore flush gc schema"
+            opts="-h -V --color --help --version try rehearse init apply keep forget check status diff boots log restore flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -188,6 +191,36 @@ _ebbtide() {
                     return 0
                     ;;
                 --explain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__diff)
+            opts="-0 -h --sort --lines --tree --json --null --config --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --sort)
+                    COMPREPLY=($(compgen -W "newest biggest" -- "${cur}"))
+                    return 0
+                    ;;
+                --lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -443,7 +476,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status boots boots-show log restore gc forget keep try rehearse check check-presets check-explain"
+            opts="-h --color --help declaration status diff boots boots-show log restore gc forget keep try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

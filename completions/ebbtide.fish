@@ -37,6 +37,7 @@ complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares 
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "forget" -d 'Takes paths out of the declaration; what their stores have stays there'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mistakes in the declaration before the next boot does'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "diff" -d 'Lists what the next reset takes away'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "boots" -d 'Lists past roots: number, age, own size, how each ended'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "log" -d 'Lists all versions of a path: now, in past roots, in the base'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "restore" -d 'Brings files and directories back from past roots'
@@ -129,6 +130,17 @@ never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l brief -d 'Print one line if something should be looked at, and else nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l sort -d 'What comes first: newest or biggest' -r -f -a "newest\t''
+biggest\t''"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l lines -d 'Tell it in this many lines at most' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l tree -d 'Print a tree of directories, with each path that changed'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -s 0 -l null -d 'Print each path that is there, and a NUL after it; what was deleted is left out'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'

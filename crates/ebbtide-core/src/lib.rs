@@ -13,6 +13,7 @@ pub mod compiled;
 pub mod container;
 #[cfg(feature = "declaration")]
 pub mod declaration;
+pub mod diff;
 #[cfg(feature = "declaration")]
 pub mod enclosure;
 pub mod failure;

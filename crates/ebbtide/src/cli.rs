@@ -42,6 +42,9 @@ Examples:
   Keep it no longer; its data stay in their store:
     ebbtide forget /var/lib/app
 
+  See what the next boot takes away:
+    ebbtide diff
+
   Look around in the next boot before it comes, and see whether all services start:
     ebbtide rehearse
     ebbtide rehearse --boot
@@ -66,7 +69,7 @@ Exit status:
   0    done
   1    failed
   2    wrong command line or declaration
-  3    `status` or `rehearse --boot` found something
+  3    `status`, `diff` or `rehearse --boot` found something
   125  `try` or `rehearse` failed; they pass on the status of the command that they run
   255  a bug in Ebbtide";
 

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::commands::{boots, check, forget, gc, keep, log, rehearse, restore, status, try_root};
+use crate::commands::{
+    boots, check, diff, forget, gc, keep, log, rehearse, restore, status, try_root,
+};
 
 /// The name of the declaration among the schemas.
 pub(crate) const DECLARATION: &str = "declaration";
@@ -25,6 +27,7 @@ pub struct Shape {
 pub fn shapes() -> Vec<Shape> {
     vec![
         shape::<status::Json<'_>>("status", 1),
+        shape::<diff::Json>("diff", 1),
         shape::<boots::Json<'_>>("boots", 1),
         shape::<boots::show::Json<'_>>("boots-show", 1),
         shape::<log::Json<'_>>("log", 1),

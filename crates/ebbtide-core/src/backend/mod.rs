@@ -10,9 +10,12 @@ mod observe;
 pub mod overlay;
 mod plan;
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::file;
 use ebbtide_sys::mount::MountAttributes;
 use uuid::Uuid;
 
@@ -58,6 +61,33 @@ pub fn base(container: &Container, number: u64) -> Result<BaseIdentity> {
             Ok(BaseIdentity { number, uuid: overlay::Base::read(container, number)?.uuid })
         }
     }
+}
+
+/// The base that a root was made from, as long as the container has it.
+pub fn base_of(container: &Container, root: &RootIdentity) -> Result<BaseIdentity> {
+    let uuid = root.base().ok_or_else(|| {
+        Failure::new("the root was made from no base, so there is nothing to compare it with")
+    })?;
+    let mut why = Failure::new(format!("no base in the container has UUID {uuid}"));
+    for number in bases(container)? {
+        match base(container, number) {
+            Ok(base) if base.uuid == uuid => return Ok(base),
+            Ok(_) => {}
+            Err(failure) => why = failure,
+        }
+    }
+    Err(why).context(|| "cannot find the base that the root was made from")
+}
+
+/// The numbers of all bases.
+fn bases(container: &Container) -> Result<BTreeSet<u64>> {
+    let directory = container.open_directory(Path::new(name::BASES))?;
+    let names = file::read_directory(directory.as_fd()).context(|| "cannot list the bases")?;
+    let number = |name: &OsStr| {
+        let name = name.to_str()?;
+        name.strip_suffix(".json").unwrap_or(name).parse().ok()
+    };
+    Ok(names.iter().filter_map(|entry| number(&entry.name)).collect())
 }
 
 /// The tree of a base.

@@ -21,7 +21,7 @@ use crate::failure::Result;
 pub use kept::Kept;
 pub use overlay::overlay as overlay_each;
 pub use reference::reference;
-pub use summary::{Changes, Group, More, Order, Summary, Tally};
+pub use summary::{Branch, Changes, Group, More, Order, Summary, Tally};
 
 /// One difference between a root and its base.
 ///

@@ -1,5 +1,7 @@
 //! Many changes in few lines: added up by directory, within a limit.
 
+mod branches;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,6 +11,8 @@ use ebbtide_sys::metadata::{FileKind, Time};
 use serde::{Serialize, Serializer};
 
 use super::{Change, What};
+
+pub use branches::Branch;
 
 /// How many paths are remembered: beyond that, the smallest ones are only counted.
 const REMEMBERED: usize = 20_000;

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(recognize(&start), Ok(None));
         start[BTRFS + 0x30..BTRFS + 0x38].copy_from_slice(&(BTRFS as u64).to_le_bytes());
         assert_eq!(recognize(&start), Ok(None));
-        assert!(is_torn(&start) && !is_torn(&[0; START]));
+        assert!(is_torn(&start) && !is_torn(&vec![0; START]));
         let csum = crc32c(&start[BTRFS + 32..]);
         start[BTRFS..BTRFS + 4].copy_from_slice(&csum.to_le_bytes());
         assert!(!is_torn(&start));

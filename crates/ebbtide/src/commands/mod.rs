@@ -4,6 +4,7 @@ mod apply;
 pub mod boots;
 pub mod check;
 mod declare;
+pub mod diff;
 mod flush;
 pub mod forget;
 pub mod gc;
@@ -35,6 +36,7 @@ pub enum Command {
     Forget(forget::Args),
     Check(check::Args),
     Status(status::Args),
+    Diff(diff::Args),
     Boots(boots::Args),
     Log(log::Args),
     Restore(restore::Args),
@@ -59,6 +61,7 @@ impl Command {
             Self::Forget(args) => forget::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
+            Self::Diff(args) => diff::run(args, context),
             Self::Boots(args) => boots::run(args, context),
             Self::Log(args) => log::run(args, context),
             Self::Restore(args) => restore::run(args, context),

@@ -1,5 +1,7 @@
 //! What the next reset takes away, in lines for a person.
 
+mod tree;
+
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
@@ -8,6 +10,8 @@ use ebbtide_sys::escape;
 
 use crate::context::Context;
 use crate::text::size;
+
+pub use tree::render as render_tree;
 
 /// A path that is longer pushes what follows to the right.
 const WIDTH: usize = 48;

@@ -1,0 +1,162 @@
+//! `ebbtide diff`: what the next reset takes away.
+
+mod report;
+
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use ebbtide_core::changes::{Change, Changes, Order, What};
+use ebbtide_core::diff::Diff;
+
+pub use self::report::Json;
+use self::report::Report;
+use super::declare::absolute;
+use super::machine;
+use crate::context::Context;
+use crate::error::{CommandError, Kind};
+use crate::status::Status;
+
+/// Lists what the next reset takes away
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Compares the root with the base that it was made from. What is declared is kept, and so is no
+change; nor is what is mounted on the root. A line tells a path, or a directory by all that
+changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
+
+Examples:
+  sudo ebbtide diff
+  sudo ebbtide diff /etc /var/lib
+
+  What takes most room, as a tree:
+    sudo ebbtide diff --sort biggest --tree
+
+  Save what is there still, for a look at it later:
+    sudo ebbtide diff -0 | sudo tar --null --no-recursion -cf lost.tar -T -
+
+Exit status: 0 nothing is taken away; 3 something is; 1 it could not be found out; 2 wrong command
+line or declaration.")]
+pub struct Args {
+    /// Only what is at these paths or below them
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// What comes first: newest or biggest
+    #[arg(
+        long,
+        value_name = "ORDER",
+        value_enum,
+        default_value_t = Sort::Newest,
+        hide_possible_values = true
+    )]
+    sort: Sort,
+    /// Tell it in this many lines at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 30, conflicts_with = "tree")]
+    lines: usize,
+    /// Print a tree of directories, with each path that changed
+    #[arg(long)]
+    tree: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["tree", "null"])]
+    json: bool,
+    /// Print each path that is there, and a NUL after it; what was deleted is left out
+    #[arg(short = '0', long = "null", conflicts_with = "tree")]
+    null: bool,
+    /// Read this declaration instead of /etc/ebbtide
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What comes first.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sort {
+    Newest,
+    Biggest,
+}
+
+impl From<Sort> for Order {
+    fn from(sort: Sort) -> Self {
+        match sort {
+            Sort::Newest => Self::Newest,
+            Sort::Biggest => Self::Biggest,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
+    let boot = machine::running(args.config.as_deref(), context)?;
+    let diff = Diff::of_running(&boot, &context.sysroot)?;
+    let mut changes = Changes::default();
+    let mut list = Vec::new();
+    let mut written = Ok(());
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    diff.each(&mut |change| {
+        if !is_asked_for(&change, &paths) {
+            return;
+        }
+        if args.null && written.is_ok() && change.what != What::Deleted {
+            let path = change.path.as_os_str().as_bytes();
+            written = out.write_all(path).and_then(|()| out.write_all(b"\0"));
+        }
+        changes.add(&change);
+        if args.json {
+            list.push(change);
+        }
+    })?;
+    done(written.and_then(|()| out.flush()))?;
+    drop(out);
+    let report = Report { diff: &diff, changes: &changes, list: &list, order: args.sort.into() };
+    if args.json {
+        context.print_json(&report.json())?;
+    } else if !args.null {
+        let text = if args.tree { report.tree(context) } else { report.text(args.lines, context) };
+        context.print(&text)?;
+    }
+    Ok(if changes.is_empty() { Status::DONE } else { Status::FOUND })
+}
+
+/// A reader that has seen enough is no failure.
+fn done(result: io::Result<()>) -> Result<(), CommandError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CommandError::new(Kind::Failed, "cannot write to standard output")
+                .cause(error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a change is at one of these paths, below it, or takes what is there with it.
+fn is_asked_for(change: &Change, paths: &[PathBuf]) -> bool {
+    let takes_it = |path: &Path| {
+        matches!(change.what, What::Deleted | What::Renamed { .. })
+            && path.starts_with(&change.path)
+    };
+    paths.is_empty() || paths.iter().any(|path| change.path.starts_with(path) || takes_it(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use ebbtide_sys::metadata::FileKind;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_asked_for_with_what_takes_it_away() {
+        let change = |path: &str, what: What| Change {
+            path: path.into(),
+            what,
+            kind: FileKind::Directory,
+            bytes: 0,
+            when: None,
+        };
+        let asked = |change: &Change, path: &str| is_asked_for(change, &[path.into()]);
+        let new = change("/srv/app", What::Added);
+        assert!(is_asked_for(&new, &[]));
+        assert!(asked(&new, "/srv") && asked(&new, "/srv/app") && asked(&new, "/"));
+        assert!(!asked(&new, "/srv/app/deep") && !asked(&new, "/srv/ap"));
+        assert!(asked(&change("/srv/app", What::Deleted), "/srv/app/deep"));
+    }
+}

@@ -1,0 +1,159 @@
+//! `ebbtide diff` as its users run it, on the roots of machines in loop images.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+#[path = "../../ebbtide-core/tests/machine/mod.rs"]
+mod machine;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ebbtide_core::boot::Boot;
+use machine::{KINDS, Kind, Machine, is_root, run, write};
+use serde_json::Value;
+
+/// What a run of the program left.
+struct Ran {
+    status: i32,
+    out: Vec<u8>,
+    err: String,
+}
+
+impl Ran {
+    fn text(&self) -> String {
+        assert!(self.err.is_empty(), "{}", self.err);
+        String::from_utf8(self.out.clone()).unwrap()
+    }
+}
+
+/// Runs the program on a running root, from outside, as on the machine itself.
+fn ebbtide(boot: &Boot, root: &Path, arguments: &[&str]) -> Ran {
+    let here = Path::new("/run/ebbtide");
+    if !here.join("locator.json").exists() {
+        run("mount", &["-t", "tmpfs", "none", "/run"]);
+        fs::create_dir(here).unwrap();
+        run("mount", &["--rbind", boot.run.to_str().unwrap(), here.to_str().unwrap()]);
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_ebbtide"))
+        .arg("--sysroot")
+        .arg(root)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    Ran {
+        status: output.status.code().unwrap(),
+        out: output.stdout,
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// What was changed, on any backend.
+fn mess(root: &Path) {
+    write(root, "/var/lib/app/db", "0123456789");
+    write(root, "/var/lib/app/log/1", "x");
+    write(root, "/etc/issue", "another one\n");
+    fs::remove_file(root.join("etc/group")).unwrap();
+    fs::remove_dir_all(root.join("home/alice")).unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"srv/\x1b[2J\n\xff")), "bad").unwrap();
+    write(root, "/var/log/kept.log", "kept");
+}
+
+#[test]
+fn what_the_next_reset_takes_away() {
+    if is_root() {
+        KINDS.into_iter().for_each(on);
+    }
+}
+
+fn on(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
+    machine.live("", |root, boot| {
+        let nothing = ebbtide(boot, root, &["diff"]);
+        assert_eq!(
+            nothing.text(),
+            "nothing was changed that the next reset takes away\n",
+            "{kind:?}"
+        );
+        assert_eq!(nothing.status, 0);
+
+        mess(root);
+        let told = ebbtide(boot, root, &["diff", "--sort", "biggest", "--color", "never"]);
+        assert_eq!(told.status, 3);
+        insta::allow_duplicates! { insta::assert_snapshot!(told.text(), @r"
+        the next reset takes away:
+        ~     12 B  /etc/issue          changed
+        +     10 B  /var/lib/app/db     new
+        +      3 B  /srv/\x1b[2J\n\xff  new
+        +      1 B  /var/lib/app/log/1  new
+        -           /etc/group          deleted
+        -           /home/alice/        deleted
+        3 new, 1 changed, 2 deleted: 26 B
+        to keep some of it: ebbtide keep PATH…
+        "); }
+        let tree = ebbtide(boot, root, &["diff", "--sort", "biggest", "--tree"]);
+        assert_eq!(tree.status, 3);
+        insta::allow_duplicates! { insta::assert_snapshot!(tree.text(), @r"
+        the next reset takes away:
+        ~     12 B  /etc/  1 changed, 1 deleted
+        ~     12 B    issue  changed
+        -             group  deleted
+        +     11 B  /var/lib/app/  2 new
+        +     10 B    db  new
+        +      1 B    log/1  new
+        +      3 B  /srv/\x1b[2J\n\xff  new
+        -           /home/alice/  deleted
+        3 new, 1 changed, 2 deleted: 26 B
+        to keep some of it: ebbtide keep PATH…
+        "); }
+
+        let none = ebbtide(boot, root, &["diff", "/usr", "/var/log"]);
+        assert_eq!((none.status, none.text().lines().count()), (0, 1));
+        let one = ebbtide(boot, root, &["diff", "/etc/../etc/issue"]);
+        assert_eq!(one.status, 3);
+        assert!(
+            one.text().contains("/etc/issue") && !one.text().contains("/var"),
+            "{}",
+            one.text()
+        );
+
+        let raw = ebbtide(boot, root, &["diff", "-0"]);
+        assert_eq!((raw.status, raw.err.as_str()), (3, ""));
+        let paths: BTreeSet<&[u8]> = raw.out.split(|byte| *byte == 0).collect();
+        let expected: [&[u8]; 7] = [
+            b"",
+            b"/etc/issue",
+            b"/srv/\x1b[2J\n\xff",
+            b"/var/lib",
+            b"/var/lib/app",
+            b"/var/lib/app/db",
+            b"/var/lib/app/log",
+        ];
+        assert!(paths.is_superset(&expected.into_iter().collect()), "{paths:?}");
+        assert_eq!(paths.len(), 8, "{paths:?}");
+
+        as_its_schema_says(&ebbtide(boot, root, &["diff", "--json"]));
+    });
+    // After the reset nothing of it is left.
+    machine.live("", |root, boot| assert_eq!(ebbtide(boot, root, &["diff"]).status, 0));
+}
+
+fn as_its_schema_says(ran: &Ran) {
+    let printed: Value = serde_json::from_str(&ran.text()).unwrap();
+    let schema = Command::new(env!("CARGO_BIN_EXE_ebbtide")).args(["schema", "diff"]).output();
+    let schema: Value = serde_json::from_slice(&schema.unwrap().stdout).unwrap();
+    let schema = jsonschema::draft202012::new(&schema).unwrap();
+    let wrong: Vec<_> = schema.iter_errors(&printed).map(|error| error.to_string()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?} in {printed:#}");
+    assert_eq!((&printed["boot"], &printed["base"]), (&1.into(), &1.into()), "{printed:#}");
+    let paths = printed["paths"].as_array().unwrap();
+    let count = |what: &str| paths.iter().filter(|path| path["change"] == what).count();
+    assert_eq!(["added", "changed", "deleted"].map(count), [6, 1, 2], "{printed:#}");
+    assert!(paths.iter().any(|path| path["path"] == r"/srv/\x1b[2J\n\xff"), "{printed:#}");
+    assert_eq!(printed["changes"]["total"]["bytes"], 10 + 1 + 12 + 3);
+}
