@@ -43,6 +43,15 @@ _ebbtide() {
             ebbtide,keep)
                 cmd="ebbtide__subcmd__keep"
                 ;;
+            ebbtide,log)
+                cmd="ebbtide__subcmd__log"
+                ;;
+            ebbtide,rehearse)
+                cmd="ebbtide__subcmd__rehearse"
+                ;;
+            ebbtide,restore)
+                cmd="ebbtide__subcmd__restore"
+                ;;
             ebbtide,schema)
                 cmd="ebbtide__subcmd__schema"
                 ;;
@@ -51,6 +60,9 @@ _ebbtide() {
                 ;;
             ebbtide,try)
                 cmd="ebbtide__subcmd__try"
+                ;;
+            ebbtide__subcmd__boots,mount)
+                cmd="ebbtide__subcmd__boots__subcmd__mount"
                 ;;
             ebbtide__subcmd__boots,show)
                 cmd="ebbtide__subcmd__boots__subcmd__show"
@@ -62,7 +74,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try init apply keep forget check status diff boots flush gc schema"
+            opts="-h -V --color --help --version try rehearse init apply keep forget check status diff boots log restore flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -102,8 +114,30 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__boots)
-            opts="-h --config --json --color --help show"
+            opts="-h --config --json --color --help show mount"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__boots__subcmd__mount)
+            opts="-h --config --dry-run --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -355,8 +389,94 @@ _ebbtide() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ebbtide__subcmd__log)
+            opts="-h --config --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__rehearse)
+            opts="-h --config --size --boot --timeout --no-network --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --json)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__restore)
+            opts="-h --boot --to --force --keep --config --dry-run --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --boot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status diff boots boots-show gc forget keep try check check-presets check-explain"
+            opts="-h --color --help declaration status diff boots boots-show log restore gc forget keep try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -30,6 +30,7 @@ never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -s V -l version -d 'Print version'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "try" -d 'Runs a command, or a shell, on a throw-away root over this machine'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "rehearse" -d 'Runs a command, or a shell, on the root that the next boot would make'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "init" -d 'Sets a volume up: container, base 1, stores, and a first root'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes the declaration what the next boot reads, and brings the running system to it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares paths, takes what lies there into a store, and attaches it'
@@ -38,6 +39,8 @@ complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mi
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "diff" -d 'Lists what the next reset takes away'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "boots" -d 'Lists past roots: number, age, own size, how each ended'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "log" -d 'Lists all versions of a path: now, in past roots, in the base'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "restore" -d 'Brings files and directories back from past roots'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "flush" -d 'Takes files of the method `sync` back into their stores, now'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "gc" -d 'Deletes past roots and trash that are kept no longer'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "schema" -d 'Prints a JSON schema: of the declaration, for editors, or of what a command prints'
@@ -50,6 +53,16 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l no-network -d 'Have no network but the loopback interface'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l config -d 'Find the container by this declaration, instead of as this boot did' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l size -d 'How much RAM what is written may take: a share, or bytes with K, M, G or T' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l timeout -d 'How long to wait until the system has settled, in seconds' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l json -d 'Print what is in place and what is not as JSON, or write it to a file' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l boot -d 'Boot systemd in it, and list the units that fail'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l no-network -d 'Have no network but the loopback interface'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l device -d 'The volume, with btrfs, ext4 or xfs: UUID=, LABEL=, PARTUUID=, PARTLABEL= or a path' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l volume -d 'The same, by a directory where it is mounted' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand init" -l backend -d 'How roots are made: `btrfs` where the volume is one, else `overlay`; or `tmpfs`, in RAM' -r -f -a "btrfs\t'Snapshots of a base subvolume'
@@ -128,19 +141,43 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l tree -d 'Print 
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -s 0 -l null -d 'Print each path that is there, and a NUL after it; what was deleted is left out'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -l json -d 'Print JSON'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Shows all that is known about one boot: what was reset, what failed, what left the stores'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -f -a "show" -d 'Shows all that is known about one boot: what was reset, what failed, what left the stores'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and not __fish_seen_subcommand_from show mount" -f -a "mount" -d 'Mounts the whole tree of a past root for reading'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l dry-run -d 'Say whether it can be mounted, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l boot -d 'The version that the root of this boot had; `base`: that of the base' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l to -d 'Put it into this directory, and not in its own place' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l force -d 'Replace what is there, which goes to the trash'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l keep -d 'Keep it from now on: then does what `ebbtide keep PATH` does'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l dry-run -d 'Show what would happen, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ebbtide_core::boot::{self, Boot};
 use ebbtide_core::failure::{Level, Result};
@@ -41,6 +41,16 @@ enum Verb {
     Reset,
     Attach,
     Up,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Attach => "attach",
+            Self::Up => "up",
+        }
+    }
 }
 
 struct Arguments {
@@ -92,8 +102,10 @@ fn run(arguments: &Arguments) -> Result<Option<Record>> {
         let devices = arguments.locator.with_file_name("devices");
         boot::wait_for_devices(&devices, arguments.wait, &mut log);
     }
+    // Devices take their own time.
+    let started = Instant::now();
     let sysroot = arguments.sysroot.as_deref();
-    Ok(Some(match (arguments.verb, sysroot) {
+    let record = match (arguments.verb, sysroot) {
         (Verb::Attach, Some(sysroot)) if boot.resets_before_mount() => {
             boot::attach(&boot, sysroot, &mut log)
         }
@@ -109,7 +121,10 @@ fn run(arguments: &Arguments) -> Result<Option<Record>> {
             }
             record
         }
-    }))
+    };
+    let verb = arguments.verb.name();
+    log(Level::Info, &format!("{verb} took {:.1} ms", started.elapsed().as_secs_f64() * 1e3));
+    Ok(Some(record))
 }
 
 /// Says one line, with its level, in one write.

@@ -100,6 +100,23 @@ pub struct Pins {
 /// Mounts the volume of a container, attached nowhere. `flags` are more mount options, such as
 /// `degraded`.
 pub fn open_volume(backend: Backend, device: &DeviceSpec, flags: &[String]) -> Result<Volume> {
+    open_with(backend, device, || Volume::open(device, flags))
+}
+
+/// As [`open_volume`], for reading only.
+pub fn open_volume_for_reading(
+    backend: Backend,
+    device: &DeviceSpec,
+    flags: &[String],
+) -> Result<Volume> {
+    open_with(backend, device, || Volume::open_for_reading(device, flags))
+}
+
+fn open_with(
+    backend: Backend,
+    device: &DeviceSpec,
+    open: impl FnOnce() -> Result<Volume>,
+) -> Result<Volume> {
     match volume::filesystem(device) {
         Ok(Some(found)) if backend == Backend::Btrfs && found != "btrfs" => {
             return Err(Failure::new(format!("{device} has {found}, and no btrfs"))
@@ -107,7 +124,7 @@ pub fn open_volume(backend: Backend, device: &DeviceSpec, flags: &[String]) -> R
         }
         _ => {}
     }
-    Volume::open(device, flags).context(|| format!("cannot mount the top level of {device}"))
+    open().context(|| format!("cannot mount the top level of {device}"))
 }
 
 impl Container {
@@ -248,6 +265,17 @@ impl Container {
         self.write(name::NUMBER, &Numbered { version: VERSION, number: last.0 })
     }
 
+    /// As [`Self::give_out`], durable with the next [`Self::settle`].
+    pub(crate) fn give_out_unsettled(&self, last: BootNumber) -> Result<()> {
+        let number = Numbered { version: VERSION, number: last.0 };
+        write_unsettled(self.directory(), name::NUMBER, &number)
+    }
+
+    /// Waits until everything that was done in the container is on disk.
+    pub(crate) fn settle(&self) -> Result<()> {
+        file::sync_filesystem(self.directory()).context(|| "cannot sync the volume")
+    }
+
     /// The numbers that name something in `past` or `boots`.
     pub fn numbers(&self, path: &str) -> Result<Vec<BootNumber>> {
         let directory = self.open_directory(Path::new(path))?;
@@ -308,6 +336,12 @@ impl Container {
         write(boots.as_fd(), &format!("{}.json", record.number), record)
     }
 
+    /// As [`Self::set_record`], durable with the next [`Self::settle`].
+    pub(crate) fn set_record_unsettled(&self, record: &Record) -> Result<()> {
+        let boots = self.open_directory(Path::new(name::BOOTS))?;
+        write_unsettled(boots.as_fd(), &format!("{}.json", record.number), record)
+    }
+
     /// The mark of a clean end. One that can't be read counts as none.
     pub fn clean_mark(&self) -> Option<CleanMark> {
         self.read(Path::new(name::CLEAN)).ok().flatten()
@@ -321,6 +355,13 @@ impl Container {
     /// Removes the mark of a clean end, durably.
     pub fn remove_clean_mark(&self) -> Result<()> {
         file::remove_file_durably(self.directory(), OsStr::new(name::CLEAN))
+            .context(|| "cannot remove the mark of a clean end")?;
+        Ok(())
+    }
+
+    /// As [`Self::remove_clean_mark`], durable with the next [`Self::settle`].
+    pub(crate) fn remove_clean_mark_unsettled(&self) -> Result<()> {
+        file::remove_file(self.directory(), OsStr::new(name::CLEAN))
             .context(|| "cannot remove the mark of a clean end")?;
         Ok(())
     }
@@ -349,6 +390,13 @@ pub(crate) fn read<T: DeserializeOwned>(
 /// Writes a small JSON file atomically and durably, readable by root only.
 pub(crate) fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, value: &T) -> Result<()> {
     write_with_mode(directory, name, value, 0o600)
+}
+
+/// As [`write`], durable with the next sync of the filesystem; whole before that, too.
+fn write_unsettled<T: Serialize>(directory: BorrowedFd<'_>, name: &str, value: &T) -> Result<()> {
+    let bytes = format::bytes(name, value)?;
+    file::replace_file_unsettled(directory, OsStr::new(name), &bytes, 0o600)
+        .context(|| format!("cannot write {name}"))
 }
 
 /// As [`write`], with a mode.

@@ -14,6 +14,8 @@ pub mod container;
 #[cfg(feature = "declaration")]
 pub mod declaration;
 pub mod diff;
+#[cfg(feature = "declaration")]
+pub mod enclosure;
 pub mod failure;
 pub mod flush;
 pub(crate) mod format;
@@ -31,6 +33,8 @@ pub mod publish;
 pub mod ram;
 pub mod record;
 pub mod refused;
+#[cfg(feature = "declaration")]
+pub mod rehearsal;
 pub mod retention;
 #[cfg(feature = "declaration")]
 pub mod setup;

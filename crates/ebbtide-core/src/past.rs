@@ -1,5 +1,13 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
+pub mod glob;
+pub mod history;
+pub mod mounted;
+pub mod restore;
+pub mod sources;
+mod total;
+pub mod version;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};

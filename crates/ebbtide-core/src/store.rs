@@ -92,14 +92,20 @@ pub fn open(place: Place<'_>, expected: Uuid) -> Result<OwnedFd> {
 
 /// Mounts a store at a path, and checks that it is the recorded one.
 pub fn attach(place: Place<'_>, expected: Uuid, path: &Path) -> Result<OwnedFd> {
-    open(place, expected)?;
-    volume::attach(place.volume()?.as_fd(), place.directory, path)?;
+    let volume = place.volume()?;
+    let inside = match place.directory {
+        Some(directory) => Some(volume::open_inside(volume.as_fd(), place.device, directory)?),
+        None => None,
+    };
+    check(inside.as_ref().unwrap_or(&volume).as_fd(), place.device, expected)?;
+    drop(inside);
+    volume::attach(volume.as_fd(), place.directory, path)?;
     std::fs::File::open(path)
         .map(OwnedFd::from)
         .context(|| format!("cannot open {}", path.display()))
 }
 
-fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) -> Result<()> {
+pub(crate) fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) -> Result<()> {
     match identity(store)? {
         Some(found) if found == expected => Ok(()),
         Some(found) => Err(Failure::new(format!(
@@ -277,13 +283,14 @@ pub(crate) fn note_seed(
 }
 
 /// Moves something into the store's trash, under its path and the number of the boot that ended it.
+/// Returns where it is, below the store.
 pub(crate) fn move_to_trash(
     store: BorrowedFd<'_>,
     boot: BootNumber,
     from: BorrowedFd<'_>,
     name: &OsStr,
     place: &Path,
-) -> Result<()> {
+) -> Result<PathBuf> {
     let trash = own_subdirectory(store, TRASH)?;
     let mut directory = trash_directory(trash.as_fd(), OsStr::new(&boot.to_string()))?;
     for part in place.parent().into_iter().flat_map(Path::components) {
@@ -297,7 +304,13 @@ pub(crate) fn move_to_trash(
         }
         match file::rename_noreplace(from, name, directory.as_fd(), &target) {
             Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
-            other => return other.context(|| "move it to the trash"),
+            other => {
+                let way = Path::new(OWN).join(TRASH).join(boot.to_string());
+                let above = place.parent().unwrap_or(Path::new(""));
+                return other
+                    .map(|()| way.join(above).join(&target))
+                    .context(|| "move it to the trash");
+            }
         }
     }
     Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))

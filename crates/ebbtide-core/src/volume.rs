@@ -19,13 +19,20 @@ pub struct Volume {
     top: OwnedFd,
     device: DeviceSpec,
     flags: Vec<String>,
+    for_reading: bool,
 }
 
 impl Volume {
     /// Mounts it. `flags` are more mount options, such as `degraded`.
     pub fn open(device: &DeviceSpec, flags: &[String]) -> Result<Self> {
         let top = mount(device, None, flags, MountAttributes::NOATIME)?;
-        Ok(Self { top, device: device.clone(), flags: flags.to_vec() })
+        Ok(Self { top, device: device.clone(), flags: flags.to_vec(), for_reading: false })
+    }
+
+    /// Mounts it for reading only.
+    pub fn open_for_reading(device: &DeviceSpec, flags: &[String]) -> Result<Self> {
+        let top = mount_for_reading(device, None, flags)?;
+        Ok(Self { top, device: device.clone(), flags: flags.to_vec(), for_reading: true })
     }
 
     /// Whether it is a directory of what is mounted already.
@@ -35,6 +42,9 @@ impl Volume {
 
     /// One more mount of it: one that was attached somewhere can't be attached elsewhere as well.
     pub fn again(&self) -> Result<OwnedFd> {
+        if self.for_reading {
+            return mount_for_reading(&self.device, None, &self.flags);
+        }
         mount(&self.device, None, &self.flags, MountAttributes::NOATIME)
     }
 }
@@ -85,6 +95,22 @@ pub fn mount(
         .context(|| format!("cannot mount {spec}"))
 }
 
+/// As [`mount`], for reading only: the filesystem too, unless something has it mounted for writing.
+pub fn mount_for_reading(
+    spec: &DeviceSpec,
+    subvolume: Option<&Path>,
+    flags: &[String],
+) -> Result<OwnedFd> {
+    let only = MountAttributes::READ_ONLY | MountAttributes::NOATIME;
+    mount(spec, subvolume, flags, only).or_else(|failure| {
+        // Something has it mounted for writing: then only this mount is for reading.
+        let mount = mount(spec, subvolume, flags, MountAttributes::NOATIME).map_err(|_| failure)?;
+        mount::set_attributes(mount.as_fd(), only, false)
+            .context(|| format!("cannot mount {spec} for reading only"))?;
+        Ok(mount)
+    })
+}
+
 /// The name of the filesystem of a volume, as mount(8) has it; `None` for a directory.
 pub fn filesystem(spec: &DeviceSpec) -> Result<Option<&'static str>> {
     if spec.is_directory() {
@@ -109,9 +135,14 @@ pub fn clone_directory(path: &Path, attributes: MountAttributes) -> Result<Owned
 pub fn inside(top: OwnedFd, spec: &DeviceSpec, directory: Option<&Path>) -> Result<OwnedFd> {
     match directory {
         None => Ok(top),
-        Some(path) => resolve::open_directory(top.as_fd(), path)
-            .context(|| format!("cannot open {} on {spec}", path.display())),
+        Some(path) => open_inside(top.as_fd(), spec, path),
     }
+}
+
+/// As [`inside`], of a volume that stays open.
+pub fn open_inside(top: BorrowedFd<'_>, spec: &DeviceSpec, directory: &Path) -> Result<OwnedFd> {
+    resolve::open_directory(top, directory)
+        .context(|| format!("cannot open {} on {spec}", directory.display()))
 }
 
 /// Attaches a detached mount at a path, or only a directory of it.

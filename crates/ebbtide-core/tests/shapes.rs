@@ -8,11 +8,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
+use ebbtide_core::past::history::history;
+use ebbtide_core::past::sources::Sources;
+use ebbtide_core::past::version::Contents;
 use ebbtide_core::{past, status};
 use machine::{Kind, Machine, write};
 use serde_json::{Value, json};
 
-on_each_disk!(status_and_boots_are_as_their_schemas_say);
+on_each_disk!(status_and_boots_are_as_their_schemas_say, histories_are_as_their_schema_says,);
 
 /// The published schema, with no other keys allowed than it names.
 fn schema(name: &str) -> jsonschema::Validator {
@@ -73,4 +76,31 @@ fn status_and_boots_are_as_their_schemas_say(kind: Kind) {
         document[change] = "odd".into();
         assert!(!status.is_valid(&document), "{change}");
     }
+}
+
+fn histories_are_as_their_schema_says(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
+    machine.boot("", |root| {
+        write(root, "var/log/x", "x");
+        write(root, "srv/file", "x");
+        std::os::unix::fs::symlink("file", root.join("srv/link")).unwrap();
+        std::os::unix::fs::symlink("srv", root.join("link")).unwrap();
+    });
+    let schema = schema("log-1.json");
+    machine.live("", |root, boot| {
+        fs::remove_file(root.join("etc/issue")).unwrap();
+        let sources = Sources::open(boot, &boot.open_container().unwrap(), root).unwrap();
+        let paths = ["/var/log/x", "/srv", "/srv/file", "/srv/link", "/link/file", "/etc/issue"];
+        let histories = paths.map(|it| history(&sources, Path::new(it), &mut Contents::default()));
+        let document = json!({ "version": 1, "histories": histories, "problems": [] });
+        assert_valid(&schema, &document);
+        for state in ["present", "kept", "unknown"] {
+            assert!(document.to_string().contains(&format!("{{\"{state}\":")), "{document:#}");
+        }
+        assert!(document.to_string().contains("\"deleted\""), "{document:#}");
+        let mut odd = document;
+        odd["histories"][0]["runs"][0]["places"][0] = "then".into();
+        assert!(!schema.is_valid(&odd));
+    });
 }

@@ -7,6 +7,7 @@ mod superblock;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -44,7 +45,7 @@ fn probe_member(path: &Path) -> Result<Option<superblock::Found>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let device = rustix::fs::open(path, flags, Mode::empty())
         .map_err(|e| Error::new("openat", e).fd(CWD).path(path).arg("O_RDONLY|O_NONBLOCK"))?;
-    let start = read_at(&device, 0, superblock::START)?;
+    let start = read_start(&device)?;
     let size = rustix::fs::seek(&device, rustix::fs::SeekFrom::End(0))
         .map_err(|e| Error::new("lseek", e).fd(device.as_fd()).arg("SEEK_END"))?;
     for (offset, length) in superblock::raid_locations(size) {
@@ -57,6 +58,20 @@ fn probe_member(path: &Path) -> Result<Option<superblock::Found>> {
             .path(path)
             .note(format!("signatures of several filesystems: {}", types.join(", ")))
     })
+}
+
+/// Reads the start, once more if it was just being written: that takes the kernel microseconds.
+fn read_start(device: &OwnedFd) -> Result<Vec<u8>> {
+    const ATTEMPTS: u32 = 8;
+    let mut start = read_at(device, 0, superblock::START)?;
+    for attempt in 0..ATTEMPTS {
+        if !superblock::is_torn(&start) {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(100 << attempt));
+        start = read_at(device, 0, superblock::START)?;
+    }
+    Ok(start)
 }
 
 /// Reads up to `length` bytes; fewer at the end.

@@ -23,7 +23,7 @@ pub use mount_point::create_mount_point;
 pub(crate) use read::read_link_fd;
 pub use read::{DirectoryEntry, open_quietly, read_directory, read_limited, read_link};
 pub use remove::{remove_tree, remove_tree_by_force, unprotect};
-pub use replace::{replace_content, replace_file};
+pub use replace::{replace_content, replace_file, replace_file_unsettled};
 pub use room::{Room, room};
 
 /// Removes a file and waits until that is on disk; false if it was absent already.
@@ -40,7 +40,7 @@ pub fn remove_file_durably(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
 }
 
 /// Removes a file; false if it was absent. See unlinkat(2).
-pub(crate) fn remove_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+pub fn remove_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
     check_name("unlinkat", dir, name)?;
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) => Ok(true),

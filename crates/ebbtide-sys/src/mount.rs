@@ -8,7 +8,7 @@ use std::ops::BitOr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -283,8 +283,34 @@ pub fn unmount_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
 ///
 /// `EINVAL` if nothing is mounted at `path`, and those of fspick(2) and fsconfig(2).
 pub fn remount_writable(path: &Path) -> Result<()> {
+    if is_writable_already(path)? {
+        return Ok(());
+    }
     let mount = reconfigured(path, |fs| set_flag(fs, "rw"))?;
     change_attributes(mount.as_fd(), MountAttributes::NOATIME, MountAttributes::READ_ONLY, false)
+}
+
+/// Whether there is nothing to do: to reconfigure a filesystem takes milliseconds even then.
+fn is_writable_already(path: &Path) -> Result<bool> {
+    let mount = open_mount(path)?;
+    let flags = AtFlags::EMPTY_PATH;
+    let found = rustix::fs::statx(&mount, "", flags, StatxFlags::empty())
+        .map_err(|e| Error::new("statx", e).fd(mount.as_fd()).path(""))?;
+    if !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(false);
+    }
+    // Read-only if the mount is, or the filesystem.
+    let options = rustix::fs::fstatvfs(&mount)
+        .map_err(|e| Error::new("fstatfs", e).fd(mount.as_fd()))?
+        .f_flag;
+    let wanted = StatVfsMountFlags::NOATIME;
+    Ok(options & (wanted | StatVfsMountFlags::RDONLY) == wanted)
+}
+
+fn open_mount(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|e| Error::new("openat", e).fd(CWD).path(path).arg("O_PATH|O_NOFOLLOW"))
 }
 
 /// Changes options of the filesystem that is mounted at `path`; a final link is not followed.
@@ -301,9 +327,7 @@ pub fn reconfigure(path: &Path, options: &[(&str, &str)]) -> Result<()> {
 
 /// Lets `change` set options, and has the filesystem take them. Returns the mount.
 fn reconfigured(path: &Path, change: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mount = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|e| Error::new("openat", e).fd(CWD).path(path).arg("O_PATH|O_NOFOLLOW"))?;
+    let mount = open_mount(path)?;
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let context = rustix::mount::fspick(&mount, "", flags)
         .map_err(|e| Error::new("fspick", e).fd(mount.as_fd()).path(""))?;

@@ -45,9 +45,19 @@ Examples:
   See what the next boot takes away:
     ebbtide diff
 
+  Look around in the next boot before it comes, and see whether all services start:
+    ebbtide rehearse
+    ebbtide rehearse --boot
+
   See whether this root is really new, and what became of the old ones:
     ebbtide status
     ebbtide boots
+
+  See all versions of a path, those in past roots among them:
+    ebbtide log /etc/hosts
+
+  Bring back what was forgotten, and keep it from now on:
+    ebbtide restore --keep /var/lib/app
 
   See what is kept no longer, and delete it; a timer does so every day:
     ebbtide gc --dry-run
@@ -59,8 +69,8 @@ Exit status:
   0    done
   1    failed
   2    wrong command line or declaration
-  3    `status` or `diff` found something
-  125  `try` failed; it passes on the status of the command that it runs
+  3    `status`, `diff` or `rehearse --boot` found something
+  125  `try` or `rehearse` failed; they pass on the status of the command that they run
   255  a bug in Ebbtide";
 
 const SURROUNDINGS: &str = "\
@@ -118,7 +128,7 @@ pub fn run() -> Status {
         return generator::run(&arguments);
     }
     // Whose own failures have a status of their own.
-    let is_try = arguments.get(1).is_some_and(|word| word == "try");
+    let is_try = passes_on(&arguments);
     let command = fill::filled(definition(), fill::width()).color(color_of(&arguments));
     let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     let Cli { command, color, sysroot } = match parsed {
@@ -130,6 +140,16 @@ pub fn run() -> Status {
         error.print(context.color_err());
         error.status()
     })
+}
+
+/// Whether the command passes on the status of another one.
+fn passes_on(arguments: &[impl AsRef<OsStr>]) -> bool {
+    let mut words = arguments.iter().skip(1).map(AsRef::as_ref).take_while(|word| *word != "--");
+    match words.next() {
+        Some(word) if word == "try" => true,
+        Some(word) if word == "rehearse" => !words.any(|word| word == "--boot"),
+        _ => false,
+    }
 }
 
 /// The colours for clap's own messages, which it has to know before it reads the arguments.
@@ -176,6 +196,14 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_passes_on_a_status_is_known_before_parsing() {
+        assert!(passes_on(&["ebbtide", "try", "--odd"]));
+        assert!(passes_on(&["ebbtide", "rehearse", "--odd", "--", "x", "--boot"]));
+        assert!(!passes_on(&["ebbtide", "rehearse", "--odd", "--boot"]));
+        assert!(!passes_on(&["ebbtide", "check", "try"]));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod relay;
 mod shapes;
 mod status;
 mod style;
+mod table;
 mod text;
 
 pub use cli::definition;

@@ -7,8 +7,16 @@ use clap::Command;
 /// What a machine without a declaration begins with, and with one. Commands that do not exist are
 /// passed over.
 const FIRST: [(&str, &str); 3] = [("try", ""), ("init", " --help"), ("check", " --config FILE")];
-const DAILY: [(&str, &str); 6] =
-    [("status", ""), ("diff", ""), ("keep", " PATH"), ("check", ""), ("apply", ""), ("boots", "")];
+const DAILY: [(&str, &str); 8] = [
+    ("status", ""),
+    ("diff", ""),
+    ("keep", " PATH"),
+    ("check", ""),
+    ("apply", ""),
+    ("boots", ""),
+    ("log", " PATH"),
+    ("restore", " PATH"),
+];
 
 /// A few lines that say what to do first.
 pub fn overview(definition: &Command, is_declared: bool) -> String {

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::commands::{boots, check, diff, forget, gc, keep, status, try_root};
+use crate::commands::{
+    boots, check, diff, forget, gc, keep, log, rehearse, restore, status, try_root,
+};
 
 /// The name of the declaration among the schemas.
 pub(crate) const DECLARATION: &str = "declaration";
@@ -28,10 +30,13 @@ pub fn shapes() -> Vec<Shape> {
         shape::<diff::Json>("diff", 1),
         shape::<boots::Json<'_>>("boots", 1),
         shape::<boots::show::Json<'_>>("boots-show", 1),
+        shape::<log::Json<'_>>("log", 1),
+        shape::<restore::Json<'_>>("restore", 1),
         shape::<gc::Json<'_>>("gc", 1),
         shape::<forget::Json<'_>>("forget", 1),
         shape::<keep::Json<'_>>("keep", 1),
         shape::<try_root::report::Json>("try", 1),
+        shape::<rehearse::report::Json<'_>>("rehearse", 1),
         shape::<check::Document>("check", 1),
         shape::<check::Presets>("check-presets", 1),
         shape::<check::Explained>("check-explain", 1),

@@ -15,7 +15,7 @@ impl Status {
     pub const USAGE: Self = Self(2);
     /// Something was found that should be looked at.
     pub const FOUND: Self = Self(3);
-    /// `try` itself failed, and not the command that it ran.
+    /// `try` or `rehearse` itself failed, and not the command that it ran.
     pub const NOT_TRIED: Self = Self(125);
     /// The program did what it must never do.
     pub const BUG: Self = Self(255);

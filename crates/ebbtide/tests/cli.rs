@@ -75,6 +75,9 @@ fn help() {
     insta::assert_snapshot!("help_try", run(&["try", "--help"]));
     insta::assert_snapshot!("help_gc", run(&["gc", "--help"]));
     insta::assert_snapshot!("help_boots", run(&["boots", "--help"]));
+    insta::assert_snapshot!("help_boots_mount", run(&["boots", "mount", "--help"]));
+    insta::assert_snapshot!("help_log", run(&["log", "--help"]));
+    insta::assert_snapshot!("help_restore", run(&["restore", "--help"]));
 }
 
 #[test]

@@ -34,6 +34,38 @@ impl Container {
     ///
     /// Fails when it does not boot, or any of its units failed.
     pub fn boot(root: &Path, shared: &Path, console: &Path) -> Result<Self> {
+        let mut container = Self::start(root, shared, console)?;
+        container.settle().map_err(|error| container.explain(error))?;
+        Ok(container)
+    }
+
+    /// Boots the system as [`Self::boot`] does, and waits until it has powered off by itself. Returns how
+    /// long both took together; nobody looked at it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not end in time, or not in good order.
+    pub fn boot_to_the_end(root: &Path, shared: &Path, console: &Path) -> Result<Duration> {
+        let started = Instant::now();
+        let mut container = Self::start(root, shared, console)?;
+        let ended = loop {
+            if let Some(status) = container.outside.try_wait()? {
+                break status;
+            }
+            if started.elapsed() > BOOT + SHUTDOWN {
+                let error = anyhow::anyhow!("no power off within {:?}", BOOT + SHUTDOWN);
+                bail!(container.explain(error));
+            }
+            sleep(Duration::from_millis(1));
+        };
+        let took = started.elapsed();
+        if !ended.success() {
+            bail!(container.explain(anyhow::anyhow!("systemd-nspawn ended: {ended}")));
+        }
+        Ok(took)
+    }
+
+    fn start(root: &Path, shared: &Path, console: &Path) -> Result<Self> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -55,9 +87,7 @@ impl Container {
             .stderr(log)
             .spawn()
             .context("cannot start systemd-nspawn")?;
-        let mut container = Self { outside, leader: 0, console: console.to_owned() };
-        container.settle().map_err(|error| container.explain(error))?;
-        Ok(container)
+        Ok(Self { outside, leader: 0, console: console.to_owned() })
     }
 
     fn settle(&mut self) -> Result<()> {

@@ -152,6 +152,11 @@ impl Life<'_> {
         Ok((output.status.code().unwrap_or(-1), status))
     }
 
+    /// Runs `ebbtide` for this machine, from outside.
+    pub fn ebbtide(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        self.outside().args(arguments).output().context("cannot start ebbtide")
+    }
+
     /// Fails unless the kernel says that the root is new, and everything is in place.
     pub fn assert_proved(&self) -> Result<()> {
         let (code, status) = self.status()?;

@@ -9,6 +9,7 @@ mod prepared;
 mod programs;
 mod scenario;
 mod scenarios;
+mod times;
 
 use std::process::ExitCode;
 
@@ -17,8 +18,13 @@ use libtest_mimic::Arguments;
 use testkit::privileged;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("demo") {
-        return match alone(demo::run) {
+    let no_test: Option<fn() -> Result<()>> = match std::env::args().nth(1).as_deref() {
+        Some("demo") => Some(demo::run),
+        Some("times") => Some(times::run),
+        _ => None,
+    };
+    if let Some(run) = no_test {
+        return match alone(run) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");

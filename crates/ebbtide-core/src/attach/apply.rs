@@ -132,7 +132,9 @@ fn apply_step<'t>(
                 .context(|| "read the store's file")?;
             let (parent, name) = parent(root, &entry.path)?;
             let mode = entry.mode.unwrap_or(Mode(0o444));
-            file::replace_file(parent.as_fd(), &name, &content, mode.0).context(|| "write the file")
+            // The store has it: after a power cut, the next attach looks at what came of it here.
+            file::replace_file_unsettled(parent.as_fd(), &name, &content, mode.0)
+                .context(|| "write the file")
         }
         Step::CopyIn => return copy_in(store, places, entry),
         Step::Unlink => {

@@ -10,10 +10,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use ebbtide_sys::{Result, resolve};
@@ -34,9 +34,11 @@ pub struct Directories<'t> {
 
 #[derive(Debug, Default)]
 struct Tree {
-    open: HashMap<PathBuf, Rc<OwnedFd>>,
+    // By their bytes: entries are spelled in one way only, and paths are slow to hash. Another spelling
+    // is only looked at once more.
+    open: HashMap<OsString, Rc<OwnedFd>>,
     /// What was seen above entries, and where nothing is.
-    seen: HashMap<PathBuf, Node>,
+    seen: HashMap<OsString, Node>,
 }
 
 impl<'t> Directories<'t> {
@@ -62,34 +64,34 @@ impl<'t> Directories<'t> {
         };
         let mut trees = self.trees.borrow_mut();
         let Tree { open, .. } = trees.entry(tree.as_raw_fd()).or_default();
-        if let Some(opened) = open.get(parent) {
+        if let Some(opened) = open.get(parent.as_os_str()) {
             return Ok((Rc::clone(opened), name));
         }
         let opened = Rc::new(resolve::open_directory_path(tree, parent)?);
         if open.len() >= LIMIT {
             open.clear();
         }
-        open.insert(parent.to_owned(), Rc::clone(&opened));
+        open.insert(parent.as_os_str().to_owned(), Rc::clone(&opened));
         Ok((opened, name))
     }
 
     /// What was seen at a path, if that was noted.
     pub(super) fn seen(&self, tree: BorrowedFd<'t>, path: &Path) -> Option<Node> {
-        self.trees.borrow().get(&tree.as_raw_fd())?.seen.get(path).cloned()
+        self.trees.borrow().get(&tree.as_raw_fd())?.seen.get(path.as_os_str()).cloned()
     }
 
     /// Notes what was seen at a path above an entry.
     pub(super) fn note(&self, tree: BorrowedFd<'t>, path: &Path, node: &Node) {
         let mut trees = self.trees.borrow_mut();
         let Tree { seen, .. } = trees.entry(tree.as_raw_fd()).or_default();
-        seen.insert(path.to_owned(), node.clone());
+        seen.insert(path.as_os_str().to_owned(), node.clone());
     }
 
     /// Whether the directory that would hold a path is known not to be there.
     pub(super) fn has_no_parent(&self, tree: BorrowedFd<'t>, path: &Path) -> bool {
         let Some(parent) = path.parent() else { return false };
         let trees = self.trees.borrow();
-        let seen = trees.get(&tree.as_raw_fd()).and_then(|tree| tree.seen.get(parent));
+        let seen = trees.get(&tree.as_raw_fd()).and_then(|tree| tree.seen.get(parent.as_os_str()));
         seen == Some(&Node::Absent)
     }
 

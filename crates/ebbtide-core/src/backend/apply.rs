@@ -1,7 +1,7 @@
 //! Doing what was planned: each step is whole or not there at all after a power cut.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use ebbtide_sys::file;
@@ -14,6 +14,11 @@ use crate::failure::{Context, Level, Log, Problem, Result};
 use crate::record::{BootNumber, Record};
 
 /// Applies a plan; fills in and writes `record` when it comes to that step.
+///
+/// Nothing waits for the disk until all of it is done, except that a file has its content there before
+/// it gets its name. That takes one sync instead of one for each step, and loses nothing: btrfs, ext4 and
+/// XFS keep what was done to names in its order, so after a power cut the container is as it was after
+/// one of the steps, as the plan has it, and the machine has not gone on with any of them before the sync.
 ///
 /// An error means that `root` is what it was. What fails after the exchange is a problem of the
 /// record: the new root is there, and the next boot finds the old one under the temporary name.
@@ -37,13 +42,29 @@ pub fn apply(
             (Err(failure), _) => return Err(failure),
         }
     }
-    Ok(())
+    container.settle().inspect_err(|_| take_back(container, plan, record))
+}
+
+/// What is not known to be on the disk is taken back, so that `root` is what it was.
+fn take_back(container: &Container, plan: &Plan, record: &Record) {
+    let directory = container.directory();
+    let (new, root) = (OsStr::new(name::NEW), OsStr::new(name::ROOT));
+    // What fails here leaves an old root under a name that the next boot knows.
+    if let Some(number) = record.put_away
+        && let Ok(past) = container.open_directory(Path::new(name::PAST))
+    {
+        let number = number.to_string();
+        let _ = file::rename_noreplace(past.as_fd(), OsStr::new(&number), directory, new);
+    }
+    if plan.steps.contains(&Step::Exchange) {
+        let _ = file::exchange(directory, new, directory, root);
+    }
 }
 
 fn apply_step(container: &Container, step: &Step, record: &mut Record) -> Result<()> {
     let directory = container.directory();
     match step {
-        Step::GiveOut(number) => container.give_out(*number),
+        Step::GiveOut(number) => container.give_out_unsettled(*number),
         Step::Make(base) => match container.backend() {
             Backend::Btrfs => btrfs::make(container, *base),
             Backend::Overlay | Backend::Tmpfs => overlay::make(container, *base),
@@ -54,31 +75,19 @@ fn apply_step(container: &Container, step: &Step, record: &mut Record) -> Result
                 Source::New => identity(container, Path::new(name::NEW))?,
                 Source::Ram => overlay::in_ram(container)?,
             });
-            container.set_record(record)
+            container.set_record_unsettled(record)
         }
         Step::Exchange => {
             file::exchange(directory, OsStr::new(name::NEW), directory, OsStr::new(name::ROOT))
-                .context(|| "exchange")?;
-            durable(directory).inspect_err(|_| {
-                // What is not known to be on the disk is taken back, so that `root` is what it was.
-                let _ = file::exchange(
-                    directory,
-                    OsStr::new(name::NEW),
-                    directory,
-                    OsStr::new(name::ROOT),
-                );
-            })
+                .context(|| "exchange")
         }
-        Step::Install => {
-            file::rename_noreplace(
-                directory,
-                OsStr::new(name::NEW),
-                directory,
-                OsStr::new(name::ROOT),
-            )
-            .context(|| "rename")?;
-            durable(directory)
-        }
+        Step::Install => file::rename_noreplace(
+            directory,
+            OsStr::new(name::NEW),
+            directory,
+            OsStr::new(name::ROOT),
+        )
+        .context(|| "rename"),
         Step::PutAway(number) | Step::PutAwayLeftover(number) => put_away(container, *number),
     }
 }
@@ -91,10 +100,5 @@ fn put_away(container: &Container, number: BootNumber) -> Result<()> {
         past.as_fd(),
         OsStr::new(&number.to_string()),
     )
-    .context(|| "rename")?;
-    durable(container.directory())
-}
-
-fn durable(directory: BorrowedFd<'_>) -> Result<()> {
-    file::sync_filesystem(directory).context(|| "sync the volume")
+    .context(|| "rename")
 }

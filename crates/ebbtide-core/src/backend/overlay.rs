@@ -11,7 +11,6 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::mount::MountAttributes;
 use ebbtide_sys::{file, metadata, resolve, xattr};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -138,17 +137,8 @@ impl Base {
 
     /// The volume of a base outside of the container, for reading.
     fn volume(&self, device: &DeviceSpec) -> Result<OwnedFd> {
-        let what = || format!("cannot open base {}", self.number);
-        let only = MountAttributes::READ_ONLY | MountAttributes::NOATIME;
-        volume::mount(device, None, &[], only)
-            .or_else(|failure| -> Result<OwnedFd> {
-                // Something has it mounted for writing: then only this mount is for reading.
-                let mount = volume::mount(device, None, &[], MountAttributes::NOATIME)
-                    .map_err(|_| failure)?;
-                ebbtide_sys::mount::set_attributes(mount.as_fd(), only, false).context(what)?;
-                Ok(mount)
-            })
-            .context(what)
+        volume::mount_for_reading(device, None, &[])
+            .context(|| format!("cannot open base {}", self.number))
     }
 }
 
@@ -186,7 +176,7 @@ pub(super) fn condition(root: BorrowedFd<'_>, base: &BaseIdentity) -> Result<Con
 pub(super) fn make(container: &Container, number: u64) -> Result<()> {
     let base = Base::read(container, number)?;
     let tree = base.open(container)?;
-    make_as(container.directory(), name::NEW, tree.as_fd(), base.uuid)
+    make_as(container.directory(), name::NEW, tree.as_fd(), base.uuid).map(drop)
 }
 
 /// Makes the first root of a container that has no marker yet.
@@ -197,12 +187,18 @@ pub(crate) fn make_first(
     tree: BorrowedFd<'_>,
 ) -> Result<()> {
     let base = Base::read_in(container, number)?;
-    make_as(container, name::ROOT, tree, base.uuid)
+    make_as(container, name::ROOT, tree, base.uuid).map(drop)
 }
 
-/// What was made is durable before it has its id.
-fn make_as(container: BorrowedFd<'_>, name: &str, tree: BorrowedFd<'_>, base: Uuid) -> Result<()> {
-    let root = make_directory(container, name)?;
+/// Makes a root over a base, whose tree it is, and returns what no other root has. What was made is
+/// durable before it has its id.
+pub(crate) fn make_as(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    tree: BorrowedFd<'_>,
+    base: Uuid,
+) -> Result<Uuid> {
+    let root = make_directory(directory, name)?;
     let upper = make_directory(root.as_fd(), UPPER)?;
     make_directory(root.as_fd(), WORK)?;
     like(tree, upper.as_fd())?;
@@ -210,7 +206,8 @@ fn make_as(container: BorrowedFd<'_>, name: &str, tree: BorrowedFd<'_>, base: Uu
     let uuid = ebbtide_sys::random::uuid_v4();
     let id = Id { version: container::VERSION, uuid, base };
     container::write(root.as_fd(), ID, &id)?;
-    file::sync_filesystem(root.as_fd()).context(|| "sync the volume")
+    file::sync_filesystem(root.as_fd()).context(|| "sync the volume")?;
+    Ok(uuid)
 }
 
 fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {

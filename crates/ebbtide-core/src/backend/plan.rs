@@ -37,7 +37,7 @@ pub type Leftover = Root;
 /// One step of a reset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Note durably that all numbers up to this one were given out.
+    /// Note that all numbers up to this one were given out.
     GiveOut(BootNumber),
     /// Rename `root.new`, an old root that a crash left there, to its place among the past ones.
     PutAwayLeftover(BootNumber),

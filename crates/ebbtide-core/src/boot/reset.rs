@@ -118,9 +118,12 @@ fn keep(container: &Container, record: &mut Record, log: &mut Log<'_>) {
 /// from here on, this boot has not ended.
 fn note_how_the_last_boot_ended(container: &Container) -> Result<()> {
     let mark = container.clean_mark();
-    // The mark goes whatever else happens.
+    // The mark goes whatever else happens. One sync makes both durable: a journal keeps what was done to
+    // names in its order, so the mark is not gone before the record has what it says. It waits even where
+    // there was no mark: an earlier removal may be in memory only.
     let noted = note_end(container, mark);
-    container.remove_clean_mark().and(noted)
+    let removed = container.remove_clean_mark_unsettled();
+    removed.and(container.settle()).and(noted)
 }
 
 fn note_end(container: &Container, mark: Option<CleanMark>) -> Result<()> {
@@ -134,7 +137,7 @@ fn note_end(container: &Container, mark: Option<CleanMark>) -> Result<()> {
                 && record.root.as_ref().is_some_and(|root| root.uuid() == mark.root)
         });
         record.ended = Some(if clean { Ending::Clean } else { Ending::Unclean });
-        container.set_record(&record)?;
+        container.set_record_unsettled(&record)?;
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ impl Work<'_> {
     }
 
     fn trash(&self, from: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        store::move_to_trash(self.store, self.boot, from, name, self.relative())
+        store::move_to_trash(self.store, self.boot, from, name, self.relative()).map(drop)
     }
 
     /// Makes the store's directories above the file as the root has them.

@@ -9,12 +9,12 @@ use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::{file, resolve};
 use uuid::Uuid;
 
-use super::others::{OPTIONS, make_directory, open_directory};
 use super::state::State;
 use crate::backend::overlay::Base;
 use crate::compiled::{Backend, ContainerRef, DeviceSpec, StoreName};
 use crate::container::{self, Container, name};
 use crate::declaration::{DEFAULT_CONTAINER, Declaration, RootDeclaration, StoreDeclaration};
+use crate::enclosure::mounts::{OPTIONS, magic, make_directory, open_directory};
 use crate::failure::{Context, Failure, Result};
 use crate::locator::{Locator, StateStore, VERSION};
 use crate::publish::Publication;
@@ -222,8 +222,7 @@ fn can_hold_roots(state: &State) -> Result<bool> {
 }
 
 fn overlay_of(lower: &OwnedFd, upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd> {
-    let [lower_place, upper, work] =
-        [lower.as_fd(), upper.as_fd(), work.as_fd()].map(super::others::magic);
+    let [lower_place, upper, work] = [lower.as_fd(), upper.as_fd(), work.as_fd()].map(magic);
     let mut options = vec![
         ("lowerdir", Some(&*lower_place)),
         ("upperdir", Some(&*upper)),

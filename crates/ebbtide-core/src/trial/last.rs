@@ -9,10 +9,10 @@ use crate::compiled::ContainerRef;
 use crate::container::{self, Container, name};
 use crate::declaration::DEFAULT_CONTAINER;
 use crate::declaration::keep::{self, Seen};
+use crate::enclosure::mounts::open_directory;
 use crate::failure::{Context, Failure, Result};
 
 use super::container::device;
-use super::others::open_directory;
 
 /// The last root: what was written to it, over what it was made from.
 #[derive(Debug)]

@@ -7,29 +7,20 @@
 //! what is in the state directory.
 
 mod container;
-mod environment;
-mod inside;
 mod last;
-mod limits;
 mod others;
 mod plan;
 mod state;
-mod surface;
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::child::{self, Child};
 use ebbtide_sys::metadata::Time;
 use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::mountinfo;
-use ebbtide_sys::namespace::{self, Namespaces};
-use rustix::io::Errno;
 
-pub use environment::environment;
-pub use inside::{FORWARDED, Program};
+pub use crate::enclosure::{End, FORWARDED, Program, Running, environment};
 pub use last::LastRoot;
 pub use others::Note;
 pub use plan::{Other, Treatment};
@@ -40,13 +31,14 @@ use crate::boot::{self, Boot, RUN};
 use crate::changes::{self, Change, Changes, Kept, What};
 use crate::container::name;
 use crate::declaration::Declaration;
+use crate::enclosure::mounts::open_directory;
+use crate::enclosure::{self, surface};
 use crate::failure::{Context, Failure, Level, Log, Result};
 use crate::flush::Flush;
 use crate::record::{Outcome, RootIdentity};
 use crate::shutdown;
 use crate::switches::Switches;
 use crate::volume;
-use inside::Told;
 
 /// A root that was made and waits for a program.
 #[derive(Debug)]
@@ -63,30 +55,6 @@ pub struct Trial {
     console: Option<(OwnedFd, PathBuf)>,
 }
 
-/// A program that runs in its root.
-#[derive(Debug)]
-pub struct Running<'a> {
-    child: Child,
-    report: OwnedFd,
-    console: Option<&'a OwnedFd>,
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// By itself, with this status.
-    Exited(u8),
-    /// By this signal.
-    Killed(u8),
-    /// It never began: no such command, or one that can't be run.
-    NotStarted {
-        /// Why, with the name of the command.
-        message: String,
-        /// Whether there is such a command.
-        found: bool,
-    },
-}
-
 impl Trial {
     /// Makes the root, over `base`, and all around it. The calling thread, which must be the only
     /// one of its process, moves to a mount namespace of its own.
@@ -101,7 +69,7 @@ impl Trial {
         console: bool,
         log: &mut Log<'_>,
     ) -> Result<Self> {
-        enter_private_namespace()?;
+        enclosure::enter_private_namespace()?;
         let base = base.canonicalize().context(|| format!("cannot find {}", base.display()))?;
         // As the machine is, before anything is mounted here.
         let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
@@ -121,7 +89,7 @@ impl Trial {
             import_limit: u64::MAX,
         };
         let own = reset_and_mount(&boot, state, &work.root, &base, log)?;
-        let root = others::open_directory(&work.root)?;
+        let root = open_directory(&work.root)?;
         mount::set_attributes(root.as_fd(), MountAttributes::NODEV, false)
             .context(|| "cannot do without devices in the root")?;
         drop(root);
@@ -174,7 +142,7 @@ impl Trial {
     }
 
     fn visit_changes(&self, visit: &mut changes::Visit<'_>) -> Result<()> {
-        let upper = others::open_directory(&self.own.join(overlay::UPPER))?;
+        let upper = open_directory(&self.own.join(overlay::UPPER))?;
         let kept: Kept = self.kept.iter().map(PathBuf::as_path).collect();
         changes::overlay_each(upper.as_fd(), self.base.as_fd(), &kept, visit)?;
         for layer in &self.others {
@@ -219,84 +187,8 @@ impl Trial {
 
     /// Starts a program in the root.
     pub fn start(&self, program: &Program) -> Result<Running<'_>> {
-        let (report, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .context(|| "cannot make a pipe")?;
-        namespace::unshare(Namespaces::PROCESSES).context(|| "cannot make namespaces")?;
-        let console = self.console.as_ref();
-        let path = console.map(|(_, path)| path.as_path());
-        let child = child::fork(&[write.as_fd()], |lifeline| {
-            inside::run(&self.root, path, program, write.as_fd(), lifeline)
-        });
-        namespace::leave_new_processes().context(|| "cannot leave the new processes alone")?;
-        let child = child.context(|| "cannot start the first process")?;
-        Ok(Running { child, report, console: console.map(|(master, _)| master) })
+        enclosure::start(&self.root, self.console.as_ref(), program)
     }
-}
-
-impl<'a> Running<'a> {
-    /// The process in which all others run.
-    pub fn child(&self) -> &Child {
-        &self.child
-    }
-
-    /// Readable once the program has ended.
-    pub fn ended(&self) -> BorrowedFd<'_> {
-        self.report.as_fd()
-    }
-
-    /// The other side of the terminal that the program has, if it has one of the root's own.
-    pub fn console(&self) -> Option<BorrowedFd<'a>> {
-        self.console.map(AsFd::as_fd)
-    }
-
-    /// Waits until the program and all that it started have ended.
-    pub fn wait(self) -> Result<End> {
-        let mut text = Vec::new();
-        std::fs::File::from(self.report)
-            .read_to_end(&mut text)
-            .context(|| "cannot learn how it ended")?;
-        let ended = self.child.wait().context(|| "cannot wait for the first process")?;
-        match serde_json::from_slice(&text) {
-            Ok(Told::Exited(status)) => Ok(End::Exited(status)),
-            Ok(Told::Killed(signal)) => Ok(End::Killed(signal)),
-            Ok(Told::NotStarted { message, found }) => Ok(End::NotStarted { message, found }),
-            Ok(Told::Failed { what, cause, hint }) => {
-                let mut failure = Failure::new(what);
-                if !cause.is_empty() {
-                    failure = failure.caused_by(cause);
-                }
-                Err(match hint {
-                    Some(hint) => failure.hint(hint),
-                    None => failure,
-                })
-            }
-            // The first process was killed, and with it all others.
-            Err(_) => Ok(match ended {
-                child::Ended::Killed(signal) => End::Killed(signal),
-                child::Ended::Exited(_) => End::Killed(9),
-            }),
-        }
-    }
-}
-
-fn enter_private_namespace() -> Result<()> {
-    if !namespace::has_all_users().context(|| "cannot look at the user namespace")? {
-        return Err(Failure::new(
-            "cannot start: root of this container is not root for the kernel",
-        )
-        .caused_by(
-            "in a user namespace nobody may write down what overlays need (trusted.* attributes)",
-        )
-        .hint("run it on the machine itself, or in a container without a user namespace"));
-    }
-    mount::enter_private_mount_namespace().map_err(|error| match error.errno() {
-        Errno::PERM | Errno::NOSYS => {
-            Failure::new("cannot start: this container does not allow mounts")
-                .caused_by(error)
-                .hint("start the container with CAP_SYS_ADMIN and without a filter of mount(2)")
-        }
-        _ => Failure::new("cannot make a mount namespace").caused_by(error),
-    })
 }
 
 /// The first half of a boot: a new root, mounted at `sysroot`. Returns the directory that holds what is
@@ -347,7 +239,7 @@ impl Work {
         let attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
         let options = [("mode", Some("0700")), ("size", Some("1m"))];
         let fresh = mount::mount_detached("tmpfs", None, &options, attributes).context(what)?;
-        mount::attach(fresh.as_fd(), others::open_directory(at)?.as_fd()).context(what)?;
+        mount::attach(fresh.as_fd(), open_directory(at)?.as_fd()).context(what)?;
         let work = Self { root: at.join("root"), run: at.join("run") };
         for path in [&work.root, &work.run] {
             std::fs::create_dir(path).context(|| format!("cannot make {}", path.display()))?;

@@ -2,32 +2,25 @@
 //! it.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::metadata::{self, FileKind};
 use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::mountinfo::MountEntry;
-use ebbtide_sys::{file, resolve, xattr};
+use ebbtide_sys::{file, resolve};
 use serde::Serialize;
 
 use super::plan::{Kind, Other, Seen, Treatment};
 use crate::backend::overlay;
 use crate::backend::overlay::others::{DIRECTORY, Other as Written};
-use crate::backend::overlay::{UPPER, WORK};
+use crate::enclosure::mounts::{
+    attach, bind_read_only, like, magic, make_directory, open_directory, overlay_over,
+};
 use crate::failure::{Context, Result};
 
 /// The longest single file that is copied, in bytes.
 const COPIED: u64 = 1 << 20;
-
-/// As for the root's overlay, with the same reasons.
-pub(super) const OPTIONS: [(&str, Option<&str>); 5] = [
-    ("index", Some("off")),
-    ("metacopy", Some("off")),
-    ("redirect_dir", Some("on")),
-    ("xino", Some("on")),
-    ("nfs_export", Some("off")),
-];
 
 /// One of them that can be written to, with what lies below it.
 #[derive(Debug)]
@@ -121,7 +114,9 @@ fn mount_one(
             read_only(other, &root, source.as_fd(), empty)?;
             Ok(Came::AsPlanned)
         }
-        Treatment::Overlay => match mount_overlay(other, directory, name, source.as_fd()) {
+        Treatment::Overlay => match overlay_over(source.as_fd(), directory, name, other.attributes)
+            .context(|| format!("{} can't be under an overlay", other.fstype))
+        {
             Ok((mounted, upper)) => {
                 attach(&mounted, &root, &other.path)?;
                 let base = mount::clone_mount(source.as_fd(), Path::new(""), false)
@@ -134,31 +129,6 @@ fn mount_one(
             }
         },
     }
-}
-
-/// An overlay over a mounted directory, its upper directory, which is returned too, in
-/// `directory/name`.
-fn mount_overlay(
-    other: &Other,
-    directory: BorrowedFd<'_>,
-    name: &str,
-    source: BorrowedFd<'_>,
-) -> Result<(OwnedFd, OwnedFd)> {
-    let place = make_directory(directory, name)?;
-    let upper = make_directory(place.as_fd(), UPPER)?;
-    let work = make_directory(place.as_fd(), WORK)?;
-    like(source, upper.as_fd())?;
-    // By descriptor: paths may be longer than an option, and have commas and colons in them.
-    let [lower, upper_place, work] = [source, upper.as_fd(), work.as_fd()].map(magic);
-    let mut options = vec![
-        ("lowerdir", Some(&*lower)),
-        ("upperdir", Some(&*upper_place)),
-        ("workdir", Some(&*work)),
-    ];
-    options.extend(OPTIONS);
-    let mounted = mount::mount_detached("overlay", None, &options, other.attributes)
-        .context(|| format!("{} can't be under an overlay", other.fstype))?;
-    Ok((mounted, upper))
 }
 
 /// What is at `source`, to be read only: over an overlay where that works, since a socket that is
@@ -177,16 +147,6 @@ fn read_only(
         Err(_) => bind_read_only(source, other.attributes)?,
     };
     attach(&mounted, root, &other.path)
-}
-
-pub(super) fn bind_read_only(
-    source: BorrowedFd<'_>,
-    attributes: MountAttributes,
-) -> Result<OwnedFd> {
-    let clone = mount::clone_mount(source, Path::new(""), false).context(|| "cannot bind it")?;
-    mount::set_attributes(clone.as_fd(), attributes | MountAttributes::READ_ONLY, false)
-        .context(|| "cannot make it read-only")?;
-    Ok(clone)
 }
 
 /// A single file that is mounted: a copy of it, which goes with this boot.
@@ -211,63 +171,4 @@ fn copy(
         mount::clone_mount(directory, Path::new(name), false).context(|| "cannot bind its copy")?;
     attach(&bound, root, &other.path)?;
     Ok(Came::AsPlanned)
-}
-
-/// Puts a mount at a path of the root. A mount point that is missing is made.
-pub(super) fn attach(mount: &OwnedFd, root: &OwnedFd, path: &Path) -> Result<()> {
-    let what = || format!("cannot mount it at {}", path.display());
-    let target = match resolve::open_path(root.as_fd(), path) {
-        Err(error) if error.is_not_found() => make_path(root, path)?,
-        opened => opened.context(what)?,
-    };
-    mount::attach(mount.as_fd(), target.as_fd()).context(what)
-}
-
-/// Makes the directories of a path that are missing, and opens the last one.
-pub(super) fn make_path(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
-    let what = || format!("cannot make {}", path.display());
-    let mut at = resolve::open_directory(root.as_fd(), Path::new("")).context(what)?;
-    for component in path.components() {
-        let std::path::Component::Normal(name) = component else { continue };
-        at = match resolve::open_directory(at.as_fd(), Path::new(name)) {
-            Err(error) if error.is_not_found() => file::create_directory(at.as_fd(), name, 0o755),
-            opened => opened,
-        }
-        .context(what)?;
-    }
-    Ok(at)
-}
-
-/// Gives a new directory or file the owner, mode and labels of another one.
-fn like(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let what = || "cannot give it its owner and mode";
-    let found = metadata::metadata(from).context(what)?;
-    metadata::set_owner(to, found.uid, found.gid).context(what)?;
-    metadata::set_mode(to, found.mode).context(what)?;
-    match xattr::copy_xattrs(from, to) {
-        // FAT and others have none.
-        Err(error) if error.errno() == rustix::io::Errno::NOTSUP => Ok(()),
-        copied => copied.context(what),
-    }
-}
-
-/// A directory, made if it is missing.
-pub(super) fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    match file::create_directory(parent, OsStr::new(name), 0o700) {
-        Err(error) if error.errno() == rustix::io::Errno::EXIST => {
-            resolve::open_directory(parent, Path::new(name))
-        }
-        made => made,
-    }
-    .context(|| format!("cannot make {name}"))
-}
-
-pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
-    std::fs::File::open(path)
-        .map(OwnedFd::from)
-        .context(|| format!("cannot open {}", path.display()))
-}
-
-pub(super) fn magic(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

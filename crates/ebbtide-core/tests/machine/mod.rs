@@ -131,7 +131,12 @@ impl Machine {
 
     /// An empty volume.
     pub fn of(kind: Kind) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), kind)
+    }
+
+    /// As [`Self::of`], with its images below this directory.
+    pub fn within(above: &Path, kind: Kind) -> Self {
+        let directory = tempfile::tempdir_in(above).unwrap();
         let mut machine = Self {
             kind,
             directory,
@@ -142,6 +147,24 @@ impl Machine {
         };
         machine.device = DeviceSpec(machine.disk("volume", kind.filesystem));
         machine
+    }
+
+    /// The image of the volume.
+    pub fn image(&self) -> PathBuf {
+        self.directory.path().join("volume")
+    }
+
+    /// Calls the volume's device by what is on it: a copy in another device is the same then.
+    pub fn name_device_by_uuid(&mut self) {
+        let uuid = run("blkid", &["--probe", "-s", "UUID", "-o", "value", &self.device.0]);
+        self.device = DeviceSpec(format!("UUID={}", uuid.trim()));
+    }
+
+    /// Takes all images out of their devices.
+    pub fn detach_all(&mut self) {
+        for device in self.loops.clone() {
+            self.detach_disk(&device);
+        }
     }
 
     /// Adds a disk with a filesystem, and returns its device.
@@ -412,7 +435,7 @@ impl Machine {
     }
 
     /// Runs in a mount namespace of its own, which goes with the thread; no mount is left behind.
-    fn in_namespace<T: Send>(&self, inside: impl FnOnce(&Path) -> T + Send) -> T {
+    pub fn in_namespace<T: Send>(&self, inside: impl FnOnce(&Path) -> T + Send) -> T {
         let work = tempfile::tempdir_in(self.directory.path()).unwrap();
         let path = work.path().to_owned();
         let result = std::thread::scope(|scope| {

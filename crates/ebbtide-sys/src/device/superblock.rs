@@ -30,22 +30,37 @@ pub(super) fn recognize(start: &[u8]) -> Result<Option<Found>, Vec<&'static str>
     }
 }
 
+/// The superblock of btrfs, if its signature is there.
+fn btrfs_block(start: &[u8]) -> Option<&[u8]> {
+    const MAGIC: usize = 0x40;
+    let block = start.get(BTRFS..BTRFS + 4096)?;
+    (block.get(MAGIC..MAGIC + 8)? == b"_BHRfS_M").then_some(block)
+}
+
+/// Whether the content of a superblock of btrfs has the checksum that it says.
+fn is_whole(block: &[u8]) -> bool {
+    const CSUM_TYPE: usize = 0xc4;
+    let is_crc32c = bytes(block, CSUM_TYPE).map(u16::from_le_bytes) == Some(0);
+    !is_crc32c || bytes(block, 0).map(u32::from_le_bytes) == Some(crc32c(&block[32..]))
+}
+
+/// Returns whether this is a superblock that does not match its checksum: of a filesystem long
+/// overwritten, or read while the kernel writes it.
+///
+/// A mounted btrfs copies its superblock into the page that readers of the device see, and the copy
+/// isn't atomic. See `write_dev_supers` in `fs/btrfs/disk-io.c`.
+pub(super) fn is_torn(start: &[u8]) -> bool {
+    btrfs_block(start).is_some_and(|block| !is_whole(block))
+}
+
 fn btrfs(start: &[u8]) -> Option<Found> {
     const ADDRESS: usize = 0x30;
-    const MAGIC: usize = 0x40;
-    const CSUM_TYPE: usize = 0xc4;
     const DEVICE_ID: usize = 0xc9;
     const LABEL: usize = 0x12b;
-    let block = start.get(BTRFS..BTRFS + 4096)?;
-    if block.get(MAGIC..MAGIC + 8)? != b"_BHRfS_M" {
-        return None;
-    }
-    // Another filesystem made over an old btrfs may have left its superblock behind, torn.
-    let csum_type = u16::from_le_bytes(bytes(block, CSUM_TYPE)?);
-    let csum = u32::from_le_bytes(bytes(block, 0)?);
-    let is_crc32c = csum_type == 0;
+    let block = btrfs_block(start)?;
     let address = u64::from_le_bytes(bytes(block, ADDRESS)?);
-    if address != BTRFS as u64 || (is_crc32c && crc32c(&block[32..]) != csum) {
+    // Another filesystem made over an old btrfs may have left its superblock behind, torn.
+    if address != BTRFS as u64 || !is_whole(block) {
         return None;
     }
     Some(Found {
@@ -169,8 +184,10 @@ mod tests {
         assert_eq!(recognize(&start), Ok(None));
         start[BTRFS + 0x30..BTRFS + 0x38].copy_from_slice(&(BTRFS as u64).to_le_bytes());
         assert_eq!(recognize(&start), Ok(None));
+        assert!(is_torn(&start) && !is_torn(&vec![0; START]));
         let csum = crc32c(&start[BTRFS + 32..]);
         start[BTRFS..BTRFS + 4].copy_from_slice(&csum.to_le_bytes());
+        assert!(!is_torn(&start));
         assert_eq!(recognize(&start).unwrap().unwrap().superblock.fstype, "btrfs");
         start[..4].copy_from_slice(b"XFSB");
         assert_eq!(recognize(&start), Err(vec!["btrfs", "xfs"]));

@@ -31,6 +31,22 @@ const ATTEMPTS: usize = 10_000;
 ///
 /// Those of open(2), write(2), fsync(2) and rename(2); `name` then has its old content.
 pub fn replace_file(dir: BorrowedFd<'_>, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    replace(dir, name, content, |file| set_mode(file, mode))?;
+    sync(dir)
+}
+
+/// As [`replace_file`], without the last step: it is the caller who waits, once for all that was done,
+/// until the filesystem is on disk. A power cut before that leaves the old content or the new one, whole.
+///
+/// # Errors
+///
+/// Those of [`replace_file`].
+pub fn replace_file_unsettled(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    content: &[u8],
+    mode: u32,
+) -> Result<()> {
     replace(dir, name, content, |file| set_mode(file, mode))
 }
 
@@ -51,7 +67,8 @@ pub fn replace_content(dir: BorrowedFd<'_>, name: &OsStr, content: &[u8]) -> Res
         set_owner(file, found.uid, found.gid)?;
         set_mode(file, found.mode)?;
         copy_xattrs(old.as_fd(), file)
-    })
+    })?;
+    sync(dir)
 }
 
 fn replace(
@@ -72,7 +89,7 @@ fn replace(
         let _ = remove_file(dir, &temporary);
         return Err(error);
     }
-    sync(dir)
+    Ok(())
 }
 
 fn temporary_name(name: &OsStr) -> OsString {

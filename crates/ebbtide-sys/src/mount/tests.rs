@@ -96,6 +96,33 @@ fn read_only_is_of_the_filesystem_and_of_the_mount() {
     }
 }
 
+/// What is writable already is left alone; what is only half of it is not.
+#[test]
+fn remounts_what_is_not_writable_without_access_times() {
+    needs_root!();
+    enter_private_mount_namespace().unwrap();
+    let fs = Filesystem::new("btrfs");
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("at")).unwrap();
+    let path = &scratch.path("at");
+    for attributes in [
+        MountAttributes::NOATIME,
+        MountAttributes::NONE,
+        MountAttributes::READ_ONLY | MountAttributes::NOATIME,
+    ] {
+        let mount = mount_detached("btrfs", Some(&fs.device.path), &[], MountAttributes::NONE);
+        let mount = mount.unwrap();
+        // Of the mount alone: the filesystem stays writable.
+        set_attributes(mount.as_fd(), attributes, false).unwrap();
+        attach(mount.as_fd(), open(path).as_fd()).unwrap();
+        drop(mount);
+        remount_writable(path).unwrap();
+        let after = mount_at(path);
+        assert!(!after.is_read_only() && after.has_option("noatime"), "{attributes:?}: {after:?}");
+        unmount(path, false).unwrap();
+    }
+}
+
 #[test]
 fn remounts_only_what_is_a_mount() {
     needs_root!();

@@ -1,5 +1,6 @@
 //! `ebbtide boots`: past roots, what they hold, and how their boots ended.
 
+mod mount;
 pub mod show;
 
 use std::path::PathBuf;
@@ -32,8 +33,8 @@ Examples:
   All about one of them:
     sudo ebbtide boots show 7
 
-  Look into the root of boot 7, where roots are subvolumes:
-    sudo mount -o ro,subvol=ebbtide/past/7 DEVICE /mnt
+  Look into the root of boot 7:
+    sudo ebbtide boots mount 7 /mnt
 
 Exit status: 0 done; 1 failed; 2 wrong command line or declaration."
 )]
@@ -70,6 +71,7 @@ Exit status: 0 done; 1 failed, or there is no such boot; 2 wrong command line or
         #[command(flatten)]
         common: Common,
     },
+    Mount(mount::Args),
 }
 
 /// What `ebbtide boots --json` prints.
@@ -84,6 +86,7 @@ pub struct Json<'a> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let (common, only) = match &args.command {
+        Some(Command::Mount(args)) => return mount::run(args, context),
         Some(Command::Show { number, common }) => (common, Some(BootNumber(*number))),
         None => (&args.common, None),
     };

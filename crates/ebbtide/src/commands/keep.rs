@@ -64,6 +64,13 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Keeps paths as the declaration's defaults say.
+    pub fn of(paths: Vec<PathBuf>) -> Self {
+        Self { paths, state: None, store: None, method: None, dry_run: false, json: false }
+    }
+}
+
 /// A method that can be asked for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Method {

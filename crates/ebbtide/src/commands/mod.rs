@@ -12,7 +12,10 @@ mod init;
 mod internal;
 pub mod keep;
 mod locator;
+pub mod log;
 mod machine;
+pub mod rehearse;
+pub mod restore;
 mod schema;
 pub mod status;
 pub mod try_root;
@@ -26,6 +29,7 @@ use crate::status::Status;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Try(try_root::Args),
+    Rehearse(rehearse::Args),
     Init(init::Args),
     Apply(apply::Args),
     Keep(keep::Args),
@@ -34,6 +38,8 @@ pub enum Command {
     Status(status::Args),
     Diff(diff::Args),
     Boots(boots::Args),
+    Log(log::Args),
+    Restore(restore::Args),
     Flush(flush::Args),
     Gc(gc::Args),
     Schema(schema::Args),
@@ -48,6 +54,7 @@ impl Command {
     pub fn run(&self, context: &Context) -> Result<Status, CommandError> {
         match self {
             Self::Try(args) => Ok(try_root::run(args, context)),
+            Self::Rehearse(args) => rehearse::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
             Self::Keep(args) => keep::run(args, context),
@@ -56,6 +63,8 @@ impl Command {
             Self::Status(args) => status::run(args, context),
             Self::Diff(args) => diff::run(args, context),
             Self::Boots(args) => boots::run(args, context),
+            Self::Log(args) => log::run(args, context),
+            Self::Restore(args) => restore::run(args, context),
             Self::Flush(args) => flush::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Locator(args) => locator::run(args, context),

@@ -19,7 +19,7 @@ use crate::status::Status;
 use crate::text::json;
 
 /// The name of standard output, as `--json` without a file has it.
-const STDOUT: &str = "-";
+pub const STDOUT: &str = "-";
 
 /// Runs a command, or a shell, on a throw-away root over this machine
 #[derive(Debug, ClapArgs)]
@@ -105,7 +105,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let program = Program {
         command: args.command.clone(),
-        environment: trial::environment(std::env::vars_os()),
+        environment: trial::environment("try", std::env::vars_os()),
         directory,
         console,
         network: !args.no_network,
@@ -129,7 +129,12 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
         context.tell(&format!("the end of this root could not be noted: {}", failure.chain()));
     }
     report(args, &trial, &end, state.path(), context)?;
-    Ok(match end {
+    Ok(status_of(end, context))
+}
+
+/// The status of a command that ended, passed on; why one never began is said.
+pub fn status_of(end: End, context: &Context) -> Status {
+    match end {
         End::Exited(status) => Status::of_command(status),
         End::Killed(signal) => Status::of_signal(signal),
         End::NotStarted { message, found } => {
@@ -138,7 +143,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
                 .print(context.color_err());
             Status::of_command(if found { 126 } else { 127 })
         }
-    })
+    }
 }
 
 /// Says where one is, and what is different there. A script that asked for a command wants no more
@@ -177,11 +182,13 @@ fn report(
     Ok(())
 }
 
-fn bug(error: &serde_json::Error) -> CommandError {
+/// Output that can't be written as JSON.
+pub fn bug(error: &serde_json::Error) -> CommandError {
     CommandError::new(Kind::Bug, "cannot write JSON").cause(error.to_string())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), CommandError> {
+/// Writes a report to a file.
+pub fn write(path: &Path, text: &str) -> Result<(), CommandError> {
     std::fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(
         |error| {
             CommandError::new(Kind::Failed, format!("cannot write {}", path.display()))

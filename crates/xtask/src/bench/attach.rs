@@ -1,16 +1,22 @@
 //! Attaching: system calls per entry, and time against what people use instead.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use ebbtide_sys::file::create_mount_point;
+use ebbtide_sys::metadata::FileKind;
+use ebbtide_sys::mount;
+use ebbtide_sys::resolve::{open_directory, split_parent};
 use testkit::mount::Filesystem;
 use testkit::process::run;
 
-use super::machine::{Kept, Life, Machine, Programs, timed};
+use super::machine::{Entry, Kept, Life, Machine, Programs, fill, timed};
 use super::measure::{Row, alternate, milliseconds, ratio};
 
 /// System calls per entry: of a whole boot, reset and verification included.
@@ -52,6 +58,7 @@ pub fn attach(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
     for entries in [100, 1000] {
         rows.extend(against_others(programs, runs, entries)?);
     }
+    rows.push(in_the_base(programs, runs, 1000)?);
     let [one, five] = [1000, 5000].map(|entries| -> Result<Duration> {
         let machine = Machine::new(programs, Filesystem::Btrfs, Kept::Bound(entries), |_| Ok(()))?;
         let medians = alternate(runs, &mut [&mut || machine.live(ours)])?;
@@ -82,15 +89,17 @@ fn against_others(programs: &Programs, runs: usize, entries: usize) -> Result<Ve
             "{made} and {expected} of {entries} mounts"
         );
     }
+    let places: Vec<_> = kept.entries().iter().map(Place::of).collect::<Result<_>>()?;
     let medians = alternate(
         runs,
         &mut [
             &mut || machine.live(ours),
             &mut || machine.live(|life| theirs(life, &scripts.tmpfiles)),
             &mut || machine.live(|life| theirs(life, &scripts.shell)),
+            &mut || machine.live(|life| bare(&machine, life, &places)),
         ],
     )?;
-    let [ours, tmpfiles, shell] = medians[..] else { return Ok(Vec::new()) };
+    let [ours, tmpfiles, shell, limit] = medians[..] else { return Ok(Vec::new()) };
     let row = |name: &str, theirs: Duration| {
         let times = ratio(ours, theirs);
         let in_time = entries < 1000 || ours <= Duration::from_millis(30);
@@ -103,10 +112,93 @@ fn against_others(programs: &Programs, runs: usize, entries: usize) -> Result<Ve
             met: (entries >= 1000).then_some(times >= 100.0 && in_time),
         }
     };
+    let limit = Row {
+        what: format!(
+            "attach {entries} entries, against the limit: the bare calls that make and mount them, and \
+             one look at the mount table"
+        ),
+        ebbtide: milliseconds(ours),
+        other: milliseconds(limit),
+        ratio: format!("{:.1}", ratio(ours, limit)),
+        ..Row::default()
+    };
     Ok(vec![
         row("`systemd-tmpfiles` and `mount --bind` for each", tmpfiles),
         row("a shell loop with `findmnt` and `mount` for each", shell),
+        limit,
     ])
+}
+
+/// The same with a base that has the entries already, as one that was taken from an installed system:
+/// nothing is made, all of it is only mounted.
+fn in_the_base(programs: &Programs, runs: usize, entries: usize) -> Result<Row> {
+    let kept = Kept::Bound(entries);
+    let machine = Machine::new(programs, Filesystem::Btrfs, kept, |tree| {
+        kept.entries()
+            .iter()
+            .try_for_each(|entry| fill(&tree.join(&entry.path), entry.is_directory))
+    })?;
+    let scripts = Scripts::write(&machine, kept)?;
+    let medians = alternate(
+        runs,
+        &mut [&mut || machine.live(ours), &mut || {
+            machine.live(|life| theirs(life, &scripts.tmpfiles))
+        }],
+    )?;
+    let [ours, theirs] = medians[..] else { bail!("nothing was measured") };
+    Ok(Row {
+        what: format!(
+            "attach {entries} entries that the base has, against `systemd-tmpfiles` and `mount \
+             --bind` for each"
+        ),
+        ebbtide: milliseconds(ours),
+        other: milliseconds(theirs),
+        ratio: format!("{:.0}", ratio(ours, theirs)),
+        ..Row::default()
+    })
+}
+
+/// An entry, taken apart before the clock runs.
+struct Place {
+    parent: PathBuf,
+    name: OsString,
+    kind: FileKind,
+}
+
+impl Place {
+    fn of(entry: &Entry) -> Result<Self> {
+        let path = Path::new(&entry.path);
+        let (parent, name) = split_parent(path).context("an entry without a parent")?;
+        let kind = if entry.is_directory { FileKind::Directory } else { FileKind::Regular };
+        Ok(Self { parent: parent.to_owned(), name: name.to_owned(), kind })
+    }
+}
+
+/// The calls that nothing can do without, in a loop of a program that runs already and checks nothing.
+fn bare(machine: &Machine, life: &Life<'_>, places: &[Place]) -> Result<Duration> {
+    life.reset()?;
+    let store = life.run.join("bare");
+    fs::create_dir(&store)?;
+    run(Command::new("mount").args(["-o", "subvol=state"]).arg(machine.device()?).arg(&store))?;
+    let started = Instant::now();
+    let (root, store) = (File::open(&life.root)?, File::open(&store)?);
+    let mut parents: Option<(&Path, OwnedFd, OwnedFd)> = None;
+    for Place { parent, name, kind } in places {
+        if parents.as_ref().is_none_or(|(open, ..)| open != parent) {
+            fs::create_dir_all(life.root.join(parent))?;
+            let [kept, target] = [&store, &root].map(|tree| open_directory(tree.as_fd(), parent));
+            parents = Some((parent, kept?, target?));
+        }
+        let Some((_, kept, target)) = &parents else { continue };
+        create_mount_point(target.as_fd(), name, *kind, (0, 0), 0o755)?;
+        let clone = mount::clone_entry(kept.as_fd(), name)?;
+        mount::attach_to_entry(clone.as_fd(), target.as_fd(), name)?;
+    }
+    let table = fs::read("/proc/thread-self/mountinfo")?;
+    let took = started.elapsed();
+    let lines = table.split(|byte| *byte == b'\n').count();
+    ensure!(lines > places.len(), "{lines} mounts of {}", places.len());
+    Ok(took)
 }
 
 /// How many mounts there are below the root.

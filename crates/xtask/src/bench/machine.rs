@@ -146,6 +146,21 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Makes it keep something else from the next boot on.
+    pub fn declare(&self, kept: Kept) -> Result<()> {
+        let config = self.state().join("etc/ebbtide/ebbtide.toml");
+        let text = fs::read_to_string(&config)?;
+        let (before, _) = text.split_once("[keep]").context("nothing was kept")?;
+        fs::write(&config, format!("{before}{}", kept.declaration()))?;
+        for entry in kept.entries() {
+            fill(&self.state().join(&entry.path), entry.is_directory)?;
+        }
+        self.live(|life| {
+            life.up()?;
+            run(life.ebbtide().args(["internal", "recompile"])).map(drop)
+        })
+    }
+
     /// The top level of the volume.
     pub fn top(&self) -> &Path {
         self.volume.path()

@@ -10,6 +10,7 @@ mod missing_store;
 mod off_and_keep;
 mod older_boot_binary;
 mod power_cut_during_reset;
+mod rehearse_in_a_container;
 mod replaced_files;
 mod root_by_other_names;
 mod stock_debian_boots;
@@ -35,6 +36,7 @@ const fn scenario(name: &'static str, story: Story) -> Scenario {
 /// switches, and a store that is missing, and no run has more than thirty boots.
 pub const SCENARIOS: &[Scenario] = &[
     scenario("methods-in-a-container", Of(Always, methods_in_a_container::run)),
+    scenario("rehearse-in-a-container", Of(Always, rehearse_in_a_container::run)),
     scenario("older-boot-binary", Of(WithOlderBoot, older_boot_binary::run)),
     scenario(
         "forgets-and-remembers",

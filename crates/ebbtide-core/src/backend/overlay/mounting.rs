@@ -120,7 +120,11 @@ pub fn mounted(directory: BorrowedFd<'_>) -> Result<RootIdentity> {
 /// Where a root is mounted, if it is.
 pub(crate) fn mount_of(root: Uuid) -> Result<Option<PathBuf>> {
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
-    let is_root = |mount: &MountEntry| layers_of(mount).is_some_and(|it| it.uuid() == root);
+    let is_root = |mount: &MountEntry| {
+        layers_of(mount).is_some_and(|it| it.uuid() == root)
+            // One that is only looked at has the root among the lower layers.
+            || (mount.fstype == "overlay" && named_layer(mount, "lowerdir", ROOTS) == Some(root))
+    };
     Ok(mounts.into_iter().find(is_root).map(|mount| mount.mount_point))
 }
 
@@ -129,16 +133,19 @@ fn layers_of(mount: &MountEntry) -> Option<RootIdentity> {
     if mount.fstype != "overlay" {
         return None;
     }
-    let named = |option: &str, kind: &str| {
-        let value = String::from_utf8(mount.super_option(option)?).ok()?;
-        let parts = value.split('/').zip(value.split('/').skip(1));
-        let mut named = parts.filter(|(name, _)| *name == kind);
-        named.find_map(|(_, uuid)| Uuid::parse_str(uuid).ok())
-    };
+    let named = |option: &str, kind: &str| named_layer(mount, option, kind);
     let base = named("lowerdir", BASES)?;
     let on_disk = named("upperdir", ROOTS);
     let uuid = on_disk.or_else(|| named("upperdir", IN_RAM))?;
     Some(RootIdentity::Overlay { uuid, base, in_ram: on_disk.is_none() })
+}
+
+/// The UUID that a layer's place has after the name of its kind.
+fn named_layer(mount: &MountEntry, option: &str, kind: &str) -> Option<Uuid> {
+    let value = String::from_utf8(mount.super_option(option)?).ok()?;
+    let parts = value.split('/').zip(value.split('/').skip(1));
+    let mut named = parts.filter(|(name, _)| *name == kind);
+    named.find_map(|(_, uuid)| Uuid::parse_str(uuid).ok())
 }
 
 /// Where the layers are attached.

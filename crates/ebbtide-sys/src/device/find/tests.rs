@@ -1,6 +1,10 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
 use super::*;
 use crate::device::{Superblock, probe};
-use crate::testing::{LoopDevice, needs_root, run};
+use crate::testing::{Filesystem, LoopDevice, needs_root, run};
 
 #[test]
 fn tags() {
@@ -92,6 +96,29 @@ fn finds_by_uuid_and_label() {
         let error = find(&format!("PARTLABEL={label}")).unwrap_err();
         assert!(matches!(error, FindError::NotFound { .. }));
     }
+}
+
+#[test]
+fn a_btrfs_is_one_while_the_kernel_writes_its_superblock() {
+    needs_root!();
+    let volume = Filesystem::new("btrfs");
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let top = rustix::fs::openat(&volume.mount, ".", flags, Mode::empty()).unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut count = 0;
+            while !ended.load(Ordering::Relaxed) {
+                count += 1;
+                rustix::fs::mkdirat(&top, count.to_string(), Mode::RWXU).unwrap();
+                rustix::fs::syncfs(&top).unwrap();
+            }
+        });
+        let missed = (0..20_000).filter(|_| !matches!(probe(&volume.device.path), Ok(Some(_))));
+        let missed = missed.count();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(missed, 0);
+    });
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct Json {
 /// How a command ended.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Command {
+pub enum Command {
     /// With this status.
     Exited(u8),
     /// By this signal.
@@ -74,16 +74,23 @@ struct JsonNote {
     what: String,
 }
 
+impl Command {
+    /// How it ended, for a machine.
+    pub fn of(end: &End) -> Self {
+        match end {
+            End::Exited(status) => Self::Exited(*status),
+            End::Killed(signal) => Self::Killed(*signal),
+            End::NotStarted { message, .. } => Self::NotStarted(message.clone()),
+        }
+    }
+}
+
 impl Report<'_> {
     /// For a machine. Paths are escaped as in all other JSON of ours.
     pub fn json(&self) -> Json {
         Json {
             version: 1,
-            command: match self.end {
-                End::Exited(status) => Command::Exited(*status),
-                End::Killed(signal) => Command::Killed(*signal),
-                End::NotStarted { message, .. } => Command::NotStarted(message.clone()),
-            },
+            command: Command::of(self.end),
             changes: self.changes.summary(LISTED, Order::Biggest),
             kept: self.kept.iter().map(|path| shown(path)).collect(),
             notes: self

@@ -1,4 +1,4 @@
-//! The first process of a throw-away root: makes the rest of it, starts the command, and looks after
+//! The first process of a root in namespaces: makes the rest of it, starts the command, and looks after
 //! what nobody else waits for. When it ends, the kernel ends all others.
 
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use ebbtide_sys::terminal;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::others::open_directory;
+use super::mounts::open_directory;
 use super::{limits, surface};
 use crate::failure::{Context, Failure, Result};
 

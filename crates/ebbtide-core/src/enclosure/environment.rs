@@ -1,4 +1,4 @@
-//! What a program in a throw-away root is told by its environment.
+//! What a program in a root in namespaces is told by its environment.
 
 use std::ffi::{OsStr, OsString};
 
@@ -22,8 +22,9 @@ const OUTSIDE: [&str; 16] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// The environment inside, made from the one outside.
+/// The environment inside, made from the one outside. `name`: what a prompt calls the place.
 pub fn environment(
+    name: &str,
     outside: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
     let outside = outside.into_iter();
@@ -31,7 +32,7 @@ pub fn environment(
         outside.filter(|(name, _)| !OUTSIDE.iter().any(|it| name == OsStr::new(it))).collect();
     // The shells of Debian and its kin show it in their prompt; others ignore it.
     if !inside.iter().any(|(name, _)| name == OsStr::new("debian_chroot")) {
-        inside.push(("debian_chroot".into(), "try".into()));
+        inside.push(("debian_chroot".into(), name.into()));
     }
     inside
 }
@@ -43,7 +44,7 @@ mod tests {
     #[test]
     fn services_outside_are_not_named() {
         let outside = [("HOME", "/root"), ("SSH_AUTH_SOCK", "/tmp/x"), ("TERM", "vt100")];
-        let inside = environment(outside.map(|(name, value)| (name.into(), value.into())));
+        let inside = environment("try", outside.map(|(name, value)| (name.into(), value.into())));
         let inside: Vec<_> =
             inside.iter().map(|(name, value)| (name.to_str(), value.to_str())).collect();
         let expected = [("HOME", "/root"), ("TERM", "vt100"), ("debian_chroot", "try")];

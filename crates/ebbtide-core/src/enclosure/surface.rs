@@ -8,7 +8,7 @@ use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::{file, resolve, terminal};
 use rustix::io::Errno;
 
-use super::others::{attach, make_directory, make_path, open_directory};
+use super::mounts::{attach, make_directory, make_path, open_directory};
 use crate::failure::{Context, Failure, Result};
 
 /// The devices that every program may count on, and that lead nowhere.
@@ -34,7 +34,7 @@ const INERT: MountAttributes = NOSUID_NOEXEC.union(MountAttributes::NODEV);
 
 /// Mounts a `/dev` with the devices that lead nowhere, and terminals of its own. With `console`, one
 /// of those is opened: its master is returned, with its name.
-pub(super) fn mount_devices(root: &Path, console: bool) -> Result<Option<(OwnedFd, PathBuf)>> {
+pub(crate) fn mount_devices(root: &Path, console: bool) -> Result<Option<(OwnedFd, PathBuf)>> {
     let root = open_directory(root)?;
     let outside = open_directory(Path::new("/dev"))?;
     let options = [("mode", Some("0755")), ("size", Some("4m"))];
@@ -92,7 +92,7 @@ fn bind_device(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &
 }
 
 /// Makes an empty `/run` at a directory, with what the resolver needs. It is mounted later.
-pub(super) fn make_run(at: &Path, base: &Path) -> Result<()> {
+pub(crate) fn make_run(at: &Path, base: &Path) -> Result<()> {
     let options = [("mode", Some("0755"))];
     let attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
     let fresh = mount::mount_detached("tmpfs", None, &options, attributes)
@@ -144,7 +144,7 @@ fn below_run(link: &Path) -> Option<PathBuf> {
 }
 
 /// Puts the `/run` that was made at a directory, with all that is mounted in it, into the root.
-pub(super) fn mount_run(root: &Path, made_at: &Path) -> Result<()> {
+pub(crate) fn mount_run(root: &Path, made_at: &Path) -> Result<()> {
     let made = open_directory(made_at)?;
     let clone =
         mount::clone_mount(made.as_fd(), Path::new(""), true).context(|| "cannot bind /run")?;
@@ -152,7 +152,7 @@ pub(super) fn mount_run(root: &Path, made_at: &Path) -> Result<()> {
 }
 
 /// Puts an empty directory in memory over one that is not to be seen.
-pub(super) fn hide(root: &Path, path: &Path) -> Result<()> {
+pub(crate) fn hide(root: &Path, path: &Path) -> Result<()> {
     let attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
     let empty = mount::mount_detached("tmpfs", None, &[("mode", Some("0700"))], attributes)
         .context(|| format!("cannot hide {}", path.display()))?;
@@ -161,7 +161,7 @@ pub(super) fn hide(root: &Path, path: &Path) -> Result<()> {
 
 /// Mounts what shows the caller's own namespaces: `/proc`, `/sys` and message queues. The caller is
 /// the first process of those namespaces.
-pub(super) fn mount_kernel(root: &Path) -> Result<()> {
+pub(crate) fn mount_kernel(root: &Path) -> Result<()> {
     let root = open_directory(root)?;
     let processes = mount::mount_detached("proc", None, &[], INERT).map_err(|error| {
         let refused = error.errno() == Errno::PERM;

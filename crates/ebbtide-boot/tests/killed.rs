@@ -1,0 +1,284 @@
+//! `ebbtide-boot` is killed before each system call that could change a disk; the disk as it is at that
+//! moment is what the next boot finds.
+//!
+//! What was written is on the disk in the order in which it was written; a disk that loses or reorders
+//! what was not flushed is another test's.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../ebbtide-core/tests/machine/mod.rs"]
+mod machine;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use ebbtide_core::compiled::Backend;
+use ebbtide_core::record::{Outcome, Record};
+use machine::{Kind, Machine, is_root, read, run, write};
+use testkit::mount::{Filesystem, Volume};
+
+/// System calls that change a disk. What is only opened or mounted in between is seen before the next
+/// of these.
+const CALLS: &str = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,link,linkat,symlink,\
+    symlinkat,mknod,mknodat,write,pwrite64,writev,fsync,fdatasync,syncfs,sync,ftruncate,fallocate,\
+    copy_file_range,sendfile,ioctl,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,utimensat,setxattr,\
+    fsetxattr,lsetxattr,removexattr,fremovexattr,lremovexattr,mount,fsconfig,umount2";
+
+const FILES: &str = "files = [\"/etc/bound.conf\", { path = \"/etc/linked.conf\", method = \"symlink\" },\
+    { path = \"/etc/issue\", method = \"sync\" }, { path = \"/etc/gone.conf\", method = \"sync\" }]\n";
+
+/// A name that no terminal likes.
+const HOSTILE: &str = "new\nline\u{1b}[31m";
+
+/// A machine that was used twice, as every trial finds it.
+struct Story {
+    machine: Machine,
+    farm: Volume,
+    locator: PathBuf,
+    clean: bool,
+}
+
+/// An image in a loop device.
+struct Attached(String);
+
+impl Attached {
+    fn new(image: &Path) -> Self {
+        Self(run("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned())
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+        // It goes when its last user has gone; only then may another one have the same UUID.
+        for _ in 0..500 {
+            let left = Command::new("losetup").arg(&self.0).output().unwrap();
+            if !left.status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// In one moment; what is in the page cache of the image is in the clone.
+fn clone(from: &Path, to: &Path) {
+    let (from, to) = (File::open(from).unwrap(), File::create(to).unwrap());
+    rustix::fs::ioctl_ficlone(&to, &from).unwrap();
+}
+
+impl Story {
+    fn new(kind: Kind, clean: bool) -> Self {
+        let farm = Volume::new(Filesystem::Xfs, 6 << 30).unwrap();
+        let mut machine = Machine::within(farm.path(), kind);
+        machine.name_device_by_uuid();
+        let more = format!("[store.more]\n{} = \"more\"\n", machine.place_of_stores());
+        let keep = |also: &str| {
+            format!(
+                "{more}[keep]\ndirectories = [\"/var/lib/app\", {also}{{ path = \"/srv/big\", \
+                 store = \"more\" }}]\n{FILES}"
+            )
+        };
+        machine.set_up(&keep(""));
+        machine.boot("", |root| {
+            for path in ["var/lib/app/data", "srv/big/data", "etc/bound.conf", "etc/linked.conf"] {
+                write(root, path, "kept\n");
+            }
+            write(root, &format!("var/lib/app/{HOSTILE}"), "kept\n");
+            write(root, "etc/gone.conf", "old\n");
+            write(root, "stray-1", "x\n");
+        });
+        let life = |root: &Path| {
+            fs::write(root.join("etc/.new"), "replaced\n").unwrap();
+            fs::rename(root.join("etc/.new"), root.join("etc/issue")).unwrap();
+            fs::remove_file(root.join("etc/gone.conf")).unwrap();
+            write(root, "stray-2", "x\n");
+            write(root, &format!("opt/new/{HOSTILE}"), "first\n");
+            if kind.backend == Backend::Btrfs {
+                let nested = root.join("nested");
+                run("btrfs", &["-q", "subvolume", "create", nested.to_str().unwrap()]);
+                write(root, "nested/file", "x\n");
+            }
+        };
+        if clean {
+            machine.boot("", life);
+        } else {
+            machine.live("", |root, _| {
+                life(root);
+                rustix::fs::sync();
+            });
+        }
+        // What is declared now has its first content on the root.
+        machine.apply(&keep("\"/opt/new\", "));
+        machine.look(|top| write(top, "outside/file", "not Ebbtide's\n"));
+        let locator = farm.path().join("locator.json");
+        let boot = machine.boot_with(Path::new("/"), "");
+        fs::write(&locator, serde_json::to_vec(&boot.locator).unwrap()).unwrap();
+        machine.detach_all();
+        Self { machine, farm, locator, clean }
+    }
+
+    /// Boots below a directory, in the mount namespace of the caller; with options of strace(1) under
+    /// that.
+    fn boot(&self, work: &Path, traced: &[&str]) -> Output {
+        let command_line = work.join("cmdline");
+        fs::write(&command_line, "").unwrap();
+        fs::create_dir_all(work.join("root")).unwrap();
+        let program = env!("CARGO_BIN_EXE_ebbtide-boot");
+        let mut command = Command::new(if traced.is_empty() { program } else { "strace" });
+        if !traced.is_empty() {
+            command.arg("--quiet=all").args(traced).arg(program);
+        }
+        command.args(["up", "--run"]).arg(work.join("run")).arg("--sysroot").arg(work.join("root"));
+        command.arg("--config").arg(&self.locator).arg("--cmdline").arg(&command_line);
+        command.output().unwrap()
+    }
+
+    /// The calls of a boot that nobody ends, each with how many of its name there were before.
+    fn points(&self) -> Vec<(String, usize)> {
+        let (image, trace) = (self.farm.path().join("image"), self.farm.path().join("trace"));
+        clone(&self.machine.image(), &image);
+        let attached = Attached::new(&image);
+        self.machine.in_namespace(|work| {
+            let calls = format!("--trace={CALLS}");
+            let output = self.boot(work, &[&calls, "--output", trace.to_str().unwrap()]);
+            assert!(output.status.success(), "{}", said(&output));
+        });
+        drop(attached);
+        let mut counts = BTreeMap::new();
+        let trace = fs::read_to_string(trace).unwrap();
+        let names = trace.lines().filter_map(|line| line.split_once('(').map(|(name, _)| name));
+        names
+            .map(|name| {
+                let count = counts.entry(name).or_insert(0);
+                *count += 1;
+                (name.to_owned(), *count)
+            })
+            .collect()
+    }
+
+    /// Ends one boot before a call, and returns the disk that it left. If the machine is cut off, what
+    /// the kernel has yet to write does not come to the disk.
+    fn cut(&self, (call, count): &(String, usize), cut_off: bool) -> PathBuf {
+        let (image, left) = (self.farm.path().join("image"), self.farm.path().join("left"));
+        clone(&self.machine.image(), &image);
+        let attached = Attached::new(&image);
+        self.machine.in_namespace(|work| {
+            let inject = format!("--inject={call}:signal=SIGKILL:when={count}");
+            let output = self.boot(work, &["--output=/dev/null", &inject]);
+            assert_eq!(output.status.signal(), Some(9), "{}", said(&output));
+            if cut_off {
+                clone(&image, &left);
+            }
+        });
+        drop(attached);
+        if !cut_off {
+            fs::rename(&image, &left).unwrap();
+        }
+        left
+    }
+
+    /// The boot after that is as good as any.
+    fn recovers(&self, image: &Path, point: &str) {
+        let attached = Attached::new(image);
+        self.machine.in_namespace(|work| {
+            let output = self.boot(work, &[]);
+            assert!(output.status.success(), "{point}: {}", said(&output));
+            let record = fs::read(work.join("run/boot.json")).unwrap();
+            let record: Record = serde_json::from_slice(&record).unwrap();
+            assert_eq!(record.outcome, Outcome::Reset, "{point}: {}", said(&output));
+            assert!(record.number.0 > 2, "{point}: {:?}", record.number);
+            let entries = record.attached.as_ref().unwrap();
+            assert!(entries.missing.is_empty(), "{point}: {entries:?}");
+            self.is_complete(&work.join("root"), point);
+            let top = work.join("top");
+            fs::create_dir_all(&top).unwrap();
+            let options = if self.machine.kind.filesystem == "btrfs" { "subvolid=5" } else { "rw" };
+            run("mount", &["-o", options, &attached.0, top.to_str().unwrap()]);
+            self.has_lost_nothing(&top, point);
+        });
+    }
+
+    fn is_complete(&self, root: &Path, point: &str) {
+        // The link leads to where stores are in the running system.
+        assert!(root.join("etc/linked.conf").is_symlink(), "{point}");
+        for path in ["var/lib/app/data", "srv/big/data", "etc/bound.conf"] {
+            assert_eq!(read(root, path).as_deref(), Some("kept\n"), "{point}: {path}");
+        }
+        let hostile = |above: &str| read(root, &format!("{above}/{HOSTILE}"));
+        assert_eq!(hostile("var/lib/app").as_deref(), Some("kept\n"), "{point}");
+        assert_eq!(hostile("opt/new").as_deref(), Some("first\n"), "{point}: first content");
+        assert_eq!(read(root, "etc/issue").as_deref(), Some("replaced\n"), "{point}");
+        // Without the mark of a clean end, nothing is believed to be deleted.
+        let gone = read(root, "etc/gone.conf");
+        assert!(gone.as_deref() == Some("old\n") || (self.clean && gone.is_none()), "{point}");
+        for stray in ["stray-1", "stray-2", "nested"] {
+            assert!(!root.join(stray).exists(), "{point}: {stray}");
+        }
+    }
+
+    fn has_lost_nothing(&self, top: &Path, point: &str) {
+        assert_eq!(read(top, "outside/file").as_deref(), Some("not Ebbtide's\n"), "{point}");
+        assert_eq!(read(top, "state/etc/linked.conf").as_deref(), Some("kept\n"), "{point}");
+        let is_btrfs = self.machine.kind.backend == Backend::Btrfs;
+        let roots: Vec<PathBuf> = fs::read_dir(top.join("ebbtide/past"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().join(if is_btrfs { "" } else { "upper" }))
+            .collect();
+        for path in ["stray-1", "stray-2"] {
+            let count = roots.iter().filter(|root| root.join(path).exists()).count();
+            assert_eq!(count, 1, "{point}: {count} past roots have {path}");
+        }
+        if is_btrfs {
+            assert!(roots.iter().any(|root| root.join("nested/file").exists()), "{point}");
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))
+}
+
+fn every_point(kind: Kind, clean: bool) {
+    let story = Story::new(kind, clean);
+    let points = story.points();
+    for (number, point) in (1..).zip(&points) {
+        // By turns.
+        let cut_off = number % 2 == 0;
+        let left = story.cut(point, cut_off);
+        let how = if cut_off { "cut off" } else { "killed" };
+        story.recovers(&left, &format!("{how} before call {number}, {} {}", point.0, point.1));
+    }
+    eprintln!("{} on {}: {} points", kind.backend, kind.filesystem, points.len());
+    assert!(points.len() > 50, "only {} points: the calls are others now", points.len());
+}
+
+#[test]
+fn on_btrfs_after_a_clean_end() {
+    if is_root() {
+        every_point(machine::BTRFS, true);
+    }
+}
+
+#[test]
+fn on_btrfs_after_a_cut() {
+    if is_root() {
+        every_point(machine::BTRFS, false);
+    }
+}
+
+#[test]
+fn on_an_overlay_on_ext4() {
+    if is_root() {
+        every_point(machine::KINDS[1], true);
+    }
+}
+
+#[test]
+fn on_an_overlay_on_xfs() {
+    if is_root() {
+        every_point(machine::KINDS[2], true);
+    }
+}

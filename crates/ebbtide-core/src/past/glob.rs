@@ -1,0 +1,201 @@
+//! Patterns of paths, looked for in a tree: `*`, `?` and `[…]` within a name, `**` for any depth.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::file::{open_quietly, read_directory};
+use ebbtide_sys::metadata::{FileKind, metadata, metadata_of_entry};
+use ebbtide_sys::resolve;
+use rustix::fs::OFlags;
+
+/// How many names are looked at in one tree.
+const LIMIT: usize = 500_000;
+/// How deep `**` goes.
+const DEPTH: usize = 100;
+
+/// A pattern: bytes, as names are.
+#[derive(Debug)]
+pub struct Glob {
+    /// The directories before the first name that is none.
+    prefix: PathBuf,
+    parts: Vec<Vec<u8>>,
+}
+
+impl Glob {
+    /// Reads an absolute path as a pattern; `None` if it is an ordinary path.
+    pub fn new(path: &Path) -> Option<Self> {
+        let names: Vec<&[u8]> =
+            path.strip_prefix("/").unwrap_or(path).iter().map(OsStrExt::as_bytes).collect();
+        let is_special = |name: &&[u8]| name.iter().any(|byte| b"*?[".contains(byte));
+        let first = names.iter().position(is_special)?;
+        let (before, after) = names.split_at_checked(first)?;
+        let prefix = before.iter().map(|name| std::ffi::OsStr::from_bytes(name)).collect();
+        Some(Self { prefix, parts: after.iter().map(|name| name.to_vec()).collect() })
+    }
+
+    /// Adds what a tree has of it, as absolute paths, as long as there are fewer than `limit`. No link is
+    /// followed, and what is mounted below the first special name is not entered. Returns whether that is
+    /// all of it.
+    pub fn find(
+        &self,
+        tree: BorrowedFd<'_>,
+        limit: usize,
+        found: &mut BTreeSet<PathBuf>,
+    ) -> ebbtide_sys::Result<bool> {
+        // Else there is nothing of it, a file, or a link in the way.
+        let Ok(top) = resolve::open_directory(tree, &self.prefix) else { return Ok(true) };
+        let mount = metadata(top.as_fd())?.mount_id;
+        let mut walk = Walk { mount, limit, left: LIMIT, found, complete: true };
+        walk.directory(&top, &Path::new("/").join(&self.prefix), &self.parts, 0)?;
+        Ok(walk.complete)
+    }
+}
+
+struct Walk<'f> {
+    mount: u64,
+    limit: usize,
+    left: usize,
+    found: &'f mut BTreeSet<PathBuf>,
+    complete: bool,
+}
+
+impl Walk<'_> {
+    fn directory(
+        &mut self,
+        directory: &OwnedFd,
+        path: &Path,
+        parts: &[Vec<u8>],
+        depth: usize,
+    ) -> ebbtide_sys::Result<()> {
+        let Some((part, rest)) = parts.split_first() else { return Ok(()) };
+        if depth > DEPTH {
+            self.complete = false;
+            return Ok(());
+        }
+        let any_depth = part == b"**";
+        if any_depth && !rest.is_empty() {
+            self.directory(directory, path, rest, depth)?;
+        }
+        for entry in read_directory(directory.as_fd())? {
+            if self.left == 0 || self.found.len() >= self.limit {
+                self.complete = false;
+                return Ok(());
+            }
+            self.left -= 1;
+            if !any_depth && !matches(part, entry.name.as_bytes()) {
+                continue;
+            }
+            let inner = path.join(&entry.name);
+            if rest.is_empty() {
+                self.found.insert(inner.clone());
+            }
+            let Some(seen) = metadata_of_entry(directory.as_fd(), &entry.name)? else { continue };
+            if seen.kind != FileKind::Directory || seen.mount_id != self.mount {
+                continue;
+            }
+            let next = if any_depth { parts } else { rest };
+            if !next.is_empty()
+                && let Ok(child) = open_quietly(directory.as_fd(), &entry.name, OFlags::DIRECTORY)
+            {
+                self.directory(&child, &inner, next, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is as a pattern of one name has it.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let Some((first, rest)) = pattern.split_first() else { return name.is_empty() };
+    match first {
+        b'*' => (0..=name.len()).any(|skip| name.get(skip..).is_some_and(|it| matches(rest, it))),
+        b'?' => name.split_first().is_some_and(|(_, after)| matches(rest, after)),
+        b'[' => match (class(rest), name.split_first()) {
+            (Some((is_in, rest)), Some((byte, after))) => is_in(*byte) && matches(rest, after),
+            // Without an end it is a bracket.
+            (None, Some((b'[', after))) => matches(rest, after),
+            _ => false,
+        },
+        literal => {
+            name.split_first().is_some_and(|(byte, after)| byte == literal && matches(rest, after))
+        }
+    }
+}
+
+/// Reads `a-z]` or `!a]`: what is in it, and what comes after.
+fn class(pattern: &[u8]) -> Option<(impl Fn(u8) -> bool, &[u8])> {
+    // A bracket that comes first is one of them.
+    let negated = pattern.first() == Some(&b'!');
+    let start = usize::from(negated);
+    let end = start + 1 + pattern.get(start + 1..)?.iter().position(|byte| *byte == b']')?;
+    let (inside, rest) = (pattern.get(start..end)?, pattern.get(end + 1..)?);
+    let is_in = move |byte: u8| {
+        let in_range = inside.windows(3).any(|three| match three {
+            [low, b'-', high] => (low..=high).contains(&&byte),
+            _ => false,
+        });
+        (in_range || inside.contains(&byte)) != negated
+    };
+    Some((is_in, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn names_match_patterns() {
+        for (pattern, name, expected) in [
+            ("*.conf", "a.conf", true),
+            ("*.conf", ".conf", true),
+            ("*.conf", "a.conf.d", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*a*b*", "xaxbx", true),
+            ("*a*b*", "xbxax", false),
+            ("[a-c]1", "b1", true),
+            ("[a-c]1", "d1", false),
+            ("[!a-c]1", "d1", true),
+            ("[]]", "]", true),
+            ("[", "[", true),
+            ("[a", "[a", true),
+            ("", "", true),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+        assert!(matches(b"*\xff", b"a\xff"));
+    }
+
+    #[test]
+    fn paths_are_found_in_any_depth_and_behind_no_link() {
+        let scratch = tempfile::tempdir().unwrap();
+        for path in ["etc/a.conf", "etc/b/c.conf", "etc/b/d/e.conf", "etc/b/f", "out/g.conf"] {
+            let path = scratch.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        symlink("../out", scratch.path().join("etc/link")).unwrap();
+        let tree = fs::File::open(scratch.path()).unwrap();
+        let find = |pattern: &str, limit: usize| {
+            let mut found = BTreeSet::new();
+            let glob = Glob::new(Path::new(pattern)).unwrap();
+            let complete = glob.find(tree.as_fd(), limit, &mut found).unwrap();
+            let found: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+            (found.join(" "), complete)
+        };
+        let all = |found: &str| (found.to_owned(), true);
+        assert_eq!(find("/etc/*.conf", 9), all("/etc/a.conf"));
+        assert_eq!(find("/etc/**/*.conf", 9), all("/etc/a.conf /etc/b/c.conf /etc/b/d/e.conf"));
+        assert_eq!(find("/*/b/?", 9), all("/etc/b/d /etc/b/f"));
+        assert_eq!(find("/etc/b/**", 9), all("/etc/b/c.conf /etc/b/d /etc/b/d/e.conf /etc/b/f"));
+        assert_eq!(find("/etc/link/*", 9), all(""));
+        assert_eq!(find("/nowhere/*", 9), all(""));
+        assert!(!find("/etc/**/*.conf", 2).1);
+        assert!(Glob::new(Path::new("/etc/plain")).is_none());
+    }
+}

@@ -1,0 +1,123 @@
+//! Bringing versions back from past roots.
+
+mod apply;
+mod plan;
+mod target;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+pub use apply::{Done, Step};
+pub use plan::{After, Plan, Replaced, Request, Wanted};
+
+use super::history;
+use super::sources::{Place, Sources};
+use super::version::{self, Contents, State};
+use crate::boot::Boot;
+use crate::compiled::StoreName;
+use crate::container::Container;
+use crate::failure::{Failure, Problem, Result};
+use crate::record::BootNumber;
+use plan::{Area, Seen};
+
+/// A container whose past roots are restored from.
+#[derive(Debug)]
+pub struct Restore {
+    container: Container,
+    sources: Sources,
+    sysroot: PathBuf,
+    boot: BootNumber,
+    contents: Contents,
+}
+
+impl Restore {
+    /// Opens all trees.
+    pub fn open(boot: &Boot, sysroot: &Path) -> Result<Self> {
+        let container = boot.open_container()?;
+        let sources = Sources::open(boot, &container, sysroot)?;
+        let number = match boot.read_record() {
+            Some(record) => record.number,
+            None => container.last_number()?,
+        };
+        let (sysroot, contents) = (sysroot.to_owned(), Contents::default());
+        Ok(Self { container, sources, sysroot, boot: number, contents })
+    }
+
+    /// Waits until nothing else changes the container, and keeps others waiting until it is dropped.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        self.container.lock()
+    }
+
+    /// What could not be looked at.
+    pub fn problems(&self) -> &[Problem] {
+        &self.sources.problems
+    }
+
+    /// Looks, and decides; changes nothing.
+    pub fn plan(&mut self, request: &Request) -> Result<Plan> {
+        self.look(request).map(|(plan, _)| plan)
+    }
+
+    /// Looks again, and does what is to be done. `--force` and all the rest is as in `request`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::plan`]; else those of copying, after which nothing of the copy is left.
+    pub fn apply(&mut self, request: &Request) -> Result<(Plan, Done)> {
+        self.apply_until(request, &mut |_| Ok(()))
+    }
+
+    /// As [`Self::apply`], and ends where `tell` returns an error, as a power cut would.
+    pub fn apply_until(
+        &mut self,
+        request: &Request,
+        tell: &mut dyn FnMut(Step) -> Result<()>,
+    ) -> Result<(Plan, Done)> {
+        let (plan, reached) = self.look(request)?;
+        let source = self.sources.all.iter().find(|source| source.place == plan.from);
+        let tree = source
+            .ok_or_else(|| Failure::new("the past root is not there any more"))
+            .and_then(|source| source.tree().map_err(Failure::new))?;
+        let done = apply::apply(&plan, &reached, tree, self.boot, tell)?;
+        Ok((plan, done))
+    }
+
+    /// What was mounted below a path in the root that is restored from: it is not in there.
+    pub fn mounted_below(&self, plan: &Plan) -> Vec<(&Path, &StoreName)> {
+        let source = self.sources.all.iter().find(|source| source.place == plan.from);
+        source.map(|source| source.mounted_below(&plan.path)).unwrap_or_default()
+    }
+
+    fn look(&mut self, request: &Request) -> Result<(Plan, target::Reached)> {
+        let reached = match &request.to {
+            Some(directory) => target::given_place(directory, &request.path)?,
+            None => target::own_place(&self.sources, &self.sysroot, &request.path)?,
+        };
+        let contents = &mut self.contents;
+        let at = |source, contents: &mut Contents| history::at(source, &request.path, contents);
+        let sources = &self.sources.all;
+        let now = match reached.target.area {
+            Area::Given => sources
+                .iter()
+                .find(|source| source.place == Place::Now)
+                .map_or(State::Absent, |source| at(source, contents)),
+            _ => {
+                version::look(std::os::fd::AsFd::as_fd(&reached.tree), &reached.relative, contents)
+            }
+        };
+        let mut versions = Vec::new();
+        for source in sources.iter().filter(|source| source.place != Place::Now) {
+            // Of the others, only whether they are there is of interest.
+            let asked = match request.wanted {
+                Wanted::Newest => true,
+                Wanted::Boot(number) => source.place == Place::Boot(number),
+                Wanted::Base => matches!(source.place, Place::Base(_)),
+            };
+            if asked {
+                versions.push((source.place.clone(), at(source, contents)));
+            }
+        }
+        let seen = Seen { versions: &versions, now: &now, target: &reached.target };
+        Ok((plan::plan(request, &seen)?, reached))
+    }
+}

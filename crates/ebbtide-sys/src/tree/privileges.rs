@@ -1,0 +1,120 @@
+//! Taking away from a copied tree what gives privileges to whoever can reach it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use super::open_child;
+use super::stack::{DirectoryStack, identity};
+use crate::error::Result;
+use crate::file::{read_directory, remove_file};
+use crate::metadata::{FileKind, Metadata, metadata, metadata_of_entry, set_mode};
+use crate::resolve::open_path;
+use crate::xattr;
+
+const SET_ID: u32 = 0o6000;
+const CAPABILITY: &str = "security.capability";
+
+/// Clears the set-user-id and set-group-id bits and the capabilities of files at `name` in `dir` and
+/// below it, and removes device nodes. Returns where there was something to do, relative to `name`,
+/// which is the empty path.
+///
+/// For a copy that nobody else can reach yet. Directories keep their bits: those are about groups of
+/// new files only. Mounts are not entered, no link is followed.
+pub fn drop_privileges(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<PathBuf>> {
+    let mut changed = Vec::new();
+    let Some(top) = metadata_of_entry(dir, name)? else { return Ok(changed) };
+    if top.kind != FileKind::Directory {
+        if drop_one(dir, name, &top)? {
+            changed.push(PathBuf::new());
+        }
+        return Ok(changed);
+    }
+    let opened = open_child(dir, name)?;
+    let mut stack = DirectoryStack::default();
+    let mut levels = vec![(read_directory(opened.as_fd())?, PathBuf::new())];
+    let found = metadata(opened.as_fd())?;
+    stack.push(opened, identity(&found));
+    while let Some((entries, path)) = levels.last_mut() {
+        let Some(entry) = entries.pop() else {
+            levels.pop();
+            stack.pop()?;
+            continue;
+        };
+        let parent = stack.top()?;
+        let path = path.join(&entry.name);
+        let Some(found) = metadata_of_entry(parent, &entry.name)? else { continue };
+        if found.mount_id != top.mount_id {
+            continue;
+        }
+        if found.kind == FileKind::Directory {
+            let child = open_child(parent, &entry.name)?;
+            levels.push((read_directory(child.as_fd())?, path));
+            let found = metadata(child.as_fd())?;
+            stack.push(child, identity(&found));
+        } else if drop_one(parent, &entry.name, &found)? {
+            changed.push(path);
+        }
+    }
+    Ok(changed)
+}
+
+fn drop_one(dir: BorrowedFd<'_>, name: &OsStr, found: &Metadata) -> Result<bool> {
+    match found.kind {
+        FileKind::CharDevice | FileKind::BlockDevice => remove_file(dir, name),
+        FileKind::Regular => {
+            let file = open_path(dir, Path::new(name))?;
+            let capable = xattr::remove(file.as_fd(), OsStr::new(CAPABILITY))?;
+            let set_id = found.mode & SET_ID != 0;
+            if set_id {
+                set_mode(file.as_fd(), found.mode & !SET_ID)?;
+            }
+            Ok(capable || set_id)
+        }
+        _ => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+    use crate::testing::{Scratch, name, needs_root, run};
+
+    #[test]
+    fn nothing_that_gives_privileges_is_left() {
+        needs_root!();
+        let scratch = Scratch::new();
+        let path = |path: &str| scratch.path(path);
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o7777;
+        fs::create_dir_all(path("top/deep")).unwrap();
+        for (file, mode) in [("deep/su", 0o4755), ("sg", 0o2750), ("plain", 0o640), ("out", 0o4711)]
+        {
+            let at = path("top").join(file);
+            fs::write(&at, "#!").unwrap();
+            fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::rename(path("top/out"), path("outside")).unwrap();
+        symlink("../outside", path("top/link")).unwrap();
+        fs::set_permissions(path("top/deep"), fs::Permissions::from_mode(0o2775)).unwrap();
+        let plain = open_path(scratch.fd(), Path::new("top/plain")).unwrap();
+        // cap_net_raw+ep
+        let raw = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        xattr::set(plain.as_fd(), name(CAPABILITY), &raw).unwrap();
+        run("mknod", &[path("top/null").to_str().unwrap(), "c", "1", "3"]);
+        let mut changed = drop_privileges(scratch.fd(), name("top")).unwrap();
+        changed.sort();
+        assert_eq!(changed, ["deep/su", "null", "plain", "sg"].map(PathBuf::from));
+        assert_eq!(mode(&path("top/deep/su")), 0o755);
+        assert_eq!(mode(&path("top/sg")), 0o750);
+        assert_eq!(mode(&path("top/deep")), 0o2775);
+        assert_eq!(mode(&path("outside")), 0o4711, "no link is followed");
+        assert_eq!(xattr::get(plain.as_fd(), name(CAPABILITY)).unwrap(), None);
+        assert!(!path("top/null").exists());
+        assert_eq!(drop_privileges(scratch.fd(), name("top")).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(drop_privileges(scratch.fd(), name("outside")).unwrap(), [PathBuf::new()]);
+        assert_eq!(mode(&path("outside")), 0o711);
+    }
+}

@@ -1,0 +1,333 @@
+//! `ebbtide log`: every version of a path, over the running system, past roots and bases.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use ebbtide_core::compiled::Backend;
+use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::past::glob::Glob;
+use ebbtide_core::past::history::{self, History, Run};
+use ebbtide_core::past::sources::{Place, Sources};
+use ebbtide_core::past::version::{Contents, Kind, State, Version};
+use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::escape;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::declare::absolute;
+use super::machine;
+use crate::context::Context;
+use crate::error::{CommandError, Kind as Failed};
+
+use crate::status::Status;
+use crate::table::table;
+use crate::text::{count, date, size};
+
+/// How many paths a pattern stands for.
+const PATHS: usize = 1000;
+
+/// Lists all versions of a path: now, in past roots, in the base
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The newest version comes first. Neighbours with the same content, owner, mode and attributes are one
+line. `deleted`: it was there before. `kept`: it was mounted from a store in that boot, and is there. Of
+a directory the total is told; two are the same if names, owners, modes, sizes and times in them are. No
+symbolic link is followed: name a path by what it leads to. In a pattern, `*`, `?` and `[a-z]` stand for
+part of a name, `**` for directories in any depth; what is mounted below is not looked at.
+
+Examples:
+  sudo ebbtide log /etc/hosts
+  sudo ebbtide log /var/lib/app
+  sudo ebbtide log '/etc/**/*.conf'
+  sudo ebbtide log --json /etc/hosts | jq '.histories[].runs[].places'
+
+Exit status: 0 done; 1 failed, or no root ever had it; 2 wrong command line or declaration.")]
+pub struct Args {
+    /// The path to look for: a file, a directory or anything else; or a pattern of paths
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Read this declaration instead of /etc/ebbtide
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `ebbtide log --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Json<'a> {
+    /// The version of this shape.
+    version: u32,
+    /// What was found out, for each path that was asked for.
+    histories: &'a [History],
+    /// What could not be looked at.
+    problems: &'a [Problem],
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let path = absolute(&args.path)?;
+    let boot = machine::running(args.config.as_deref(), context)?;
+    let container = boot.open_container()?;
+    let mut sources = Sources::open(&boot, &container, &context.sysroot)?;
+    let paths = match Glob::new(&path) {
+        Some(glob) => matching(&glob, &path, &mut sources),
+        None => BTreeSet::from([path.clone()]),
+    };
+    let mut contents = Contents::default();
+    let look = |path: &PathBuf| history::history(&sources, path, &mut contents);
+    let mut histories: Vec<_> = paths.iter().map(look).collect();
+    if paths.len() > 1 {
+        histories.retain(History::is_known);
+    }
+    if args.json {
+        let problems = &sources.problems;
+        context.print_json(&Json { version: 1, histories: &histories, problems })?;
+    } else {
+        for problem in &sources.problems {
+            context.tell(&format!("warning: {problem}"));
+        }
+        let accounts = std::fs::File::open(&context.sysroot)
+            .ok()
+            .and_then(|root| Accounts::read(std::os::fd::AsFd::as_fd(&root)).ok())
+            .unwrap_or_else(|| Accounts::parse(b"", b""));
+        for history in histories.iter().filter(|history| history.is_known()) {
+            context.print(&render(history, &accounts, context))?;
+        }
+    }
+    if histories.iter().any(History::is_known) {
+        return Ok(Status::DONE);
+    }
+    let mut error = CommandError::new(
+        Failed::Failed,
+        format!("cannot find {} in any root", escape(path.as_os_str().as_encoded_bytes())),
+    );
+    for run in histories.iter().flat_map(|history| &history.runs) {
+        match &run.state {
+            State::Unknown(why) => error = error.cause(format!("{}: {why}", places(&run.places))),
+            State::Kept(store) => {
+                let places = places(&run.places);
+                error = error.cause(format!("{places}: it was mounted from store {store}"));
+            }
+            State::Present(_) | State::Absent | State::Deleted => {}
+        }
+    }
+    if !sources.all.iter().any(|source| matches!(source.place, Place::Boot(_))) {
+        error = error.hint(match container.backend() {
+            Backend::Tmpfs => {
+                "there are no past roots: a root in RAM is one if `archive` is declared"
+            }
+            _ => "there are no past roots yet",
+        });
+    }
+    Err(error)
+}
+
+/// The paths that any tree has of a pattern, and what is called like the pattern itself.
+fn matching(glob: &Glob, path: &Path, sources: &mut Sources) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::from([path.to_owned()]);
+    let (mut all, mut failed) = (true, Vec::new());
+    for source in &sources.all {
+        let found = source.tree().map(|tree| glob.find(tree, PATHS, &mut paths));
+        match found {
+            Ok(Ok(complete)) => all &= complete,
+            Ok(Err(error)) => {
+                failed.push(format!("{}: {error}", places(std::slice::from_ref(&source.place))));
+            }
+            // It says so in the history of each path.
+            Err(_) => {}
+        }
+    }
+    if !all {
+        failed.push(format!("there is more of it than the {PATHS} paths that are looked at"));
+    }
+    sources.problems.extend(failed.into_iter().map(|it| Problem::new(Level::Warning, it)));
+    paths
+}
+
+fn render(history: &History, accounts: &Accounts, context: &Context) -> String {
+    let mut text = format!("{}\n", history.path);
+    let header = ["WHERE", "SIZE", "MODIFIED (UTC)", "OWNER", "MODE", "CONTENT"];
+    let rows: Vec<_> = history.runs.iter().map(|run| row(run, accounts)).collect();
+    text += &table(&header, &rows, &[1]);
+    let now = history.runs.iter().find(|run| run.places.contains(&Place::Now));
+    match (&history.kept, now.map(|run| &run.state)) {
+        (Some(kept), _) => {
+            let entry = &kept.entry;
+            let _ = writeln!(
+                text,
+                "{} kept by the entry {entry} ({}, store {})",
+                context.dim("--"),
+                kept.method,
+                kept.store
+            );
+        }
+        (None, Some(State::Present(_))) => {
+            let _ = writeln!(
+                text,
+                "{} no entry keeps it: `ebbtide keep {}` does from now on",
+                context.dim("--"),
+                history.path
+            );
+        }
+        (None, _) => {}
+    }
+    text
+}
+
+fn row(run: &Run, accounts: &Accounts) -> Vec<String> {
+    let place = places(&run.places);
+    match &run.state {
+        State::Present(version) => {
+            let more = if version.complete { "" } else { ">" };
+            let user = accounts.user_name(version.uid).map(str::to_owned);
+            let group = accounts.group_name(version.gid).map(str::to_owned);
+            let user = user.unwrap_or_else(|| version.uid.to_string());
+            let group = group.unwrap_or_else(|| version.gid.to_string());
+            vec![
+                place,
+                format!("{more}{}", size(version.bytes)),
+                date(version.modified),
+                escape(format!("{user}:{group}").as_bytes()),
+                format!("{:04o}", version.mode),
+                described(version),
+            ]
+        }
+        State::Deleted => vec![place, "deleted".to_owned()],
+        State::Absent => vec![place, "not there".to_owned()],
+        State::Kept(store) => vec![place, format!("kept in store {store}")],
+        State::Unknown(why) => vec![place, format!("unknown: {why}")],
+    }
+}
+
+fn described(version: &Version) -> String {
+    match (version.kind, &version.content, &version.target, version.entries) {
+        (Kind::File, Some(hash), _, _) => hash.get(..12).unwrap_or(hash).to_owned(),
+        (Kind::File, None, _, _) => "not read: it is long".to_owned(),
+        (Kind::Link, _, Some(target), _) => format!("-> {target}"),
+        (Kind::Directory, _, _, Some(entries)) => {
+            let more = if version.complete { "" } else { "more than " };
+            let entries = count(usize::try_from(entries).unwrap_or(usize::MAX), "entry");
+            format!("directory with {more}{entries}")
+        }
+        (Kind::Special, ..) => "pipe, socket or device".to_owned(),
+        (Kind::Link | Kind::Directory, ..) => String::new(),
+    }
+}
+
+/// `now, boots 2, 4–7, base 1`.
+pub(super) fn places(places: &[Place]) -> String {
+    let mut parts = Vec::new();
+    let (mut boots, mut bases) = (Vec::new(), Vec::new());
+    for place in places {
+        match place {
+            Place::Now => parts.push("now".to_owned()),
+            Place::Store(name) => parts.push(format!("store {name}")),
+            Place::Boot(number) => boots.push(number.0),
+            Place::Base(number) => bases.push(*number),
+        }
+    }
+    parts.extend(numbered("boot", boots));
+    parts.extend(numbered("base", bases));
+    parts.join(", ")
+}
+
+/// Numbers that follow each other as `4–7`.
+fn numbered(thing: &str, mut numbers: Vec<u64>) -> Option<String> {
+    numbers.sort_unstable();
+    let plural = if numbers.len() > 1 { "s" } else { "" };
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let range = |(first, last): &(u64, u64)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first}, {last}"),
+        _ => format!("{first}–{last}"),
+    };
+    let ranges: Vec<_> = ranges.iter().map(range).collect();
+    (!ranges.is_empty()).then(|| format!("{thing}{plural} {}", ranges.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use ebbtide_core::compiled::StoreName;
+    use ebbtide_core::past::history::KeptBy;
+    use ebbtide_core::past::version::Identity;
+    use ebbtide_core::record::BootNumber;
+
+    use super::*;
+    use crate::context::Color;
+
+    #[test]
+    fn places_are_short() {
+        let boots = |numbers: &[u64]| -> Vec<Place> {
+            numbers.iter().map(|number| Place::Boot(BootNumber(*number))).collect()
+        };
+        assert_eq!(places(&boots(&[7])), "boot 7");
+        assert_eq!(places(&boots(&[7, 6])), "boots 6, 7");
+        assert_eq!(places(&boots(&[9, 7, 6, 5, 2])), "boots 2, 5–7, 9");
+        let all = [
+            vec![Place::Now, Place::Store(StoreName("state".to_owned()))],
+            boots(&[3, 2, 1]),
+            vec![Place::Base(2), Place::Base(1)],
+        ];
+        assert_eq!(places(&all.concat()), "now, store state, boots 1–3, bases 1, 2");
+    }
+
+    fn version(kind: Kind) -> Version {
+        Version {
+            kind,
+            bytes: 220,
+            modified: 1_764_052_325,
+            uid: 0,
+            gid: 1000,
+            mode: 0o644,
+            content: None,
+            target: None,
+            entries: None,
+            complete: true,
+            identity: Identity::default(),
+        }
+    }
+
+    #[test]
+    fn a_history_is_a_line_for_each_version() {
+        let run = |places: Vec<Place>, state: State| Run { places, state };
+        let boot = |number| Place::Boot(BootNumber(number));
+        let file = Version { content: Some("0123456789abcdef".into()), ..version(Kind::File) };
+        let link = Version { target: Some("a\\x1b".to_owned()), ..version(Kind::Link) };
+        let directory =
+            Version { entries: Some(50_000), complete: false, ..version(Kind::Directory) };
+        let mut history = History {
+            path: "/etc/odd\\n".to_owned(),
+            kept: None,
+            runs: vec![
+                run(vec![Place::Now], State::Present(file)),
+                run(vec![boot(9), boot(8), boot(7)], State::Deleted),
+                run(vec![boot(5)], State::Present(link)),
+                run(vec![boot(4)], State::Kept(StoreName("state".to_owned()))),
+                run(vec![boot(3)], State::Present(directory)),
+                run(vec![boot(2)], State::Unknown("cannot be read".to_owned())),
+                run(vec![Place::Base(1)], State::Absent),
+            ],
+        };
+        let accounts = Accounts::parse(b"root:x:0:0::/root:\n", b"");
+        let context = Context::new(PathBuf::from("/"), Color::Never);
+        insta::assert_snapshot!(render(&history, &accounts, &context));
+        history.runs.truncate(0);
+        history.kept = Some(KeptBy {
+            entry: "/etc".to_owned(),
+            store: StoreName("state".to_owned()),
+            method: "bind".to_owned(),
+        });
+        let text = render(&history, &accounts, &context);
+        assert!(text.ends_with("-- kept by the entry /etc (bind, store state)\n"), "{text}");
+    }
+}
