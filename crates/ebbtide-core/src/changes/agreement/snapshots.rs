@@ -109,7 +109,7 @@ fn what_btrfs_marked_is_the_change() {
         return;
     }
     let volume = Volume::new();
-    histories(150, |before, after, kept| {
+    histories(400, |before, after, kept| {
         let pair = volume.pair(|base| {
             skeleton(base);
             before.iter().for_each(|step| step.attempt(base));
