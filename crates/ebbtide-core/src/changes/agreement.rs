@@ -142,9 +142,13 @@ fn the_upper_directory_is_the_change() {
     histories(300, |before, after, kept| {
         let overlay = Overlay::new(|base| {
             skeleton(base);
-            before.iter().for_each(|step| step.attempt(base));
+            for step in before {
+                step.attempt(base);
+            }
         });
-        after.iter().for_each(|step| step.attempt(&overlay.root()));
+        for step in after {
+            step.attempt(&overlay.root());
+        }
         overlay.agrees(kept)
     });
 }

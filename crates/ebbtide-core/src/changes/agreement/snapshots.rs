@@ -112,9 +112,13 @@ fn what_btrfs_marked_is_the_change() {
     histories(400, |before, after, kept| {
         let pair = volume.pair(|base| {
             skeleton(base);
-            before.iter().for_each(|step| step.attempt(base));
+            for step in before {
+                step.attempt(base);
+            }
         });
-        after.iter().for_each(|step| step.attempt(&pair.root()));
+        for step in after {
+            step.attempt(&pair.root());
+        }
         let (root, base) = pair.open();
         agree(pair.fast(kept), root.as_fd(), base.as_fd(), kept)
     });
@@ -140,6 +144,33 @@ fn a_name_of_many_and_a_place_in_the_depth_are_found() {
     let changes = pair.fast(&Kept::default());
     let (root, base) = pair.open();
     assert_eq!(agree(changes, root.as_fd(), base.as_fd(), &Kept::default()).unwrap().len(), 2002);
+}
+
+/// Inode numbers of another subvolume mean other inodes.
+#[test]
+fn a_nested_subvolume_is_new_with_all_that_is_in_it() {
+    if !can_mount() {
+        return;
+    }
+    let volume = Volume::new();
+    let pair = volume.pair(|base| {
+        for name in ["a", "b", "c"] {
+            fs::create_dir(base.join(name)).unwrap();
+        }
+    });
+    let (root, base) = pair.open();
+    btrfs::create_subvolume(root.as_fd(), OsStr::new("nested")).unwrap();
+    for name in ["d", "e", "f"] {
+        fs::create_dir(pair.root().join("nested").join(name)).unwrap();
+    }
+    for name in ["a", "b", "c"] {
+        fs::rename(pair.root().join(name), pair.root().join(name).with_extension("new")).unwrap();
+    }
+    let changes = pair.fast(&Kept::default());
+    let added = changes.iter().filter(|change| change.what == What::Added);
+    let added: Vec<_> = added.map(|change| change.path.to_str().unwrap()).collect();
+    assert_eq!(added, ["/nested", "/nested/d", "/nested/e", "/nested/f"]);
+    agree(changes, root.as_fd(), base.as_fd(), &Kept::default()).unwrap();
 }
 
 #[test]
