@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::file;
 use ebbtide_sys::mount::MountAttributes;
 
 use crate::backend;
@@ -11,7 +10,7 @@ use crate::boot::Boot;
 use crate::changes::{self, Kept, Visit};
 use crate::compiled::{Backend, Compiled};
 use crate::container::{Container, name};
-use crate::failure::{Context, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::record::{BaseIdentity, BootNumber, Record};
 use crate::status;
 use crate::volume;
@@ -33,8 +32,8 @@ pub struct Diff {
 enum Trees {
     /// What was written, and the tree that it lies over.
     Overlay { upper: OwnedFd, base: OwnedFd },
-    /// Two whole trees.
-    Whole { root: OwnedFd, base: OwnedFd },
+    /// A snapshot, and what it is one of.
+    Subvolumes { root: OwnedFd, base: OwnedFd },
 }
 
 impl Diff {
@@ -62,7 +61,7 @@ impl Diff {
             Backend::Btrfs => {
                 // A mount of its own: what is mounted on the root is not in it.
                 let root = volume::clone_directory(sysroot, MountAttributes::NOATIME)?;
-                Trees::Whole { root, base: backend::open_base(&container, base.number)? }
+                Trees::Subvolumes { root, base: backend::open_base(&container, base.number)? }
             }
             Backend::Overlay | Backend::Tmpfs => {
                 Trees::overlay(&container, Path::new(name::ROOT), &base, &boot.run)?
@@ -87,9 +86,8 @@ impl Diff {
             Trees::Overlay { upper, base } => {
                 changes::overlay_each(upper.as_fd(), base.as_fd(), &self.kept, visit)
             }
-            Trees::Whole { root, base } => {
-                file::sync_filesystem(root.as_fd()).context(|| "cannot sync the volume")?;
-                changes::reference(root.as_fd(), base.as_fd(), &self.kept, visit)
+            Trees::Subvolumes { root, base } => {
+                changes::btrfs(root.as_fd(), base.as_fd(), &self.kept, visit)
             }
         }
     }

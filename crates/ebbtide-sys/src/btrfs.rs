@@ -2,6 +2,7 @@
 //!
 //! A descriptor of a subvolume is one of the directory at its top. Descriptors may be `O_PATH`.
 
+mod changed;
 mod cleaner;
 mod nested;
 mod raw;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, metadata};
 
+pub use changed::{ChangedInodes, changed_inodes, path_of_directory};
 pub use cleaner::wait_until_freed;
 pub use nested::{delete_subvolume_recursively, nested_subvolumes};
 pub use search::default_subvolume;

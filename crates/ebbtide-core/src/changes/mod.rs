@@ -1,10 +1,11 @@
 //! Changes: what the next reset takes away.
 //!
 //! A change is a difference between a root and its base that no entry covers. [`overlay()`] finds them
-//! in the upper directory of an overlay, at the cost of what changed; [`reference()`] finds the same in
-//! two whole trees. Both give changes in the order of a walk, one at a time, so that memory does not
-//! grow with their number, and [`Changes`] adds them up within a limit.
+//! in the upper directory of an overlay and [`btrfs()`] in a snapshot, at the cost of what changed;
+//! [`reference()`] finds the same in two whole trees. They give changes in the order of a walk, one at
+//! a time, and [`Changes`] adds them up within a limit.
 
+mod btrfs;
 mod compare;
 mod kept;
 mod overlay;
@@ -18,6 +19,7 @@ use ebbtide_sys::metadata::{FileKind, Time};
 
 use crate::failure::Result;
 
+pub use btrfs::btrfs;
 pub use kept::Kept;
 pub use overlay::overlay as overlay_each;
 pub use reference::reference;

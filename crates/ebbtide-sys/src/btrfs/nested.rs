@@ -75,7 +75,11 @@ fn parse_reference(key: Key, item: &[u8]) -> Option<Reference> {
 }
 
 /// Returns the path of a directory within its subvolume; empty for the top.
-fn directory_path(fd: BorrowedFd<'_>, tree: SubvolumeId, directory: u64) -> Result<PathBuf> {
+pub(super) fn directory_path(
+    fd: BorrowedFd<'_>,
+    tree: SubvolumeId,
+    directory: u64,
+) -> Result<PathBuf> {
     let answer = raw::ino_lookup(fd, tree.0, directory)?;
     Ok(PathBuf::from(OsStr::from_bytes(raw::until_nul(&answer.name))))
 }

@@ -1,0 +1,303 @@
+//! A root that is a snapshot of its base: btrfs knows which inodes changed since.
+//!
+//! A snapshot begins with the inodes of its base, under the same numbers, and each change marks the
+//! inode with its transaction; one of the names in a directory is a change of the directory. So what is
+//! not marked is as in the base, with all that is in it but for the ways to inodes that are.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ebbtide_sys::btrfs::{self, ChangedInodes};
+use ebbtide_sys::file::{self, open_quietly, read_directory};
+use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
+use ebbtide_sys::resolve;
+use ebbtide_sys::tree::stack::{DirectoryStack, identity};
+use rustix::fs::OFlags;
+
+use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::{Kept, Visit, What, shown};
+use crate::failure::{Context, Result};
+
+/// Visits all changes of a root that is a subvolume. The cost follows what changed, if it is a snapshot
+/// of the base, and nothing was written to that since; else it is that of [`super::reference()`].
+///
+/// What is mounted on the root is not looked at. The filesystem is synced first: only what was
+/// committed is marked. Memory follows the number of changed inodes. Needs `CAP_SYS_ADMIN`.
+pub fn btrfs(
+    root: BorrowedFd<'_>,
+    base: BorrowedFd<'_>,
+    kept: &Kept,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    file::sync_filesystem(root).context(|| "cannot sync the volume")?;
+    let what = || "cannot ask btrfs when the root was made";
+    let (made, of) = (btrfs::subvolume_info(root), btrfs::subvolume_info(base));
+    let (made, of) = (made.context(what)?, of.context(what)?);
+    let untouched = of.read_only && of.ctransid <= made.otransid;
+    if made.parent_uuid != Some(of.uuid) || !untouched {
+        return super::reference(root, base, kept, visit);
+    }
+    if kept.is_kept() {
+        return Ok(());
+    }
+    let changed = btrfs::changed_inodes(root, made.otransid)
+        .context(|| "cannot ask btrfs what changed in the root")?;
+    let mount = metadata::metadata(root).context(|| "cannot look at the root")?.mount_id;
+    let mut walk = Walk { root, base, mount, changed, visit, renamed: VecDeque::new() };
+    let top = PathBuf::from("/");
+    walk.renamed.push_back(Renamed { path: top.clone(), from: top });
+    while let Some(next) = walk.renamed.pop_front() {
+        walk.subtree(&next, kept)?;
+    }
+    Ok(())
+}
+
+/// A directory that is looked at together with another one of the base.
+struct Renamed {
+    path: PathBuf,
+    from: PathBuf,
+}
+
+struct Walk<'w, 'v> {
+    root: BorrowedFd<'w>,
+    base: BorrowedFd<'w>,
+    mount: u64,
+    changed: ChangedInodes,
+    visit: &'w mut Visit<'v>,
+    renamed: VecDeque<Renamed>,
+}
+
+/// The way down to where the walk is.
+struct Way<'k> {
+    path: PathBuf,
+    root: DirectoryStack,
+    base: DirectoryStack,
+    levels: Vec<Level<'k>>,
+}
+
+/// One directory on the way.
+struct Level<'k> {
+    /// Names that are still to be looked at, last one first.
+    names: Vec<OsString>,
+    /// Whether the base has the directory: it is on the stack then.
+    in_base: bool,
+    /// The device number of the root's subvolume; `None` within another one, in which inode numbers
+    /// mean something else.
+    own: Option<(u32, u32)>,
+    kept: Option<&'k Kept>,
+}
+
+/// What lies at a path: in the root, in the base.
+struct Pair {
+    found: Metadata,
+    before: Option<Metadata>,
+    /// Whether it lies in the root's own subvolume.
+    own: bool,
+    /// Whether both are one inode.
+    same: bool,
+}
+
+impl Walk<'_, '_> {
+    fn subtree(&mut self, top: &Renamed, kept: &Kept) -> Result<()> {
+        let failed = || format!("cannot look at {}", shown(&top.path));
+        let open = |tree, path| unless_gone(resolve::open_directory(tree, path));
+        let Some(root) = open(self.root, &top.path).context(failed)? else { return Ok(()) };
+        let base = open(self.base, &top.from).context(failed)?;
+        let kept = top.path.iter().skip(1).try_fold(kept, |kept, name| kept.get(name));
+        let found = metadata::metadata(root.as_fd()).context(failed)?;
+        let (root_stack, base_stack) = (DirectoryStack::default(), DirectoryStack::default());
+        let path = top.path.clone();
+        let mut way = Way { path, root: root_stack, base: base_stack, levels: Vec::new() };
+        let names = self.names(&root, base.as_ref(), self.unchanged(found.inode));
+        way.enter(root, base, names.context(failed)?, Some(found.device), kept).context(failed)?;
+        while let Some(level) = way.levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                way.leave().context(failed)?;
+                continue;
+            };
+            let kept = level.kept.and_then(|kept| kept.get(&name));
+            if kept.is_some_and(Kept::is_kept) {
+                continue;
+            }
+            way.path.push(&name);
+            if !self.name(&mut way, &name, kept)? {
+                way.path.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// An inode of the root's own subvolume that is as in the base.
+    fn unchanged(&self, inode: u64) -> Option<u64> {
+        (!self.changed.contains(inode)).then_some(inode)
+    }
+
+    /// Looks at one name in the current directory; true if that is a directory and was entered.
+    fn name<'k>(
+        &mut self,
+        way: &mut Way<'k>,
+        name: &OsStr,
+        kept: Option<&'k Kept>,
+    ) -> Result<bool> {
+        let path = way.path.clone();
+        let failed = || format!("cannot look at {}", shown(&path));
+        let Some(level) = way.levels.last() else { return Ok(false) };
+        let root = way.root.top().context(failed)?;
+        let found = metadata_of_entry(root, name).context(failed)?;
+        let before = if level.in_base {
+            metadata_of_entry(way.base.top().context(failed)?, name).context(failed)?
+        } else {
+            None
+        };
+        let Some(found) = found else {
+            self.gone(&path, before.as_ref());
+            return Ok(false);
+        };
+        if found.mount_id != self.mount {
+            return Ok(false);
+        }
+        let own = level.own == Some(found.device);
+        let is_same = |before: &Metadata| before.kind == found.kind && before.inode == found.inode;
+        let same = own && before.as_ref().is_some_and(is_same) && !self.changed.is_new(found.inode);
+        let pair = Pair { found, before, own, same };
+        if pair.found.kind == FileKind::Directory {
+            return self.directory(way, name, &pair, kept);
+        }
+        if same && self.unchanged(pair.found.inode).is_some() {
+            return Ok(false);
+        }
+        let Pair { found, before, .. } = &pair;
+        match before {
+            Some(before) if before.kind == found.kind => {
+                let base = way.base.top().context(failed)?;
+                let root = Node { dir: root, name, found };
+                let base = Node { dir: base, name, found: before };
+                if let Some(what) = compare(&root, &base).context(failed)? {
+                    (self.visit)(change(&path, what, found));
+                }
+            }
+            other => {
+                self.gone(&path, other.as_ref());
+                (self.visit)(change(&path, What::Added, found));
+            }
+        }
+        Ok(false)
+    }
+
+    fn directory<'k>(
+        &mut self,
+        way: &mut Way<'k>,
+        name: &OsStr,
+        pair: &Pair,
+        kept: Option<&'k Kept>,
+    ) -> Result<bool> {
+        let path = way.path.clone();
+        let failed = || format!("cannot look at {}", shown(&path));
+        let Pair { found, before, own, same } = pair;
+        let unchanged = self.unchanged(found.inode).filter(|_| *same);
+        if unchanged.is_some_and(|inode| self.changed.on_the_way(inode).next().is_none()) {
+            return Ok(false);
+        }
+        if let Some(from) = self.origin(pair).context(failed)? {
+            self.gone(&path, before.as_ref());
+            (self.visit)(change(&path, What::Renamed { from: from.clone() }, found));
+            self.renamed.push_back(Renamed { path, from });
+            return Ok(false);
+        }
+        let root = way.root.top().context(failed)?;
+        let open = |tree| unless_gone(open_quietly(tree, name, OFlags::DIRECTORY));
+        let Some(inner) = open(root).context(failed)? else { return Ok(false) };
+        let mut inner_base = None;
+        if let Some(before) = before.as_ref().filter(|before| before.kind == FileKind::Directory) {
+            let base = way.base.top().context(failed)?;
+            if unchanged.is_none() {
+                let root = Node { dir: root, name, found };
+                let node = Node { dir: base, name, found: before };
+                if let Some(what) = compare(&root, &node).context(failed)? {
+                    (self.visit)(change(&path, what, found));
+                }
+            }
+            inner_base = open(base).context(failed)?;
+        } else {
+            self.gone(&path, before.as_ref());
+            // Directories on the way to an entry are made for it.
+            if kept.is_none() {
+                (self.visit)(change(&path, What::Added, found));
+            }
+        }
+        let names = self.names(&inner, inner_base.as_ref(), unchanged).context(failed)?;
+        let own = own.then_some(found.device);
+        way.enter(inner, inner_base, names, own, kept).context(failed)?;
+        Ok(true)
+    }
+
+    /// The names in a directory that may lead to changes; of an unchanged one, only those on the way.
+    fn names(
+        &self,
+        root: &OwnedFd,
+        base: Option<&OwnedFd>,
+        unchanged: Option<u64>,
+    ) -> ebbtide_sys::Result<Vec<OsString>> {
+        if let Some(inode) = unchanged {
+            return Ok(self.changed.on_the_way(inode).map(OsStr::to_owned).collect());
+        }
+        let mut all = Vec::new();
+        for directory in [Some(root), base].into_iter().flatten() {
+            all.extend(read_directory(directory.as_fd())?.into_iter().map(|entry| entry.name));
+        }
+        Ok(all)
+    }
+
+    /// Where the base has a directory that was moved to where it is.
+    fn origin(&self, pair: &Pair) -> ebbtide_sys::Result<Option<PathBuf>> {
+        let inode = pair.found.inode;
+        let from_base = self.changed.contains(inode) && !self.changed.is_new(inode);
+        if pair.same || !pair.own || !from_base {
+            return Ok(None);
+        }
+        let Some(from) = btrfs::path_of_directory(self.base, inode)? else { return Ok(None) };
+        let there = unless_gone(resolve::open_directory(self.base, &from))?;
+        Ok(there.map(|_| Path::new("/").join(from)))
+    }
+
+    /// Tells what the base had in the place of something else.
+    fn gone(&mut self, path: &Path, before: Option<&Metadata>) {
+        if let Some(before) = before {
+            (self.visit)(deleted(path, before));
+        }
+    }
+}
+
+impl<'k> Way<'k> {
+    fn enter(
+        &mut self,
+        root: OwnedFd,
+        base: Option<OwnedFd>,
+        mut names: Vec<OsString>,
+        own: Option<(u32, u32)>,
+        kept: Option<&'k Kept>,
+    ) -> ebbtide_sys::Result<()> {
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        names.dedup();
+        let in_base = base.is_some();
+        let found = metadata::metadata(root.as_fd())?;
+        self.root.push(root, identity(&found));
+        if let Some(base) = base {
+            let found = metadata::metadata(base.as_fd())?;
+            self.base.push(base, identity(&found));
+        }
+        self.levels.push(Level { names, in_base, own, kept });
+        Ok(())
+    }
+
+    fn leave(&mut self) -> ebbtide_sys::Result<()> {
+        self.root.pop()?;
+        if self.levels.pop().is_some_and(|level| level.in_base) {
+            self.base.pop()?;
+        }
+        self.path.pop();
+        Ok(())
+    }
+}
