@@ -89,12 +89,12 @@ pub const SCENARIOS: &[Scenario] = &[
         "missing-store",
         OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], missing_store::run),
     ),
-    scenario("late-store", OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], late_store::run)),
+    scenario("late-store", OfEach(&[(OVERLAY_ON_EXT4, ForAll), (BTRFS, ForAll)], late_store::run)),
     scenario(
         "separate-filesystems",
         OfEach(
             &[
-                (OVERLAY_ON_EXT4, Always),
+                (OVERLAY_ON_EXT4, ForAll),
                 (BTRFS, ForAll),
                 (OVERLAY_ON_EXT4.on(Debian12Dracut), ForAll),
             ],
