@@ -37,8 +37,13 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
         vm.write_file(SCRIPT, WITNESS.as_bytes())?;
         vm.check(&format!("chmod +x {SCRIPT}"))?;
     }
-    let built = vm.run_within("update-initramfs -u 2>&1", b"", Duration::from_secs(900))?;
-    ensure!(built.success(), "update-initramfs: {}", built.text());
+    let build = if has_scripts {
+        "update-initramfs -u 2>&1"
+    } else {
+        "dracut --force /boot/initrd.img-$(uname -r) 2>&1"
+    };
+    let built = vm.run_within(build, b"", Duration::from_secs(900))?;
+    ensure!(built.success(), "{build}: {}", built.text());
 
     vm.reboot()?;
     checks::new_and_complete(&mut vm)?;
