@@ -2,6 +2,7 @@
 //! that runs.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use crate::compiled::Backend;
 
@@ -52,6 +53,17 @@ pub fn rewrite(text: &str, root: Option<&str>, entries: &[String]) -> Result<Str
     Ok(lines.join("\n"))
 }
 
+/// Where the lines of an fstab mount something, `/` included; swap is mounted nowhere.
+pub fn mount_points(text: &str) -> Vec<PathBuf> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines
+        .filter_map(|line| line.split_ascii_whitespace().nth(1))
+        .filter(|place| place.starts_with('/'))
+        // Without a slash at its end, as a path from the mount table.
+        .map(|place| Path::new(&unescape(place)).components().collect())
+        .collect()
+}
+
 /// What a root's fstab should be, if it is not: no line for `/` on an overlay, and on a root that is not
 /// for writing none that would make it writable.
 pub fn fitting(text: &str, backend: Backend, writable: bool) -> Option<String> {
@@ -83,10 +95,15 @@ pub fn fitting(text: &str, backend: Backend, writable: bool) -> Option<String> {
     (fitting != text).then_some(fitting)
 }
 
-/// Whether a mount on `path` lies on an entry or above it. In fstab(5) a space is `\040`.
+/// Whether a mount on `path` lies on an entry or above it.
 fn hides(path: &str, entry: &str) -> bool {
-    let path = path.replace("\\040", " ");
-    path.starts_with('/') && std::path::Path::new(entry).starts_with(&path)
+    let path = unescape(path);
+    path.starts_with('/') && Path::new(entry).starts_with(&path)
+}
+
+/// In fstab(5) a space is `\040`.
+fn unescape(path: &str) -> String {
+    path.replace("\\040", " ")
 }
 
 #[cfg(test)]
@@ -126,6 +143,14 @@ mod tests {
         let read_only = "# x / y\nUUID=1 / btrfs subvol=a,ro 0 1\nUUID=2 none swap sw 0 0\n";
         assert_eq!(fits(Backend::Btrfs, false).as_deref(), Some(read_only));
         assert_eq!(fitting(read_only, Backend::Btrfs, false), None);
+    }
+
+    #[test]
+    fn mount_points_are_those_of_lines_that_mount() {
+        let text = "# x /comment ext4\nUUID=1 / btrfs x 0 0\nUUID=2 none swap sw 0 0\n\n\
+                    UUID=3\t/boot/efi/ vfat\nUUID=4 /with\\040space ext4\n";
+        let places = ["/", "/boot/efi", "/with space"].map(PathBuf::from);
+        assert_eq!(mount_points(text), places);
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn observation() -> Observation {
         findings: Vec::new(),
         updaters: Vec::new(),
         fstab: String::new(),
+        mounted: Vec::new(),
         builder: Some(Builder::InitramfsTools),
         kernels: vec!["6.1.0-1-amd64".to_owned()],
     }
@@ -120,4 +121,43 @@ fn a_base_that_cannot_reset_is_said() {
     let seen = Observation { builder: None, ..observation() };
     let notices = plan(&request(), &seen).unwrap().notices;
     assert!(notices[0].contains("builds no initramfs with Ebbtide in it"), "{notices:?}");
+}
+
+const SEPARATE: &str = "LABEL=usr /usr ext4 defaults 0 2\nLABEL=boot /boot ext4 defaults 0 2\n\
+    LABEL=ESP /boot/efi vfat umask=0077 0 1\n";
+
+fn from_directory() -> Request {
+    Request { base: BaseSource::Directory(PathBuf::from("/target")), ..request() }
+}
+
+#[test]
+fn what_is_on_other_filesystems_is_said() {
+    let mounted = ["/boot", "/boot/efi", "/mnt\n", "/usr"].map(PathBuf::from).to_vec();
+    let seen = Observation { fstab: SEPARATE.to_owned(), mounted, ..observation() };
+    let notices = plan(&from_directory(), &seen).unwrap().notices;
+    insta::assert_snapshot!(notices.join("\n"), @r"
+    /boot is a filesystem of its own: no reset touches it, and what lies there is what boots. The initramfs in it is built again
+    /boot/efi is a filesystem of its own: no reset touches it
+    /etc/fstab does not name what is mounted on /mnt\n: the base is without it
+    /usr is a filesystem of its own: no reset touches it. Programs that are written there stay, and packages that are installed while the system runs stay by half: their files do, and what /etc and /var know of them goes. To have it reset, move it into the filesystem of / first
+    ");
+}
+
+#[test]
+fn a_part_that_is_not_mounted_is_refused() {
+    let mounted = vec![PathBuf::from("/boot")];
+    let seen = Observation { fstab: SEPARATE.to_owned(), mounted, ..observation() };
+    insta::assert_snapshot!(refusal(&from_directory(), &seen), @r"
+    /usr of the system is a filesystem of its own, and it is not there: the base's initramfs is built with it
+    hint: mount it at /target/usr first
+    ");
+    let seen =
+        Observation { mounted: Vec::new(), fstab: "LABEL=b /boot ext4\n".to_owned(), ..seen };
+    insta::assert_snapshot!(refusal(&request(), &seen), @r"
+    /boot of the system is a filesystem of its own, and it is not there: the base's initramfs is built with it
+    hint: mount the system with all its filesystems, and name that directory with --base-directory: a snapshot has only one of them
+    ");
+    // Of what else is elsewhere, nothing is needed to build an initramfs.
+    let fstab = "LABEL=opt /opt ext4 defaults 0 2\n".to_owned();
+    assert!(plan(&request(), &Observation { fstab, ..seen }).is_ok());
 }

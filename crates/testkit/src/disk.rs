@@ -1,5 +1,6 @@
 //! Disk images: made, copied, looked into between boots, and made bootable.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,17 @@ const SYSTEM_PARTITION: u32 = 2;
 /// What is left free at the end, in bytes, for the second copy of the partition table.
 const TABLE_COPY: u64 = 1 << 20;
 
+/// One more partition of a system disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// What it is formatted with.
+    pub filesystem: Filesystem,
+    /// Its label, and the name of the partition.
+    pub label: &'static str,
+    /// Its size in bytes, whole MiB.
+    pub size: u64,
+}
+
 /// A raw, sparse disk image with one filesystem in it.
 ///
 /// The value does not own the file: it stays where it is until the directory it is in is deleted.
@@ -27,6 +39,7 @@ pub struct Disk {
     path: PathBuf,
     filesystem: Filesystem,
     partitioned: bool,
+    parts: Vec<Part>,
 }
 
 impl Disk {
@@ -37,14 +50,44 @@ impl Disk {
     ///
     /// Fails when the file exists or cannot be made.
     pub fn new_system(path: &Path, size: u64, filesystem: Filesystem, label: &str) -> Result<Self> {
-        ensure!(size > SYSTEM_START + TABLE_COPY, "{size} bytes are too few for a system disk");
+        Self::new_system_with(path, size, filesystem, label, &[])
+    }
+
+    /// Makes the disk of a machine with more partitions than one, `/dev/vda3` and so on, which take of
+    /// its size.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file exists or cannot be made.
+    pub fn new_system_with(
+        path: &Path,
+        size: u64,
+        filesystem: Filesystem,
+        label: &str,
+        parts: &[Part],
+    ) -> Result<Self> {
+        let others: u64 = parts.iter().map(|part| part.size).sum();
+        ensure!(
+            size > SYSTEM_START + others + TABLE_COPY,
+            "{size} bytes are too few for a system disk"
+        );
         sparse_file(path, size)?;
-        let disk = Self { path: path.to_owned(), filesystem, partitioned: true };
+        let disk =
+            Self { path: path.to_owned(), filesystem, partitioned: true, parts: parts.to_vec() };
         disk.partition()?;
-        // Through a loop device, as mkfs itself can only use the whole file.
-        let device = LoopDevice::attach(&disk.path, &disk.loop_range()?)?;
-        disk.filesystem.make(&device.path, label)?;
-        device.detach()?;
+        // Through loop devices, as mkfs itself can only use the whole file.
+        let (start, length) = disk.range()?;
+        let mut all = vec![(filesystem, label, start, length)];
+        all.extend(disk.parts_with_starts()?.into_iter().map(|(part, start)| {
+            let Part { filesystem, label, size } = part;
+            (filesystem, label, start, size)
+        }));
+        for (filesystem, label, start, length) in all {
+            let range = [format!("--offset={start}"), format!("--sizelimit={length}")];
+            let device = LoopDevice::attach(&disk.path, &range)?;
+            filesystem.make(&device.path, label)?;
+            device.detach()?;
+        }
         Ok(disk)
     }
 
@@ -56,7 +99,7 @@ impl Disk {
     pub fn new_plain(path: &Path, size: u64, filesystem: Filesystem, label: &str) -> Result<Self> {
         sparse_file(path, size)?;
         filesystem.make(path, label)?;
-        Ok(Self { path: path.to_owned(), filesystem, partitioned: false })
+        Ok(Self { path: path.to_owned(), filesystem, partitioned: false, parts: Vec::new() })
     }
 
     /// Takes an image that somebody else made: one filesystem, without partitions.
@@ -66,7 +109,7 @@ impl Disk {
     /// Fails when there is no such file.
     pub fn existing(path: &Path, filesystem: Filesystem) -> Result<Self> {
         ensure!(path.is_file(), "{} is no disk image", path.display());
-        Ok(Self { path: path.to_owned(), filesystem, partitioned: false })
+        Ok(Self { path: path.to_owned(), filesystem, partitioned: false, parts: Vec::new() })
     }
 
     /// Copies the disk to `path`, which must not exist. Neither may be mounted or in a running VM.
@@ -81,7 +124,7 @@ impl Disk {
         run(Command::new("cp")
             .args(["--reflink=auto", "--sparse=always", "--"])
             .args([&self.path, path]))?;
-        Ok(Self { path: path.to_owned(), ..*self })
+        Ok(Self { path: path.to_owned(), ..self.clone() })
     }
 
     /// Returns the image's path.
@@ -169,12 +212,28 @@ impl Disk {
         root: &str,
         visit: impl FnOnce(&Path, &Path) -> Result<T>,
     ) -> Result<T> {
+        self.with_parts(root, |device, root, _| visit(device, root))
+    }
+
+    /// Like [`Disk::with_system`], and gives `visit` also the devices of the other partitions.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a partition cannot be found, mounted or unmounted, and when `visit` does.
+    pub fn with_parts<T>(
+        &self,
+        root: &str,
+        visit: impl FnOnce(&Path, &Path, &[PathBuf]) -> Result<T>,
+    ) -> Result<T> {
         ensure!(self.partitioned, "{} has no partitions", self.path.display());
         let device = LoopDevice::attach(&self.path, &["--partscan".to_owned()])?;
         let partition = device.partition(SYSTEM_PARTITION)?;
+        let others = (SYSTEM_PARTITION + 1..).take(self.parts.len());
+        let others = others.map(|number| device.partition(number)).collect::<Result<Vec<_>>>()?;
         let top_level = if self.filesystem == Filesystem::Btrfs { "subvolid=5" } else { "rw" };
         let mount = Mount::new(&partition, self.filesystem, top_level)?;
-        let result = visit(&device.path, &mount.path().join(root.trim_start_matches('/')));
+        let root = mount.path().join(root.trim_start_matches('/'));
+        let result = visit(&device.path, &root, &others);
         let closed = mount.close().and_then(|()| device.detach());
         let value = result?;
         closed?;
@@ -186,17 +245,25 @@ impl Disk {
         let size = fs::metadata(&self.path)
             .with_context(|| format!("cannot read the size of {}", self.path.display()))?
             .len();
-        Ok((SYSTEM_START, size - SYSTEM_START - TABLE_COPY))
+        let others: u64 = self.parts.iter().map(|part| part.size).sum();
+        Ok((SYSTEM_START, size - SYSTEM_START - others - TABLE_COPY))
     }
 
-    fn loop_range(&self) -> Result<Vec<String>> {
+    /// Returns the other partitions, which follow that filesystem, with where each begins, in bytes.
+    fn parts_with_starts(&self) -> Result<Vec<(Part, u64)>> {
         let (start, size) = self.range()?;
-        Ok(vec![format!("--offset={start}"), format!("--sizelimit={size}")])
+        let mut next = start + size;
+        let place = |part: &Part| {
+            let start = next;
+            next += part.size;
+            (*part, start)
+        };
+        Ok(self.parts.iter().map(place).collect())
     }
 
     fn partition(&self) -> Result<()> {
         let (start, size) = self.range()?;
-        let table = format!(
+        let mut table = format!(
             "label: gpt\n\
              start={}, size={}, type=21686148-6449-6E6F-744E-656564454649, name=grub\n\
              start={}, size={}, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=system\n",
@@ -205,6 +272,14 @@ impl Disk {
             start / SECTOR,
             size / SECTOR,
         );
+        for (Part { filesystem, label, size }, start) in self.parts_with_starts()? {
+            let kind = match filesystem {
+                Filesystem::Vfat => "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+                _ => "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
+            };
+            let (start, size) = (start / SECTOR, size / SECTOR);
+            let _ = writeln!(table, "start={start}, size={size}, type={kind}, name={label}");
+        }
         let mut sfdisk = Command::new("sfdisk")
             .arg("--quiet")
             .arg(&self.path)
@@ -303,6 +378,33 @@ mod tests {
         assert_eq!(read(&disk), "first");
         assert_eq!(read(&copy), "second");
         assert!(disk.copy_to(copy.path()).is_err(), "an image was overwritten");
+    }
+
+    #[test]
+    fn each_partition_has_its_filesystem() {
+        if !require_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let parts = [
+            Part { filesystem: Filesystem::Ext4, label: "usr", size: 16 << 20 },
+            Part { filesystem: Filesystem::Vfat, label: "ESP", size: 8 << 20 },
+        ];
+        let path = directory.path().join("disk");
+        let disk =
+            Disk::new_system_with(&path, 64 << 20, Filesystem::Ext4, "system", &parts).unwrap();
+        let labels = disk
+            .with_parts("", |_, top, others| {
+                std::fs::write(top.join("file"), "content")?;
+                let label = |path: &PathBuf| {
+                    let mut blkid = Command::new("blkid");
+                    let printed = run(blkid.args(["-p", "-s", "LABEL", "-o", "value"]).arg(path))?;
+                    Ok(String::from_utf8(printed)?.trim().to_owned())
+                };
+                others.iter().map(label).collect::<Result<Vec<_>>>()
+            })
+            .unwrap();
+        assert_eq!(labels, ["usr", "ESP"]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Filesystem {
     Ext4,
     /// XFS; at least 300 MiB
     Xfs,
+    /// FAT, as on an EFI system partition; its label is in capital letters
+    Vfat,
 }
 
 impl Filesystem {
@@ -26,6 +28,7 @@ impl Filesystem {
             Self::Btrfs => "btrfs",
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
+            Self::Vfat => "vfat",
         }
     }
 
@@ -36,10 +39,11 @@ impl Filesystem {
     /// Fails when mkfs does.
     pub fn make(self, device: &Path, label: &str) -> Result<()> {
         let mut mkfs = Command::new(format!("mkfs.{}", self.name()));
-        mkfs.args(["-q", "-L", label]);
-        if self != Self::Ext4 {
-            mkfs.arg("-f");
-        }
+        match self {
+            Self::Vfat => mkfs.args(["-n", label]),
+            Self::Ext4 => mkfs.args(["-q", "-L", label]),
+            Self::Btrfs | Self::Xfs => mkfs.args(["-q", "-L", label, "-f"]),
+        };
         run(mkfs.arg(device)).map(drop)
     }
 }

@@ -18,7 +18,7 @@ const ENTERED: &str = "EBBTIDE_TESTKIT_PRIVATE_MOUNTS";
 /// script finds an init system to talk to.
 const CHROOT: &str = r#"
 root=$1; shift
-mount --bind "$root" "$root"
+mount --rbind "$root" "$root"
 cd "$root"
 mount --rbind /dev dev
 mount -t proc proc proc

@@ -11,6 +11,7 @@ const PACKAGES: &[&str] = &[
     "attr",
     "btrfs-progs",
     "debian-archive-keyring",
+    "dosfstools",
     "dpkg-dev",
     "e2fsprogs",
     "fdisk",

@@ -228,7 +228,8 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
         has_modules |= all;
     }
     if !has_modules {
-        // A blank base: modules come from elsewhere, as from the store of NixOS or Guix.
+        // Modules come from elsewhere: from the store of NixOS or Guix, or with a /usr that is a filesystem
+        // of its own. The last root has the same ones, so that to keep it would help nobody.
         return Ok(());
     }
     Err(Failure::new(format!(

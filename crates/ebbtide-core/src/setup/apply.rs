@@ -11,8 +11,9 @@ use ebbtide_sys::{btrfs, file, metadata, resolve};
 use uuid::Uuid;
 
 use super::chroot::Chroot;
-use super::observe::{Builder, open_source, open_volume};
+use super::observe::{Builder, open_source, open_volume, read_fstab};
 use super::plan::{BASE, Plan, Step};
+use super::separate::{self, NOT_COPIED};
 use super::{BaseSource, Request, sanitise};
 use crate::attach::{self, Places, Policy};
 use crate::backend::overlay;
@@ -21,12 +22,10 @@ use crate::compiled::{Backend, StoreName};
 use crate::container::{Container, name};
 use crate::declaration::StoreDeclaration;
 use crate::failure::{Context, Failure, Level, Log, Result};
+use crate::fstab;
 use crate::record::BootNumber;
 use crate::store;
 use crate::volume::Volume;
-
-/// What lies in those directories of a system is made anew by every boot.
-const NOT_COPIED: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
 /// Applies a plan.
 pub fn apply(request: &Request, plan: &Plan, log: &mut Log<'_>) -> Result<()> {
@@ -142,11 +141,15 @@ impl Work<'_> {
         };
         let report = tree::copy_tree_into(from.as_fd(), Path::new(""), base.as_fd(), options)
             .context(|| "copy")?;
+        let stays = fstab::mount_points(&read_fstab(base.as_fd())?);
         for mount in &report.mounts_skipped {
-            log(
-                Level::Warning,
-                &format!("{} is another filesystem: not copied into the base", mount.display()),
-            );
+            let path = mount.display();
+            if stays.contains(&Path::new("/").join(mount)) {
+                log(Level::Info, &format!("/{path} stays a filesystem of its own"));
+            } else {
+                let message = format!("/{path} is another filesystem: not copied into the base");
+                log(Level::Warning, &message);
+            }
         }
         for subvolume in &report.subvolumes_copied {
             let path = subvolume.display();
@@ -299,6 +302,9 @@ impl Work<'_> {
 
     fn in_base(&self, commands: &[(&str, &[&str])]) -> Result<()> {
         let chroot = Chroot::enter(&self.volume, &self.request.container.path.join(base_path()))?;
+        if let BaseSource::Directory(source) = &self.request.base {
+            separate::mount_needed(source, chroot.path())?;
+        }
         let done =
             commands.iter().try_for_each(|(program, arguments)| chroot.run(program, arguments));
         chroot.leave()?;

@@ -43,6 +43,11 @@ impl Chroot {
         Ok(Self { path })
     }
 
+    /// Returns where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Runs a program of the base; its output is part of the error when it fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         let what = || format!("`{program} {}` failed in the base", arguments.join(" "));

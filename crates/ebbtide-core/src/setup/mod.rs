@@ -8,6 +8,7 @@ mod chroot;
 mod observe;
 mod plan;
 mod sanitise;
+mod separate;
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ use ebbtide_sys::{btrfs, file, kernel, metadata, resolve};
 use uuid::Uuid;
 
 use super::sanitise::{self, Finding};
-use super::{BaseSource, Request, UPDATERS};
+use super::{BaseSource, Request, UPDATERS, separate};
 use crate::compiled::{Backend, StoreName};
 use crate::container::{self, Container};
 use crate::failure::{Context, Failure, Result};
@@ -38,6 +38,8 @@ pub struct Observation {
     pub updaters: Vec<&'static str>,
     /// The source's `/etc/fstab`.
     pub fstab: String,
+    /// Where other filesystems are mounted below the source, as paths of the system in it.
+    pub mounted: Vec<PathBuf>,
     /// What builds an initramfs in the source, with Ebbtide's part of it installed.
     pub builder: Option<Builder>,
     /// The releases of the kernels in the source's `/boot`.
@@ -104,6 +106,7 @@ pub fn observe(request: &Request, top: BorrowedFd<'_>) -> Result<Observation> {
         findings: Vec::new(),
         updaters: Vec::new(),
         fstab: String::new(),
+        mounted: Vec::new(),
         builder: None,
         kernels: Vec::new(),
     };
@@ -188,6 +191,7 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
     if let BaseSource::Directory(path) = &request.base {
         let swaps = kernel::active_swap_files().context(what)?;
         seen.swap_files = swaps.into_iter().filter(|swap| swap.starts_with(path)).collect();
+        seen.mounted = separate::mounted_below(path)?;
     }
     seen.findings = sanitise::find(source)?;
     let exists = |path: &str| -> Result<bool> {
@@ -201,11 +205,7 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
             seen.updaters.push(unit);
         }
     }
-    seen.fstab = match file::read_limited(source, Path::new("etc/fstab"), 1 << 20) {
-        Ok(bytes) => String::from_utf8(bytes).context(|| "/etc/fstab of the base is not UTF-8")?,
-        Err(error) if error.is_not_found() => String::new(),
-        Err(error) => return Err(error).context(what),
-    };
+    seen.fstab = read_fstab(source)?;
     // Where both are, dracut brings an update-initramfs of its own that runs it.
     seen.builder = if exists("usr/bin/dracut")? {
         exists("usr/lib/dracut/modules.d/90ebbtide")?.then_some(Builder::Dracut)
@@ -221,6 +221,15 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
         seen.kernels.sort();
     }
     Ok(())
+}
+
+/// Reads `/etc/fstab` of the system below a directory; no file is an empty one.
+pub(super) fn read_fstab(system: BorrowedFd<'_>) -> Result<String> {
+    match file::read_limited(system, Path::new("etc/fstab"), 1 << 20) {
+        Ok(bytes) => String::from_utf8(bytes).context(|| "/etc/fstab of the base is not UTF-8"),
+        Err(error) if error.is_not_found() => Ok(String::new()),
+        Err(error) => Err(error).context(|| "cannot look at /etc/fstab of the base"),
+    }
 }
 
 /// Mounts the volume on which a container is to be made.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::observe::{Builder, Observation, Occupant, StoreState, TOP_LEVEL};
 use super::sanitise::{Finding, How};
-use super::{BaseSource, HOMES, Request, Updaters};
+use super::{BaseSource, HOMES, Request, Updaters, separate};
 use crate::compiled::{Backend, Kind, StoreName};
 use crate::failure::{Failure, Result};
 use crate::fstab;
@@ -64,7 +64,7 @@ pub struct Plan {
 /// Plans setting up, or refuses with what to do.
 pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
     refuse(request, seen)?;
-    let mut notices = Vec::new();
+    let mut notices = separate::notices(&seen.fstab, &seen.mounted);
     let mut steps = vec![Step::MakeContainer(request.container.path.clone())];
     for (name, state) in &seen.stores {
         if *state == StoreState::Absent
@@ -167,6 +167,7 @@ fn refuse(request: &Request, seen: &Observation) -> Result<()> {
         return Err(Failure::new(format!("store {name} is the state store of another container"))
             .hint("declare another subvolume for it: two containers can't share one"));
     }
+    separate::refuse(request, &seen.fstab, &seen.mounted)?;
     if request.grub.is_some() && request.base == BaseSource::Blank {
         return Err(Failure::new("an empty base has no GRUB to install")
             .hint("leave --grub out; the loader's files are not in a blank base"));

@@ -163,6 +163,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     }
     if args.dry_run || !args.yes {
         context.print(&text)?;
+    } else {
+        for notice in &plan.notices {
+            context.tell(&format!("note: {notice}"));
+        }
     }
     if args.dry_run {
         return Ok(Status::DONE);

@@ -101,7 +101,7 @@ impl Machine {
     ) -> Result<Self> {
         let (backend, store) = match filesystem {
             Filesystem::Btrfs => ("btrfs", "subvolume"),
-            Filesystem::Ext4 | Filesystem::Xfs => ("overlay", "directory"),
+            _ => ("overlay", "directory"),
         };
         let volume = Volume::new(filesystem, 4 << 30)?;
         let directory = tempfile::Builder::new().prefix("ebbtide-bench-").tempdir()?;

@@ -31,10 +31,12 @@ echo '* * * * * root /opt/evil/sh' >/etc/cron.d/evil
 mkdir -p /opt/evil && cp /lib/x86_64-linux-gnu/libdl.so.2 /opt/evil/preload.so
 echo /opt/evil/preload.so >/etc/ld.so.preload
 echo 'PermitRootLogin yes' >>/etc/ssh/sshd_config
-rm /etc/cron.daily/apt-compat /usr/sbin/getcap
+rm /etc/cron.daily/apt-compat
+# What is on a filesystem of its own is not forgotten: that mess would stay.
+mountpoint --quiet /usr || rm /usr/sbin/getcap
 echo key >/root/.profile
 { btrfs --quiet subvolume create /opt/nested 2>/dev/null || mkdir /opt/nested; } && echo in >/opt/nested/file
-for file in /boot/vmlinuz-* /boot/initrd.img-* /boot/grub/grub.cfg; do
+mountpoint --quiet /boot || for file in /boot/vmlinuz-* /boot/initrd.img-* /boot/grub/grub.cfg; do
     echo planted >"$file"
 done
 sync

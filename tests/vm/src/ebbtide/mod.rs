@@ -3,11 +3,12 @@
 
 pub mod checks;
 pub mod mess;
+pub mod separate;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -135,17 +136,7 @@ impl Ebbtide {
         fs::create_dir_all(directory)?;
         let tree = directory.join("tree");
         fs::create_dir(&tree)?;
-        Guest::of(kind.guest)?.copy_to(&tree)?;
-        guest::install_package(&tree, &package()?)?;
-        ensure!(!tree.join("etc/ebbtide").exists(), "installing the package configured something");
-        let units = tree.join("usr/lib/systemd/system");
-        fs::write(units.join("witness.service"), WITNESS)?;
-        let wants = units.join("sysinit.target.wants/witness.service");
-        std::os::unix::fs::symlink("../witness.service", wants)?;
-        fs::write(units.join("site.service"), SITE)?;
-        let wants = units.join("multi-user.target.wants/site.service");
-        std::os::unix::fs::symlink("../site.service", wants)?;
-
+        install(kind, &tree)?;
         let system =
             Disk::new_system(&directory.join("system"), 4 << 30, kind.filesystem, "system")?;
         let big = Disk::new_plain(&directory.join("big"), 512 << 20, Filesystem::Ext4, "big")?;
@@ -154,15 +145,7 @@ impl Ebbtide {
         // Mounted, so that the store is found by its label.
         let store = big.mount()?;
         let boot = system.with_system("", |disk, top| {
-            let mut init = Command::new(tree.join("usr/bin/ebbtide"));
-            init.args(["init", "--yes", "--device", "LABEL=system", "--updaters", "disable"])
-                .arg("--base-directory")
-                .arg(&tree)
-                .arg("--config")
-                .arg(&declaration)
-                .arg("--grub")
-                .arg(disk);
-            run(&mut init).context("cannot set the machine up")?;
+            init(&tree, &declaration, disk)?;
             BootFiles::copy(&top.join("ebbtide/bases/1"), directory)
         })?;
         store.close()?;
@@ -192,6 +175,38 @@ impl Ebbtide {
         vm.wait_for_boot()?;
         Ok(vm)
     }
+}
+
+/// Makes an installed system below a directory, with Ebbtide's package and what scenarios look at.
+fn install(kind: Kind, tree: &Path) -> Result<()> {
+    Guest::of(kind.guest)?.copy_to(tree)?;
+    guest::install_package(tree, &package()?)?;
+    ensure!(!tree.join("etc/ebbtide").exists(), "installing the package configured something");
+    let units = tree.join("usr/lib/systemd/system");
+    fs::write(units.join("witness.service"), WITNESS)?;
+    let wants = units.join("sysinit.target.wants/witness.service");
+    std::os::unix::fs::symlink("../witness.service", wants)?;
+    fs::write(units.join("site.service"), SITE)?;
+    let wants = units.join("multi-user.target.wants/site.service");
+    std::os::unix::fs::symlink("../site.service", wants)?;
+    Ok(())
+}
+
+/// Has the installed `ebbtide` set a volume up with that system as base 1; returns what it said.
+fn init(tree: &Path, declaration: &Path, disk: &Path) -> Result<String> {
+    let mut init = Command::new(tree.join("usr/bin/ebbtide"));
+    init.args(["init", "--yes", "--device", "LABEL=system", "--updaters", "disable"])
+        .arg("--base-directory")
+        .arg(tree)
+        .arg("--config")
+        .arg(declaration)
+        .arg("--grub")
+        .arg(disk)
+        .stdin(Stdio::null());
+    let output = init.output().context("cannot start ebbtide init")?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cannot set the machine up: {}\n{said}", output.status);
+    Ok(said.into_owned())
 }
 
 /// The package to test: `cargo xtask vm` builds it and says where it is.

@@ -5,6 +5,7 @@ mod base_without_modules;
 mod broken_declaration;
 mod forgets_and_remembers;
 mod in_ram;
+mod late_store;
 mod methods_in_a_container;
 mod missing_store;
 mod off_and_keep;
@@ -13,6 +14,7 @@ mod power_cut_during_reset;
 mod rehearse_in_a_container;
 mod replaced_files;
 mod root_by_other_names;
+mod separate_filesystems;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
@@ -88,6 +90,18 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "missing-store",
         OfEach(&[(OVERLAY_ON_EXT4, Always), (BTRFS, ForAll)], missing_store::run),
+    ),
+    scenario("late-store", OfEach(&[(OVERLAY_ON_EXT4, ForAll), (BTRFS, ForAll)], late_store::run)),
+    scenario(
+        "separate-filesystems",
+        OfEach(
+            &[
+                (OVERLAY_ON_EXT4, ForAll),
+                (BTRFS, ForAll),
+                (OVERLAY_ON_EXT4.on(Debian12Dracut), ForAll),
+            ],
+            separate_filesystems::run,
+        ),
     ),
     scenario(
         "root-by-other-names",
