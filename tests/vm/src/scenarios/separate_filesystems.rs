@@ -42,8 +42,8 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     } else {
         "dracut --force /boot/initrd.img-$(uname -r) 2>&1"
     };
-    let built = vm.run_within(build, b"", Duration::from_secs(900))?;
-    ensure!(built.success(), "{build}: {}", built.text());
+    let outcome = vm.run_within(build, b"", Duration::from_secs(900))?;
+    ensure!(outcome.success(), "{build}: {}", outcome.text());
 
     vm.reboot()?;
     checks::new_and_complete(&mut vm)?;
