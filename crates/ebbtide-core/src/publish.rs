@@ -131,11 +131,11 @@ impl Publication {
         let roots = attach::roots_of_today(&self.container, Path::new(RUN));
         let auto = std::mem::take(&mut self.declaration.auto);
         let is_open = |entry: &&mut Entry| auto.contains(&entry.path);
+        let before = self.previous.iter().flat_map(|it| &it.entries);
+        let synced = before.filter(|was| was.method == Method::Sync);
+        let synced: BTreeSet<_> = synced.map(|was| (was.path.as_os_str(), was.kind)).collect();
         for entry in self.declaration.entries.iter_mut().filter(is_open) {
-            let before = self.previous.iter().flat_map(|it| &it.entries);
-            let decided = before
-                .filter(|was| was.path == entry.path && was.kind == entry.kind)
-                .any(|was| was.method == Method::Sync);
+            let decided = synced.contains(&(entry.path.as_os_str(), entry.kind));
             let seen = || {
                 let mut roots = roots.iter().filter(|root| root.store_of(&entry.path).is_none());
                 roots.any(|root| {

@@ -99,6 +99,12 @@ impl PresetEntry {
         &self.entry.path.value
     }
 
+    /// Whether it is of this path. Paths of declarations and presets have one spelling each, and bytes are
+    /// compared faster than components.
+    fn is_at(&self, path: &std::path::Path) -> bool {
+        self.path().as_os_str() == path.as_os_str()
+    }
+
     /// Directory or file.
     pub fn kind(&self) -> Kind {
         self.entry.kind
@@ -236,7 +242,7 @@ impl Library {
 
     /// What a preset says of a path.
     pub(super) fn entry(&self, path: &std::path::Path) -> Option<&PresetEntry> {
-        self.presets.values().flat_map(|preset| &preset.entries).find(|it| it.path() == path)
+        self.presets.values().flat_map(|preset| &preset.entries).find(|it| it.is_at(path))
     }
 
     /// What the applications whose data an entry keeps need of its mount: of the entry's own path, or
@@ -247,9 +253,10 @@ impl Library {
         storage: &BTreeMap<PathBuf, String>,
     ) -> Vec<Need> {
         let kept = |it: &PresetEntry| {
-            it.path() == path || (it.path().starts_with(path) && storage.contains_key(it.path()))
+            it.is_at(path) || (it.path().starts_with(path) && storage.contains_key(it.path()))
         };
-        let named = self.presets.values().filter(|preset| preset.entries.iter().any(kept));
+        let demanding = self.presets.values().filter(|preset| !preset.needs.is_empty());
+        let named = demanding.filter(|preset| preset.entries.iter().any(kept));
         let mut needs: Vec<Need> = named.flat_map(|preset| preset.needs.clone()).collect();
         needs.sort_unstable();
         needs.dedup();
@@ -269,7 +276,7 @@ impl Library {
     ) -> bool {
         self.presets.values().any(|preset| {
             let named = |entries: &[PresetEntry], path: &std::path::Path| {
-                entries.iter().any(|it| it.path() == path && it.is_replaced())
+                entries.iter().any(|it| it.is_replaced() && it.is_at(path))
             };
             named(&preset.entries, path)
                 || relative.is_some_and(|relative| named(&preset.user_entries, relative))
