@@ -206,12 +206,16 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__diff)
-            opts="-0 -h --sort --lines --tree --json --null --config --color --help"
+            opts="-0 -h --boot --sort --lines --tree --json --null --config --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --boot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --sort)
                     COMPREPLY=($(compgen -W "newest biggest" -- "${cur}"))
                     return 0

@@ -130,6 +130,7 @@ never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l brief -d 'Print one line if something should be looked at, and else nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l boot -d 'The root of this boot, and what the reset after it took away; `last`: the newest past root' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l sort -d 'What comes first: newest or biggest' -r -f -a "newest\t''
 biggest\t''"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l lines -d 'Tell it in this many lines at most' -r

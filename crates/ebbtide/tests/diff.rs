@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ebbtide_core::boot::Boot;
+use ebbtide_core::compiled::Backend;
 use machine::{KINDS, Kind, Machine, is_root, run, write};
 use serde_json::Value;
 
@@ -139,8 +140,70 @@ fn on(kind: Kind) {
 
         as_its_schema_says(&ebbtide(boot, root, &["diff", "--json"]));
     });
-    // After the reset nothing of it is left.
-    machine.live("", |root, boot| assert_eq!(ebbtide(boot, root, &["diff"]).status, 0));
+    // After the reset nothing of it is left, and the past root tells the same.
+    machine.live("", |root, boot| {
+        assert_eq!(ebbtide(boot, root, &["diff"]).status, 0);
+        if kind.backend == Backend::Tmpfs {
+            // It went with the power.
+            let none = ebbtide(boot, root, &["diff", "--boot", "last"]);
+            assert_eq!(none.status, 1);
+            assert!(none.err.contains("there is no past root"), "{}", none.err);
+            return;
+        }
+        let arguments = ["diff", "--boot", "last", "--sort", "biggest", "--color", "never"];
+        let told = ebbtide(boot, root, &arguments);
+        assert_eq!(told.status, 3, "{}", told.err);
+        insta::allow_duplicates! { insta::assert_snapshot!(told.text(), @r"
+        the reset after boot 1 took away:
+        ~     12 B  /etc/issue          changed
+        +     10 B  /var/lib/app/db     new
+        +      3 B  /srv/\x1b[2J\n\xff  new
+        +      1 B  /var/lib/app/log/1  new
+        -           /etc/group          deleted
+        -           /home/alice/        deleted
+        3 new, 1 changed, 2 deleted: 26 B
+        to bring some of it back: ebbtide restore --boot 1 PATH…
+        "); }
+        let same = ebbtide(boot, root, &["diff", "--boot", "1", "--sort", "biggest"]);
+        assert_eq!(same.text(), told.text());
+        let json = ebbtide(boot, root, &["diff", "--boot", "1", "--json"]);
+        assert!(json.text().contains("\"past\": true"), "{}", json.text());
+        as_its_schema_says(&json);
+        let none = ebbtide(boot, root, &["diff", "--boot", "9"]);
+        assert_eq!(none.status, 1);
+        assert!(none.err.contains("there is no past root of boot 9"), "{}", none.err);
+    });
+}
+
+#[test]
+fn a_past_root_is_told_without_what_was_kept_then() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(KINDS[0]);
+    let log = "[keep]\ndirectories = [\"/var/log\"]\n";
+    machine.set_up(log);
+    machine.boot("", |root| {
+        write(root, "/var/log/kept", "");
+        write(root, "/srv/lost", "");
+    });
+    // Boot 2 goes on with the root of boot 1.
+    machine.boot("ebbtide=keep", |root| write(root, "/srv/more", ""));
+    machine.apply(
+        "[keep]\ndirectories = [\"/srv\", { path = \"/var/lib/app\", method = \"symlink\" }]\n",
+    );
+    machine.live("", |root, boot| {
+        let paths = |number: &str| {
+            let ran = ebbtide(boot, root, &["diff", "--boot", number, "-0"]);
+            (ran.status, String::from_utf8(ran.out).unwrap().replace('\0', " "), ran.err)
+        };
+        // /srv is kept now, and was not then; what was mounted then is not told.
+        let (status, told, _) = paths("2");
+        assert_eq!((status, told.as_str()), (3, "/srv/lost /srv/more "));
+        let (status, _, err) = paths("1");
+        assert_eq!(status, 1);
+        assert!(err.contains("boot 2 went on with the same root"), "{err}");
+    });
 }
 
 fn as_its_schema_says(ran: &Ran) {

@@ -1,4 +1,4 @@
-//! `ebbtide diff`: what the next reset takes away.
+//! `ebbtide diff`: what the next reset takes away, or an earlier one took.
 
 mod report;
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::changes::{Change, Changes, Order, What};
 use ebbtide_core::diff::Diff;
+use ebbtide_core::record::BootNumber;
 
 pub use self::report::Json;
 use self::report::Report;
@@ -32,8 +33,14 @@ Examples:
   What takes most room, as a tree:
     sudo ebbtide diff --sort biggest --tree
 
+  What the last reset took away, to bring some of it back:
+    sudo ebbtide diff --boot last
+
   Save what is there still, for a look at it later:
     sudo ebbtide diff -0 | sudo tar --null --no-recursion -cf lost.tar -T -
+
+Of a past root, a path counts as kept if it was mounted there, or if it is copied or linked into
+roots as it is declared now.
 
 Exit status: 0 nothing is taken away; 3 something is; 1 it could not be found out; 2 wrong command
 line or declaration.")]
@@ -41,6 +48,9 @@ pub struct Args {
     /// Only what is at these paths or below them
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// The root of this boot, and what the reset after it took away; `last`: the newest past root
+    #[arg(long, value_name = "BOOT", value_parser = past)]
+    boot: Option<Past>,
     /// What comes first: newest or biggest
     #[arg(
         long,
@@ -67,6 +77,23 @@ pub struct Args {
     config: Option<PathBuf>,
 }
 
+/// A past root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    Last,
+    Boot(BootNumber),
+}
+
+fn past(text: &str) -> Result<Past, String> {
+    match text {
+        "last" => Ok(Past::Last),
+        number => number
+            .parse()
+            .map(|number| Past::Boot(BootNumber(number)))
+            .map_err(|_| "the number of a boot, or `last`".to_owned()),
+    }
+}
+
 /// What comes first.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Sort {
@@ -87,7 +114,11 @@ impl From<Sort> for Order {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
     let boot = machine::running(args.config.as_deref(), context)?;
-    let diff = Diff::of_running(&boot, &context.sysroot)?;
+    let diff = match args.boot {
+        None => Diff::of_running(&boot, &context.sysroot)?,
+        Some(Past::Last) => Diff::of_past(&boot, None)?,
+        Some(Past::Boot(number)) => Diff::of_past(&boot, Some(number))?,
+    };
     let mut changes = Changes::default();
     let mut list = Vec::new();
     let mut written = Ok(());

@@ -37,6 +37,8 @@ pub struct Json {
     version: u32,
     /// The boot whose root it is, if that is known.
     boot: Option<BootNumber>,
+    /// Whether it is a past root, so that a reset has taken the changes already.
+    past: bool,
     /// The number of the base that the root was made from.
     base: u64,
     /// What is taken away, in groups.
@@ -72,6 +74,7 @@ impl Report<'_> {
         Json {
             version: 1,
             boot: self.diff.boot,
+            past: self.diff.is_past,
             base: self.diff.base.number,
             changes: self.changes.summary(LISTED, self.order),
             paths: self.list.iter().map(one).collect(),
@@ -90,25 +93,33 @@ impl Report<'_> {
     }
 
     fn around(&self, told: &str) -> String {
-        let mut text = if self.changes.is_empty() {
-            "nothing was changed that the next reset takes away\n".to_owned()
-        } else {
-            format!("the next reset takes away:\n{told}")
+        // A past root is that of a boot whose number is known.
+        let past = self.diff.boot.filter(|_| self.diff.is_past);
+        let mut text = match (past, self.changes.is_empty()) {
+            (None, true) => "nothing was changed that the next reset takes away\n".to_owned(),
+            (None, false) => format!("the next reset takes away:\n{told}"),
+            (Some(boot), true) => format!("the reset after boot {boot} took nothing away\n"),
+            (Some(boot), false) => format!("the reset after boot {boot} took away:\n{told}"),
         };
+        let which = if past.is_some() { "that boot" } else { "this boot" };
         let _ = match self.diff.uncovered.as_slice() {
             [] => Ok(()),
             [path] => {
                 let path = shown(path);
-                writeln!(text, "{path} is declared and was not in place in this boot")
+                writeln!(text, "{path} is declared and was not in place in {which}")
             }
             all => {
                 let all = count(all.len(), "path");
-                writeln!(text, "{all} are declared and were not in place in this boot")
+                writeln!(text, "{all} are declared and were not in place in {which}")
             }
         };
-        if !self.changes.is_empty() {
-            text += "to keep some of it: ebbtide keep PATH…\n";
-        }
+        let _ = match past {
+            _ if self.changes.is_empty() => Ok(()),
+            None => writeln!(text, "to keep some of it: ebbtide keep PATH…"),
+            Some(boot) => {
+                writeln!(text, "to bring some of it back: ebbtide restore --boot {boot} PATH…")
+            }
+        };
         text
     }
 }
