@@ -255,24 +255,29 @@ pub fn attach_to_entry(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr)
 ///
 /// With `detach` it goes out of sight at once, with all mounts below it, and away when unused.
 pub fn unmount(path: &Path, detach: bool) -> Result<()> {
-    let mut flags = UnmountFlags::NOFOLLOW;
-    if detach {
-        flags |= UnmountFlags::DETACH;
-    }
-    let rendered = if detach { "UMOUNT_NOFOLLOW|MNT_DETACH" } else { "UMOUNT_NOFOLLOW" };
+    let (flags, rendered) = unmount_flags(detach);
     rustix::mount::unmount(path, flags)
         .map_err(|e| Error::new("umount2", e).path(path).arg(rendered))
 }
 
+fn unmount_flags(detach: bool) -> (UnmountFlags, &'static str) {
+    if detach {
+        (UnmountFlags::NOFOLLOW | UnmountFlags::DETACH, "UMOUNT_NOFOLLOW|MNT_DETACH")
+    } else {
+        (UnmountFlags::NOFOLLOW, "UMOUNT_NOFOLLOW")
+    }
+}
+
 /// Unmounts what is mounted on an entry of a directory, and nothing that a link leads to: for places
-/// that others than root may change meanwhile.
+/// that others than root may change meanwhile. `detach`: as for [`unmount`].
 ///
 /// The way leads through `/proc/self/fd`, because a descriptor of the mount itself would keep it busy.
-pub fn unmount_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+pub fn unmount_entry(dir: BorrowedFd<'_>, name: &OsStr, detach: bool) -> Result<()> {
     crate::descriptor::check_name("umount2", dir, name)?;
     let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
-    rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW)
-        .map_err(|e| Error::new("umount2", e).fd(dir).path(name).arg("UMOUNT_NOFOLLOW"))
+    let (flags, rendered) = unmount_flags(detach);
+    rustix::mount::unmount(&path, flags)
+        .map_err(|e| Error::new("umount2", e).fd(dir).path(name).arg(rendered))
 }
 
 /// Makes the filesystem and the mount at `path` writable, without access times.

@@ -62,6 +62,8 @@ fn mess(root: &Path) {
     fs::remove_dir_all(root.join("home/alice")).unwrap();
     fs::write(root.join(OsStr::from_bytes(b"srv/\x1b[2J\n\xff")), "bad").unwrap();
     write(root, "/var/log/kept.log", "kept");
+    write(root, "/home/bob/.cache/thumbnails/1", "12345");
+    write(root, "/etc/.pwd.lock", "");
 }
 
 #[test]
@@ -92,9 +94,11 @@ fn on(kind: Kind) {
         +     10 B  /var/lib/app/db     new
         +      3 B  /srv/\x1b[2J\n\xff  new
         +      1 B  /var/lib/app/log/1  new
+        +      0 B  /home/bob/          new
         -           /etc/group          deleted
         -           /home/alice/        deleted
-        3 new, 1 changed, 2 deleted: 26 B
+        4 new, 1 changed, 2 deleted: 26 B
+        besides, 2 caches, locks and the like of 5 B: --all lists them
         to keep some of it: ebbtide keep PATH…
         "); }
         let tree = ebbtide(boot, root, &["diff", "--sort", "biggest", "--tree"]);
@@ -108,10 +112,19 @@ fn on(kind: Kind) {
         +     10 B    db  new
         +      1 B    log/1  new
         +      3 B  /srv/\x1b[2J\n\xff  new
-        -           /home/alice/  deleted
-        3 new, 1 changed, 2 deleted: 26 B
+        ~      0 B  /home/  1 new, 1 deleted
+        +      0 B    bob/  new
+        -             alice/  deleted
+        4 new, 1 changed, 2 deleted: 26 B
+        besides, 2 caches, locks and the like of 5 B: --all lists them
         to keep some of it: ebbtide keep PATH…
         "); }
+
+        let all = ebbtide(boot, root, &["diff", "--all", "--sort", "biggest"]);
+        assert!(all.text().contains("  /home/bob/"), "{}", all.text());
+        assert!(all.text().contains("/etc/.pwd.lock") && !all.text().contains("besides"));
+        let named = ebbtide(boot, root, &["diff", "/home/bob/.cache"]);
+        assert_eq!(named.status, 3);
 
         let none = ebbtide(boot, root, &["diff", "/usr", "/var/log"]);
         assert_eq!((none.status, none.text().lines().count()), (0, 1));
@@ -126,9 +139,10 @@ fn on(kind: Kind) {
         let raw = ebbtide(boot, root, &["diff", "-0"]);
         assert_eq!((raw.status, raw.err.as_str()), (3, ""));
         let paths: BTreeSet<&[u8]> = raw.out.split(|byte| *byte == 0).collect();
-        let expected: [&[u8]; 7] = [
+        let expected: [&[u8]; 8] = [
             b"",
             b"/etc/issue",
+            b"/home/bob",
             b"/srv/\x1b[2J\n\xff",
             b"/var/lib",
             b"/var/lib/app",
@@ -136,7 +150,7 @@ fn on(kind: Kind) {
             b"/var/lib/app/log",
         ];
         assert!(paths.is_superset(&expected.into_iter().collect()), "{paths:?}");
-        assert_eq!(paths.len(), 8, "{paths:?}");
+        assert_eq!(paths.len(), 9, "{paths:?}");
 
         as_its_schema_says(&ebbtide(boot, root, &["diff", "--json"]));
     });
@@ -159,9 +173,11 @@ fn on(kind: Kind) {
         +     10 B  /var/lib/app/db     new
         +      3 B  /srv/\x1b[2J\n\xff  new
         +      1 B  /var/lib/app/log/1  new
+        +      0 B  /home/bob/          new
         -           /etc/group          deleted
         -           /home/alice/        deleted
-        3 new, 1 changed, 2 deleted: 26 B
+        4 new, 1 changed, 2 deleted: 26 B
+        besides, 2 caches, locks and the like of 5 B: --all lists them
         to bring some of it back: ebbtide restore --boot 1 PATH…
         "); }
         let same = ebbtide(boot, root, &["diff", "--boot", "1", "--sort", "biggest"]);

@@ -154,12 +154,13 @@ fn mount_volume(wanted: &VolumeMount, root: BorrowedFd<'_>) -> Result<()> {
         // A directory is cloned in the tree: see `volume::attach`.
         let top = open()?;
         let clone = mount::clone_mount(top.as_fd(), directory, false).context(what);
-        // Either would keep it busy.
         drop((top, volume));
         let (parent, name) = resolve::split_parent(path)
             .ok_or_else(|| Failure::new("it is mounted on the root itself"))?;
         let parent = resolve::open_directory(root, parent).context(what)?;
-        mount::unmount_entry(parent.as_fd(), name).context(what)?;
+        // Whoever has a descriptor of it, as a process that was forked meanwhile, must not leave the whole
+        // volume in this place.
+        mount::unmount_entry(parent.as_fd(), name, true).context(what)?;
         mount::attach(clone?.as_fd(), open()?.as_fd()).context(what)?;
     }
     mount::set_attributes(open()?.as_fd(), attributes, false).context(what)

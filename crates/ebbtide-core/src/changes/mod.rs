@@ -8,6 +8,7 @@
 mod btrfs;
 mod compare;
 mod kept;
+mod noise;
 mod overlay;
 mod reference;
 mod summary;
@@ -21,6 +22,7 @@ use crate::failure::Result;
 
 pub use btrfs::btrfs;
 pub use kept::Kept;
+pub use noise::is_noise;
 pub use overlay::overlay as overlay_each;
 pub use reference::reference;
 pub use summary::{Branch, Changes, Group, More, Order, Summary, Tally};

@@ -295,7 +295,7 @@ fn unmount(live: &Live, path: &Path) -> Result<ebbtide_sys::Result<()>> {
         .ok_or_else(|| Failure::new(format!("{} has no name", shown(path))))?;
     let parent = resolve::open_directory(live.places.root.as_fd(), parent)
         .context(|| format!("cannot open the directory above {}", shown(path)))?;
-    Ok(mount::unmount_entry(parent.as_fd(), name))
+    Ok(mount::unmount_entry(parent.as_fd(), name, false))
 }
 
 /// Takes files that are going to be synced into their stores, or out of them, and then lists them in

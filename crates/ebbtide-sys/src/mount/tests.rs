@@ -272,10 +272,19 @@ fn an_entry_is_unmounted_and_nothing_behind_a_link() {
         std::os::unix::fs::symlink("mounted", scratch.path("link")).unwrap();
         let mounted =
             || read_self().unwrap().iter().any(|it| it.mount_point == scratch.path("mounted"));
-        assert!(unmount_entry(scratch.fd.as_fd(), name("link")).is_err());
-        assert!(unmount_entry(scratch.fd.as_fd(), name("../x")).is_err());
+        assert!(unmount_entry(scratch.fd.as_fd(), name("link"), false).is_err());
+        assert!(unmount_entry(scratch.fd.as_fd(), name("../x"), false).is_err());
         assert!(mounted());
-        unmount_entry(scratch.fd.as_fd(), name("mounted")).unwrap();
+        let used = open(scratch.path("mounted"));
+        let busy = unmount_entry(scratch.fd.as_fd(), name("mounted"), false).unwrap_err();
+        assert_eq!(busy.errno(), Errno::BUSY);
+        unmount_entry(scratch.fd.as_fd(), name("mounted"), true).unwrap();
+        assert!(!mounted());
+        drop(used);
+        let target = open(scratch.path("mounted"));
+        attach(tmpfs().as_fd(), target.as_fd()).unwrap();
+        drop(target);
+        unmount_entry(scratch.fd.as_fd(), name("mounted"), false).unwrap();
         assert!(!mounted());
     })
     .join()

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use ebbtide_core::changes::{Change, Changes, Order, What};
+use ebbtide_core::changes::{Change, Changes, Order, What, is_noise};
 use ebbtide_core::diff::Diff;
 use ebbtide_core::record::BootNumber;
 
@@ -25,6 +25,7 @@ use crate::status::Status;
 Compares the root with the base that it was made from. What is declared is kept, and so is no
 change; nor is what is mounted on the root. A line tells a path, or a directory by all that
 changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
+What is made again by itself, such as caches and locks, is only counted, unless it is asked for.
 
 Examples:
   sudo ebbtide diff
@@ -44,6 +45,7 @@ roots as it is declared now.
 
 Exit status: 0 nothing is taken away; 3 something is; 1 it could not be found out; 2 wrong command
 line or declaration.")]
+#[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
 pub struct Args {
     /// Only what is at these paths or below them
     #[arg(value_name = "PATH")]
@@ -51,6 +53,9 @@ pub struct Args {
     /// The root of this boot, and what the reset after it took away; `last`: the newest past root
     #[arg(long, value_name = "BOOT", value_parser = past)]
     boot: Option<Past>,
+    /// List caches, locks and the like too
+    #[arg(long)]
+    all: bool,
     /// What comes first: newest or biggest
     #[arg(
         long,
@@ -119,12 +124,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Some(Past::Last) => Diff::of_past(&boot, None)?,
         Some(Past::Boot(number)) => Diff::of_past(&boot, Some(number))?,
     };
-    let mut changes = Changes::default();
+    let (mut changes, mut noise) = (Changes::default(), Changes::default());
+    let hides_noise = !args.all && paths.is_empty();
     let mut list = Vec::new();
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout().lock());
     diff.each(&mut |change| {
         if !is_asked_for(&change, &paths) {
+            return;
+        }
+        if hides_noise && is_noise(&change.path) {
+            noise.add(&change);
             return;
         }
         if args.null && written.is_ok() && change.what != What::Deleted {
@@ -138,7 +148,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     })?;
     done(written.and_then(|()| out.flush()))?;
     drop(out);
-    let report = Report { diff: &diff, changes: &changes, list: &list, order: args.sort.into() };
+    let report = Report {
+        diff: &diff,
+        changes: &changes,
+        noise: noise.total(),
+        list: &list,
+        order: args.sort.into(),
+    };
     if args.json {
         context.print_json(&report.json())?;
     } else if !args.null {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use ebbtide_core::changes::{Change, Changes, Order, Summary, What};
+use ebbtide_core::changes::{Change, Changes, Order, Summary, Tally, What};
 use ebbtide_core::diff::Diff;
 use ebbtide_core::record::BootNumber;
 use ebbtide_sys::escape;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::changes;
 use crate::context::Context;
-use crate::text::count;
+use crate::text::{count, size};
 
 /// How many groups are told to a machine.
 const LISTED: usize = 1000;
@@ -24,6 +24,8 @@ pub struct Report<'a> {
     pub diff: &'a Diff,
     /// All changes added up.
     pub changes: &'a Changes,
+    /// What is only counted.
+    pub noise: Tally,
     /// All changes one by one, where they are wanted.
     pub list: &'a [Change],
     /// What comes first.
@@ -43,6 +45,8 @@ pub struct Json {
     base: u64,
     /// What is taken away, in groups.
     changes: Summary,
+    /// Caches, locks and the like, which are not in the groups.
+    noise: Tally,
     /// Each change, in the order of a walk.
     paths: Vec<PathJson>,
     /// Entries that were not in place in this boot, so that what was written there is told, escaped.
@@ -77,6 +81,7 @@ impl Report<'_> {
             past: self.diff.is_past,
             base: self.diff.base.number,
             changes: self.changes.summary(LISTED, self.order),
+            noise: self.noise,
             paths: self.list.iter().map(one).collect(),
             uncovered: self.diff.uncovered.iter().map(|path| shown(path)).collect(),
         }
@@ -100,6 +105,18 @@ impl Report<'_> {
             (None, false) => format!("the next reset takes away:\n{told}"),
             (Some(boot), true) => format!("the reset after boot {boot} took nothing away\n"),
             (Some(boot), false) => format!("the reset after boot {boot} took away:\n{told}"),
+        };
+        let _ = match (self.noise.count(), size(self.noise.bytes)) {
+            (0, _) => Ok(()),
+            (1, size) => {
+                writeln!(text, "besides, a cache, lock or the like of {size}: --all lists it")
+            }
+            (all, size) => {
+                writeln!(
+                    text,
+                    "besides, {all} caches, locks and the like of {size}: --all lists them"
+                )
+            }
         };
         let which = if past.is_some() { "that boot" } else { "this boot" };
         let _ = match self.diff.uncovered.as_slice() {
