@@ -24,8 +24,13 @@ use crate::store;
 /// How long is waited for btrfs to free what one run deleted.
 const CLEANER: Duration = Duration::from_secs(300);
 
-/// How long is waited for another filesystem to count what is free now.
+/// How long is waited for another filesystem to count what is free now: XFS, for one, frees in the
+/// background.
 const SETTLED: Duration = Duration::from_secs(3);
+
+/// How long what is free has to stay the same to be believed, where it is less than what went: some of
+/// that may be held by others.
+const STEADY: Duration = Duration::from_millis(500);
 
 /// What a run did.
 #[derive(Debug)]
@@ -183,15 +188,30 @@ impl Run {
         } else if self.expected > 0 {
             file::sync_filesystem(self.gc.container.directory())
                 .context(|| "cannot sync the volume")?;
-            let enough = self.last.map(|last| last.available.saturating_add(self.expected / 2));
-            let start = Instant::now();
-            while self.room().map(|room| room.available) < enough && start.elapsed() < SETTLED {
-                std::thread::sleep(SETTLED / 30);
-            }
+            self.wait_for_room();
         }
         self.expected = 0;
         self.last = self.room();
         Ok(())
+    }
+
+    /// Waits until a filesystem other than btrfs counts what was deleted as free.
+    fn wait_for_room(&self) {
+        let available = || self.room().map(|room| room.available);
+        let with = |more: u64| self.last.map(|last| last.available.saturating_add(more));
+        let (half, all) = (with(self.expected / 2), with(self.expected));
+        let start = Instant::now();
+        let (mut seen, mut since) = (available(), start);
+        while seen < all && start.elapsed() < SETTLED {
+            if seen >= half && since.elapsed() >= STEADY {
+                break;
+            }
+            std::thread::sleep(STEADY / 10);
+            let now = available();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+        }
     }
 
     fn is_short(&mut self, wanted: Share, log: &mut Log<'_>) -> Result<bool> {
