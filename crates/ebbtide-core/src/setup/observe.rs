@@ -235,7 +235,9 @@ fn mkinitcpio_calls_ebbtide(system: BorrowedFd<'_>) -> Result<bool> {
     match resolve::open_directory(system, snippets) {
         Ok(directory) => {
             let names = file::read_directory(directory.as_fd()).context(|| what(snippets))?;
-            files.extend(names.iter().map(|entry| snippets.join(&entry.name)));
+            let snippet = |name: &OsStr| Path::new(name).extension() == Some(OsStr::new("conf"));
+            let names = names.iter().map(|entry| &entry.name).filter(|name| snippet(name));
+            files.extend(names.map(|name| snippets.join(name)));
         }
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error).context(|| what(snippets)),
@@ -277,6 +279,25 @@ pub fn open_volume(request: &Request) -> Result<Volume> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_places_of_a_configuration_are_read() {
+        let system = tempfile::tempdir().unwrap();
+        let opened = OwnedFd::from(std::fs::File::open(system.path()).unwrap());
+        let called = || mkinitcpio_calls_ebbtide(opened.as_fd()).unwrap();
+        assert!(!called());
+        let snippets = system.path().join("etc/mkinitcpio.conf.d");
+        std::fs::create_dir_all(snippets.join("kept.conf.old")).unwrap();
+        let write = |path: &Path, hook| std::fs::write(path, format!("HOOKS=(base {hook})\n"));
+        write(&system.path().join("etc/mkinitcpio.conf"), "udev").unwrap();
+        write(&snippets.join("hooks.bak"), "ebbtide").unwrap();
+        assert!(!called());
+        write(&snippets.join("hooks.conf"), "ebbtide").unwrap();
+        assert!(called());
+        std::fs::remove_file(snippets.join("hooks.conf")).unwrap();
+        write(&system.path().join("etc/mkinitcpio.conf"), "sd-ebbtide").unwrap();
+        assert!(called());
+    }
 
     #[test]
     fn a_hook_counts_where_it_is_called() {
