@@ -203,6 +203,8 @@ impl Work<'_> {
                 let image = format!("/boot/initrd.img-{kernel}");
                 self.in_base(&[("dracut", &["--force", "--no-hostonly", &image, kernel])])
             }),
+            // Which images there are, and of which kernels, is in its presets.
+            Builder::Mkinitcpio => self.in_base(&[("mkinitcpio", &["--allpresets"])]),
         }
     }
 

@@ -53,6 +53,8 @@ pub enum Builder {
     InitramfsTools,
     /// dracut, as on Fedora, and on Debian where somebody asked for it.
     Dracut,
+    /// mkinitcpio, as on Arch.
+    Mkinitcpio,
 }
 
 /// What lies where a container is to go.
@@ -211,6 +213,8 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
         exists("usr/lib/dracut/modules.d/90ebbtide")?.then_some(Builder::Dracut)
     } else if exists("usr/sbin/update-initramfs")? {
         exists("usr/share/initramfs-tools/hooks/ebbtide")?.then_some(Builder::InitramfsTools)
+    } else if exists("usr/bin/mkinitcpio")? && exists("usr/lib/initcpio/install/ebbtide")? {
+        mkinitcpio_calls_ebbtide(source)?.then_some(Builder::Mkinitcpio)
     } else {
         None
     };
@@ -221,6 +225,41 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
         seen.kernels.sort();
     }
     Ok(())
+}
+
+/// Whether a configuration of mkinitcpio has Ebbtide's hook in `HOOKS`: being installed is not enough there.
+fn mkinitcpio_calls_ebbtide(system: BorrowedFd<'_>) -> Result<bool> {
+    let what = |path: &Path| format!("cannot read /{} of the base", path.display());
+    let mut files = vec![PathBuf::from("etc/mkinitcpio.conf")];
+    let snippets = Path::new("etc/mkinitcpio.conf.d");
+    match resolve::open_directory(system, snippets) {
+        Ok(directory) => {
+            let names = file::read_directory(directory.as_fd()).context(|| what(snippets))?;
+            let snippet = |name: &OsStr| Path::new(name).extension() == Some(OsStr::new("conf"));
+            let names = names.iter().map(|entry| &entry.name).filter(|name| snippet(name));
+            files.extend(names.map(|name| snippets.join(name)));
+        }
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error).context(|| what(snippets)),
+    }
+    for path in files {
+        match file::read_limited(system, &path, 1 << 20) {
+            Ok(text) if hooks_have_ebbtide(&String::from_utf8_lossy(&text)) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error).context(|| what(&path)),
+        }
+    }
+    Ok(false)
+}
+
+/// The file is a shell script, and `HOOKS` an array, which can be written over several lines.
+fn hooks_have_ebbtide(script: &str) -> bool {
+    script
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .flat_map(|line| line.split(|it: char| it.is_whitespace() || "=()\"'".contains(it)))
+        .any(|word| word == "ebbtide" || word == "sd-ebbtide")
 }
 
 /// Reads `/etc/fstab` of the system below a directory; no file is an empty one.
@@ -235,4 +274,43 @@ pub(super) fn read_fstab(system: BorrowedFd<'_>) -> Result<String> {
 /// Mounts the volume on which a container is to be made.
 pub fn open_volume(request: &Request) -> Result<Volume> {
     container::open_volume(request.backend(), &request.device, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_places_of_a_configuration_are_read() {
+        let system = tempfile::tempdir().unwrap();
+        let opened = OwnedFd::from(std::fs::File::open(system.path()).unwrap());
+        let called = || mkinitcpio_calls_ebbtide(opened.as_fd()).unwrap();
+        assert!(!called());
+        let snippets = system.path().join("etc/mkinitcpio.conf.d");
+        std::fs::create_dir_all(snippets.join("kept.conf.old")).unwrap();
+        let write = |path: &Path, hook| std::fs::write(path, format!("HOOKS=(base {hook})\n"));
+        write(&system.path().join("etc/mkinitcpio.conf"), "udev").unwrap();
+        write(&snippets.join("hooks.bak"), "ebbtide").unwrap();
+        assert!(!called());
+        write(&snippets.join("hooks.conf"), "ebbtide").unwrap();
+        assert!(called());
+        std::fs::remove_file(snippets.join("hooks.conf")).unwrap();
+        write(&system.path().join("etc/mkinitcpio.conf"), "sd-ebbtide").unwrap();
+        assert!(called());
+    }
+
+    #[test]
+    fn a_hook_counts_where_it_is_called() {
+        for called in [
+            "HOOKS=(base udev block ebbtide filesystems)",
+            "HOOKS=\"base systemd sd-ebbtide\"",
+            "HOOKS=(base\n\tebbtide\n)",
+            "HOOKS+=(ebbtide) # last",
+        ] {
+            assert!(hooks_have_ebbtide(called), "{called}");
+        }
+        for not in ["", "#HOOKS=(ebbtide)", "HOOKS=(base) # ebbtide", "HOOKS=(my-ebbtide)"] {
+            assert!(!hooks_have_ebbtide(not), "{not}");
+        }
+    }
 }

@@ -133,7 +133,8 @@ pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
         } else {
             notices.push(
                 "the base builds no initramfs with Ebbtide in it: install Ebbtide's package and a \
-                 kernel there first, or nothing resets the root"
+                 kernel there first, with mkinitcpio also name its hook in HOOKS, or nothing resets \
+                 the root"
                     .to_owned(),
             );
         }
