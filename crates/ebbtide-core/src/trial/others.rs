@@ -74,6 +74,9 @@ pub(super) fn mount_all(
             }
             Ok(Came::ReadOnly(cause)) => Some(format!("can only be read here: {cause}")),
             Ok(Came::AsPlanned) => None,
+            // Who removes a directory takes away what is mounted on it in every namespace
+            // (mount_namespaces(7)): there is nothing to show any more.
+            Err(_) if is_gone(&other.source) => None,
             Err(failure) => Some(format!("is not there: {}", failure.chain())),
         };
         notes.extend(note.map(|what| Note { path: other.path.clone(), what }));
@@ -81,6 +84,11 @@ pub(super) fn mount_all(
     let others = layers.iter().map(|layer| layer.written.clone()).collect();
     overlay::others::write(own.as_fd(), others)?;
     Ok((layers, notes))
+}
+
+fn is_gone(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 enum Came {
@@ -171,4 +179,32 @@ fn copy(
         mount::clone_mount(directory, Path::new(name), false).context(|| "cannot bind its copy")?;
     attach(&bound, root, &other.path)?;
     Ok(Came::AsPlanned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_meanwhile_is_not_missed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, own) = (scratch.path().join("root"), scratch.path().join("own"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&own).unwrap();
+        let other = |source: PathBuf| Other {
+            path: PathBuf::from("/other"),
+            source,
+            fstype: "tmpfs".to_owned(),
+            attributes: MountAttributes::NODEV,
+            treatment: Treatment::Copy,
+        };
+        let gone = other(scratch.path().join("gone"));
+        let (layers, notes) = mount_all(&[gone], &root, &own).unwrap();
+        assert!(layers.is_empty() && notes.is_empty(), "{notes:?}");
+        // Something else that goes wrong is said.
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let (_, notes) = mount_all(&[other(file.join("below"))], &root, &own).unwrap();
+        assert_eq!(notes.len(), 1);
+    }
 }
