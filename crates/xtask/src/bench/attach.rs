@@ -1,22 +1,17 @@
 //! Attaching: system calls per entry, and time against what people use instead.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use ebbtide_sys::file::create_mount_point;
-use ebbtide_sys::metadata::FileKind;
-use ebbtide_sys::mount;
-use ebbtide_sys::resolve::{open_directory, split_parent};
 use testkit::mount::Filesystem;
 use testkit::process::run;
 
-use super::machine::{Entry, Kept, Life, Machine, Programs, fill, timed};
+use super::bare::{Place, bind_all};
+use super::machine::{Kept, Life, Machine, Programs, fill, timed};
 use super::measure::{Row, alternate, milliseconds, ratio};
 
 /// System calls per entry: of a whole boot, reset and verification included.
@@ -89,7 +84,7 @@ fn against_others(programs: &Programs, runs: usize, entries: usize) -> Result<Ve
             "{made} and {expected} of {entries} mounts"
         );
     }
-    let places: Vec<_> = kept.entries().iter().map(Place::of).collect::<Result<_>>()?;
+    let places = Place::all(kept)?;
     let medians = alternate(
         runs,
         &mut [
@@ -158,42 +153,12 @@ fn in_the_base(programs: &Programs, runs: usize, entries: usize) -> Result<Row> 
     })
 }
 
-/// An entry, taken apart before the clock runs.
-struct Place {
-    parent: PathBuf,
-    name: OsString,
-    kind: FileKind,
-}
-
-impl Place {
-    fn of(entry: &Entry) -> Result<Self> {
-        let path = Path::new(&entry.path);
-        let (parent, name) = split_parent(path).context("an entry without a parent")?;
-        let kind = if entry.is_directory { FileKind::Directory } else { FileKind::Regular };
-        Ok(Self { parent: parent.to_owned(), name: name.to_owned(), kind })
-    }
-}
-
-/// The calls that nothing can do without, in a loop of a program that runs already and checks nothing.
+/// The calls that nothing can do without, and one look at the mount table.
 fn bare(machine: &Machine, life: &Life<'_>, places: &[Place]) -> Result<Duration> {
     life.reset()?;
-    let store = life.run.join("bare");
-    fs::create_dir(&store)?;
-    run(Command::new("mount").args(["-o", "subvol=state"]).arg(machine.device()?).arg(&store))?;
+    let store = machine.mount_store(life)?;
     let started = Instant::now();
-    let (root, store) = (File::open(&life.root)?, File::open(&store)?);
-    let mut parents: Option<(&Path, OwnedFd, OwnedFd)> = None;
-    for Place { parent, name, kind } in places {
-        if parents.as_ref().is_none_or(|(open, ..)| open != parent) {
-            fs::create_dir_all(life.root.join(parent))?;
-            let [kept, target] = [&store, &root].map(|tree| open_directory(tree.as_fd(), parent));
-            parents = Some((parent, kept?, target?));
-        }
-        let Some((_, kept, target)) = &parents else { continue };
-        create_mount_point(target.as_fd(), name, *kind, (0, 0), 0o755)?;
-        let clone = mount::clone_entry(kept.as_fd(), name)?;
-        mount::attach_to_entry(clone.as_fd(), target.as_fd(), name)?;
-    }
+    bind_all(&store, &life.root, places)?;
     let table = fs::read("/proc/thread-self/mountinfo")?;
     let took = started.elapsed();
     let lines = table.split(|byte| *byte == b'\n').count();

@@ -1,11 +1,14 @@
 //! Rotation of roots, harvest, `status`, and what the programs weigh.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ebbtide_sys::file;
 use ebbtide_sys::process::wait_with_peak;
 use testkit::mount::Filesystem;
 use testkit::process::run;
@@ -35,13 +38,27 @@ pub fn rotation(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
         let device = machine.device()?;
         let medians = alternate(
             runs,
-            &mut [&mut || machine.live(|life| timed(&mut life.boot("reset"))), &mut || {
-                machine.live(|life| {
-                    timed(Command::new("sh").arg(&script).arg(&device).arg(&life.root))
-                })
-            }],
+            &mut [
+                &mut || machine.live(|life| timed(&mut life.boot("reset"))),
+                &mut || {
+                    machine.live(|life| {
+                        timed(Command::new("sh").arg(&script).arg(&device).arg(&life.root))
+                    })
+                },
+                &mut || machine.live(|_| exchange(&other)),
+            ],
         )?;
-        let [ours, theirs] = medians[..] else { continue };
+        let [ours, theirs, limit] = medians[..] else { continue };
+        rows.push(Row {
+            what: format!(
+                "rotation of a btrfs root of {files} files, against the limit: two names \
+                 exchanged, and the commit that makes it last"
+            ),
+            ebbtide: milliseconds(ours),
+            other: milliseconds(limit),
+            ratio: format!("{:.1}", ratio(ours, limit)),
+            ..Row::default()
+        });
         let times = ratio(ours, theirs);
         rows.push(Row {
             what: format!("rotation of a btrfs root of {files} files, against a shell script"),
@@ -53,6 +70,16 @@ pub fn rotation(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+/// What nothing that forgets a btrfs root can do without, in a program that runs already.
+fn exchange(other: &Path) -> Result<Duration> {
+    let directory = fs::File::open(other)?;
+    let started = Instant::now();
+    let [one, another] = ["blank", "root"].map(OsStr::new);
+    file::exchange(directory.as_fd(), one, directory.as_fd(), another)?;
+    file::sync_filesystem(directory.as_fd())?;
+    Ok(started.elapsed())
 }
 
 /// What people put into their initramfs: the old root goes aside under its time, what is older than a

@@ -10,6 +10,7 @@ use testkit::container::Container;
 use testkit::guest::Guest;
 use testkit::mount::Filesystem;
 
+use super::bare::{Place, bind_all};
 use super::machine::{Kept, Life, Machine, Programs};
 use super::measure::{Row, alternate, ratio};
 
@@ -54,10 +55,27 @@ pub fn containers(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
         machine.declare(Kept::Bound(entries))?;
         machine.live(|life| one(&machine, life, entries))
     };
+    let plain = |entries: usize| -> Result<Duration> {
+        machine.declare(Kept::Bound(0))?;
+        let places = Place::all(Kept::Bound(entries))?;
+        machine.live(|life| bound_by_hand(&machine, life, &places))
+    };
     let [(few, few_percent), (many, many_percent)] = ENTRIES;
-    life(0).context("the first life")?;
-    let medians = alternate(runs, &mut [&mut || life(0), &mut || life(few), &mut || life(many)])?;
-    let [none, with_few, with_many] = medians[..] else { return Ok(Vec::new()) };
+    // What the entries keep is in the store from here on.
+    life(many).context("the first life")?;
+    let medians = alternate(
+        runs,
+        &mut [
+            &mut || life(0),
+            &mut || life(few),
+            &mut || life(many),
+            &mut || plain(few),
+            &mut || plain(many),
+        ],
+    )?;
+    let [none, with_few, with_many, plain_few, plain_many] = medians[..] else {
+        return Ok(Vec::new());
+    };
     let row = |entries: usize, percent: f64, time: Duration| {
         let longer = (ratio(none, time) - 1.0) * 100.0;
         Row {
@@ -71,14 +89,48 @@ pub fn containers(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
             met: Some(longer <= percent),
         }
     };
-    Ok(vec![row(few, few_percent, with_few), row(many, many_percent, with_many)])
+    let limit = |entries: usize, time: Duration, other: Duration| Row {
+        what: format!(
+            "the same with {entries} entries, against as many mounts that systemd alone takes down"
+        ),
+        ebbtide: format!("{:.2} s", time.as_secs_f64()),
+        other: format!("{:.2} s", other.as_secs_f64()),
+        ratio: format!("{:.2}", ratio(time, other)),
+        ..Row::default()
+    };
+    Ok(vec![
+        row(few, few_percent, with_few),
+        row(many, many_percent, with_many),
+        limit(few, with_few, plain_few),
+        limit(many, with_many, plain_many),
+    ])
 }
 
+/// With entries: what declares them is there already.
 fn one(machine: &Machine, life: &Life<'_>, entries: usize) -> Result<Duration> {
-    let console = machine.directory().join("console.log");
     let started = Instant::now();
     life.up()?;
-    let assembled = started.elapsed();
+    boot_and_power_off(machine, life, started.elapsed(), entries)
+}
+
+/// With mounts of the same data in the same places that Ebbtide knows nothing of.
+fn bound_by_hand(machine: &Machine, life: &Life<'_>, places: &[Place]) -> Result<Duration> {
+    let started = Instant::now();
+    life.up()?;
+    let up = started.elapsed();
+    let store = machine.mount_store(life)?;
+    let started = Instant::now();
+    bind_all(&store, &life.root, places)?;
+    boot_and_power_off(machine, life, up + started.elapsed(), places.len())
+}
+
+fn boot_and_power_off(
+    machine: &Machine,
+    life: &Life<'_>,
+    assembled: Duration,
+    entries: usize,
+) -> Result<Duration> {
+    let console = machine.directory().join("console.log");
     let below = format!("{}/var/lib/bench/", life.root.display());
     let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
     let found = table.lines().filter(|line| line.contains(&below)).count();

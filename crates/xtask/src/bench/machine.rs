@@ -161,6 +161,14 @@ impl Machine {
         })
     }
 
+    /// Mounts what the store keeps beside all that Ebbtide mounts.
+    pub fn mount_store(&self, life: &Life<'_>) -> Result<PathBuf> {
+        let store = life.run.join("bare");
+        fs::create_dir(&store)?;
+        run(Command::new("mount").args(["-o", "subvol=state"]).arg(self.device()?).arg(&store))?;
+        Ok(store)
+    }
+
     /// The top level of the volume.
     pub fn top(&self) -> &Path {
         self.volume.path()

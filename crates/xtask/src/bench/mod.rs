@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how fast it is, against what people use instead.
 
 mod attach;
+mod bare;
 mod boots;
 mod containers;
 mod machine;
