@@ -127,6 +127,20 @@ fn the_base_keeps_no_identity_and_no_home() {
     });
 }
 
+#[test]
+fn entries_without_data_are_not_listed_by_the_hundred() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::new();
+    let files: Vec<_> = (0..100).map(|it| format!("\"/etc/later/{it}.conf\"")).collect();
+    let rest = format!("[keep]\nfiles = [{}]\n", files.join(", "));
+    let said = machine.set_up_from(BaseSource::Directory(machine.source()), &rest);
+    let named = said.iter().filter(|line| line.contains("is not there yet")).count();
+    assert_eq!(named, 5, "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("and 95 more entries")), "{said:?}");
+}
+
 fn a_link_into_the_store_takes_over_what_the_base_has(kind: Kind) {
     let machine = Machine::of(kind);
     machine.set_up("[keep]\nfiles = [{ path = \"/etc/issue\", method = \"symlink\" }]\n");

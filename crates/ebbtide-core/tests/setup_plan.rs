@@ -43,6 +43,7 @@ fn observation() -> Observation {
         mounted: Vec::new(),
         builder: Some(Builder::InitramfsTools),
         kernels: vec!["6.1.0-1-amd64".to_owned()],
+        grub_lacks: None,
     }
 }
 
@@ -76,6 +77,18 @@ fn everything_is_made_before_the_marker() {
     make the first root from the base
     write the container's marker
     compile the declaration
+    ");
+}
+
+#[test]
+fn a_base_that_cannot_install_grub_is_refused_before_anything_is_made() {
+    let seen = Observation { grub_lacks: Some("update-grub"), ..observation() };
+    let mut request = request();
+    plan(&request, &seen).unwrap();
+    request.grub = Some(PathBuf::from("/dev/null"));
+    insta::assert_snapshot!(refusal(&request, &seen), @r"
+    the base has no update-grub, so --grub can't install GRUB from it
+    hint: install it there first (on Debian and Ubuntu: grub-pc or grub-efi); where there is no such program, leave --grub out and set the loader up as docs/how-to/install-arch.md says
     ");
 }
 

@@ -11,7 +11,7 @@ use ebbtide_sys::{btrfs, file, metadata, resolve};
 use uuid::Uuid;
 
 use super::chroot::Chroot;
-use super::observe::{Builder, open_source, open_volume, read_fstab};
+use super::observe::{Builder, GRUB, open_source, open_volume, read_fstab};
 use super::plan::{BASE, Plan, Step};
 use super::separate::{self, NOT_COPIED};
 use super::{BaseSource, Request, sanitise};
@@ -26,6 +26,9 @@ use crate::fstab;
 use crate::record::BootNumber;
 use crate::store;
 use crate::volume::Volume;
+
+/// So many entries that have no data yet are named.
+const NOTICES: usize = 5;
 
 /// Applies a plan.
 pub fn apply(request: &Request, plan: &Plan, log: &mut Log<'_>) -> Result<()> {
@@ -219,7 +222,8 @@ impl Work<'_> {
         self.make_directories(&["etc", "etc/default", "etc/default/grub.d"])?;
         self.write_below("etc/default/grub.d", "ebbtide.cfg", line.as_bytes())?;
         let disk = disk.display().to_string();
-        self.in_base(&[("grub-install", &[&disk]), ("update-grub", &[])])
+        let [install, update] = GRUB;
+        self.in_base(&[(install, &[&disk]), (update, &[])])
     }
 
     fn make_directories(&self, paths: &[&str]) -> Result<()> {
@@ -281,8 +285,18 @@ impl Work<'_> {
         let observed = attach::observe(entries, &places, &[])?;
         let mut plan = attach::plan(entries, &observed, Policy::Full);
         plan.steps.retain(|(_, step)| step.fills_store());
-        for (_, problem) in &plan.problems {
+        // An entry without data is no problem before the first boot, and there may be hundreds.
+        let (notices, problems): (Vec<_>, Vec<_>) = plan
+            .problems
+            .iter()
+            .map(|(_, problem)| problem)
+            .partition(|problem| problem.level >= Level::Notice);
+        for problem in problems.into_iter().chain(notices.iter().copied().take(NOTICES)) {
             log(problem.level, &problem.to_string());
+        }
+        if notices.len() > NOTICES {
+            let more = notices.len() - NOTICES;
+            log(Level::Notice, &format!("and {more} more entries; `ebbtide status` says of each"));
         }
         let failed = attach::apply(&plan, entries, &places, BootNumber(0), log);
         match failed.into_iter().next() {

@@ -19,6 +19,10 @@ use crate::volume::Volume;
 /// The id of a btrfs' top level.
 pub(super) const TOP_LEVEL: u64 = 5;
 
+/// What installing GRUB runs. The second one is of Debian and its kin, and so is `/etc/default/grub.d`,
+/// which Ebbtide writes a file into: grub-mkconfig(8) of others does not read it.
+pub(super) const GRUB: [&str; 2] = ["grub-install", "update-grub"];
+
 /// What was seen.
 #[derive(Debug, Clone)]
 pub struct Observation {
@@ -44,6 +48,8 @@ pub struct Observation {
     pub builder: Option<Builder>,
     /// The releases of the kernels in the source's `/boot`.
     pub kernels: Vec<String>,
+    /// The first program that installing GRUB needs, and that the source lacks.
+    pub grub_lacks: Option<&'static str>,
 }
 
 /// What builds an initramfs.
@@ -111,6 +117,7 @@ pub fn observe(request: &Request, top: BorrowedFd<'_>) -> Result<Observation> {
         mounted: Vec::new(),
         builder: None,
         kernels: Vec::new(),
+        grub_lacks: None,
     };
     if let Some(source) = &source {
         look_at_source(request, source.as_fd(), &mut seen)?;
@@ -218,6 +225,11 @@ fn look_at_source(request: &Request, source: BorrowedFd<'_>, seen: &mut Observat
     } else {
         None
     };
+    for program in GRUB {
+        if !exists(&format!("usr/sbin/{program}"))? && seen.grub_lacks.is_none() {
+            seen.grub_lacks = Some(program);
+        }
+    }
     if let Ok(boot) = resolve::open_directory(source, Path::new("boot")) {
         let names = file::read_directory(boot.as_fd()).context(what)?;
         let release = |name: &OsStr| Some(name.to_str()?.strip_prefix("vmlinuz-")?.to_owned());

@@ -173,6 +173,15 @@ fn refuse(request: &Request, seen: &Observation) -> Result<()> {
         return Err(Failure::new("an empty base has no GRUB to install")
             .hint("leave --grub out; the loader's files are not in a blank base"));
     }
+    if let Some(lacking) = seen.grub_lacks.filter(|_| request.grub.is_some()) {
+        return Err(Failure::new(format!(
+            "the base has no {lacking}, so --grub can't install GRUB from it"
+        ))
+        .hint(
+            "install it there first (on Debian and Ubuntu: grub-pc or grub-efi); where there is no \
+             such program, leave --grub out and set the loader up as docs/how-to/install-arch.md says",
+        ));
+    }
     if let Some(disk) = request.grub.as_ref().filter(|disk| !disk.exists()) {
         return Err(Failure::new(format!("there is no disk {}", disk.display())));
     }

@@ -268,8 +268,9 @@ impl Machine {
         self.set_up_from(BaseSource::Directory(self.source()), rest);
     }
 
-    pub fn set_up_from(&self, base: BaseSource, rest: &str) {
-        carry_out(&self.request(base, rest));
+    /// The same from another base. Returns what was said.
+    pub fn set_up_from(&self, base: BaseSource, rest: &str) -> Vec<String> {
+        carry_out(&self.request(base, rest))
     }
 
     /// Makes the container with more about the root.
@@ -450,11 +451,14 @@ impl Machine {
     }
 }
 
-fn carry_out(request: &Request) {
+fn carry_out(request: &Request) -> Vec<String> {
     let plan = {
         let volume = setup::open_volume(request).unwrap();
         let seen = setup::observe(request, std::os::fd::AsFd::as_fd(&volume)).unwrap();
         setup::plan(request, &seen).unwrap()
     };
-    setup::apply(request, &plan, &mut |_, _| ()).unwrap_or_else(|it| panic!("{}", it.chain()));
+    let mut said = Vec::new();
+    setup::apply(request, &plan, &mut |_, message| said.push(message.to_owned()))
+        .unwrap_or_else(|it| panic!("{}", it.chain()));
+    said
 }
