@@ -1,12 +1,13 @@
 //! Is this root really new? The kernel is asked; what was written down is only compared with it.
 
+mod entries;
 mod upkeep;
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use ebbtide_sys::{file, kernel, metadata};
+pub use entries::observe;
 use serde::Serialize;
 
 use crate::backend;
@@ -14,7 +15,6 @@ use crate::boot::{self, Boot};
 use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
-use crate::held;
 use crate::ram::{self, Usage};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
 use crate::refused::{self, Refused};
@@ -109,7 +109,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             if let Err(failure) = prove(boot, &container, left.as_ref(), &mut status) {
                 status.failure(&failure);
             }
-            if let Err(failure) = look_at_entries(boot, &container, left, sysroot, &mut status) {
+            if let Err(failure) = entries::look_at(boot, &container, left, sysroot, &mut status) {
                 status.failure(&failure);
             }
             if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
@@ -292,80 +292,6 @@ fn record_of(container: &Container, kernel_boot_id: &str) -> Result<Option<Recor
         }
     }
     Ok(None)
-}
-
-/// Looks at every entry again, now.
-fn look_at_entries(
-    boot: &Boot,
-    container: &Container,
-    left: Option<Record>,
-    sysroot: &Path,
-    status: &mut Status,
-) -> Result<()> {
-    let (hash, compiled) = declaration(boot, container)?;
-    let is_newer = status.declaration.as_ref().is_some_and(|used| *used != hash);
-    if is_newer {
-        status.problem(
-            Level::Notice,
-            "the declaration was changed since this boot: what is new comes with the next one",
-            "",
-        );
-    }
-    let (plan, observed) = boot::observe_running(&compiled, sysroot, &boot.run)?;
-    let attached = left.and_then(|record| record.attached);
-    let is_complete = attached.as_ref().is_some_and(|attached| attached.missing.is_empty());
-    let pending = attached.map(|attached| attached.pending).unwrap_or_default();
-    status.declared = compiled.entries.len();
-    // From a root in RAM they have been copied into their store, and are put in place by the next boot.
-    let imported = crate::flush::imported(&boot.run);
-    let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
-        if seen.in_place {
-            status.in_place += 1;
-        } else if pending.contains(&entry.path) {
-            // It lies in the root still; whoever put it off said so.
-        } else if let Err(why) = &seen.source {
-            absent.entry(why.clone()).or_default().push(entry.path.display().to_string());
-        } else if plan.waiting.contains(&index) || imported.contains(&entry.path) {
-            status.waiting += 1;
-        } else {
-            // Where there is something to do, what is said of it is not why it is not in place.
-            let refused = !plan.steps.iter().any(|(other, _)| *other == index);
-            let known = plan.problems.iter().find(|(other, _)| refused && *other == index);
-            let why = match known {
-                Some((_, problem)) => problem.clone(),
-                None if is_newer => continue,
-                None => Problem {
-                    level: Level::Error,
-                    message: format!("{} is declared and not in place", entry.path.display()),
-                    hint: Some(
-                        "it was declared after this boot, or something unmounted it: reboot"
-                            .to_owned(),
-                    ),
-                },
-            };
-            if !status.problems.contains(&why) {
-                status.problems.push(why);
-            }
-        }
-    }
-    report_absent(absent, status);
-    let held = if is_complete { held::Held::new() } else { held::held(sysroot, &boot.run)? };
-    for (unit, paths) in held {
-        let unit = ebbtide_sys::text::escape(unit.as_bytes());
-        let paths: Vec<_> = paths.iter().map(|it| it.display().to_string()).collect();
-        let message = format!("{unit} does not start, because it needs {}", paths.join(", "));
-        status.problem(Level::Warning, message, "mend what is missing, then run `ebbtide apply`");
-    }
-    Ok(())
-}
-
-/// One line for each store that is not there, however much it keeps.
-fn report_absent(absent: BTreeMap<String, Vec<String>>, status: &mut Status) {
-    for (why, paths) in absent {
-        let message = format!("{why}; so these are not in place: {}", paths.join(", "));
-        status.problem(Level::Error, message, "");
-    }
 }
 
 /// The declaration that the next boot is going to read, with its hash.

@@ -362,7 +362,7 @@ fn status_believes_the_kernel_and_not_the_record() {
         assert!(detour.ok, "{:#?}", detour.problems);
 
         let (_, compiled) = ebbtide_core::status::declaration(boot, &machine.open()).unwrap();
-        let (plan, _) = ebbtide_core::boot::observe_running(&compiled, root, &boot.run).unwrap();
+        let (plan, _) = ebbtide_core::status::observe(&compiled, root, &boot.run).unwrap();
         assert!(plan.is_empty(), "planning after applying: {}", plan.render(&compiled.entries));
 
         run("umount", &[root.join("var/log").to_str().unwrap()]);

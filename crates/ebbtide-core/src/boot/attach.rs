@@ -1,22 +1,22 @@
 //! The second half of a boot: entries are put in place on the mounted root, and verified.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::Path;
 
-use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::mountinfo::{self, MountEntry};
 use ebbtide_sys::{file, mount};
 
 use super::reset::Stores;
-use super::{Boot, STORES, open_directory, report, root};
+use super::verify::Verified;
+use super::{Boot, STORES, accounts, open_directory, report, root};
 use crate::attach::{self as entries, Directories, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::Container;
-use crate::failure::{Context, Failure, Level, Log, Problem, Result};
+use crate::failure::{Context, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
-use crate::record::{Attached, Outcome, Record, RootIdentity, Switch};
+use crate::record::{Outcome, Record, RootIdentity, Switch};
 use crate::store;
 
 /// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
@@ -101,13 +101,14 @@ fn attach_in(
 
     let declared = &loaded.compiled.entries;
     let mut told: BTreeSet<usize> = BTreeSet::new();
-    let together = if policy == Policy::Full { set_of_accounts(declared) } else { BTreeSet::new() };
+    let together =
+        if policy == Policy::Full { accounts::set_of(declared) } else { BTreeSet::new() };
     let mut postponed: BTreeSet<usize> = BTreeSet::new();
     if !together.is_empty() {
         let some: Vec<Entry> =
             together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let observed = entries::observe(&some, &places, &mounts(&now, &later)?)?;
-        if !attach_accounts(&some, &observed, &mut places, record, log) {
+        if !accounts::attach(&some, &observed, &mut places, record, log) {
             told.extend(&together);
         }
     }
@@ -134,10 +135,10 @@ fn attach_in(
         root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
     }
     let observed = entries::observe(declared, &places, &mounts(&now, &later)?)?;
-    let mut verified = verify(declared, &observed, policy);
+    let mut verified = Verified::of(declared, &observed, policy);
     verified.missing.retain(|index| !postponed.contains(index));
     verified.postponed.extend(postponed);
-    report_unattached(declared, &verified, &told, record, log);
+    verified.report(declared, &told, record, log);
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =
@@ -145,22 +146,7 @@ fn attach_in(
     {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
-    let mounted = declared
-        .iter()
-        .zip(&observed)
-        .filter(|(entry, seen)| entry.method == Method::Bind && seen.in_place);
-    let mounted = mounted.map(|(entry, _)| (entry.path.clone(), entry.store.clone())).collect();
-    let paths = |indices: &[usize]| -> Vec<PathBuf> {
-        let entries = indices.iter().filter_map(|index| declared.get(*index));
-        entries.map(|entry| entry.path.clone()).collect()
-    };
-    let attached = Attached {
-        entries: verified.in_place,
-        missing: paths(&verified.missing),
-        waiting: paths(&verified.waiting),
-        pending: paths(&verified.postponed),
-        mounted,
-    };
+    let attached = verified.attached(declared, &observed);
     log(
         if attached.missing.is_empty() { Level::Info } else { Level::Warning },
         &format!(
@@ -176,37 +162,6 @@ fn attach_in(
         root::seal(&loaded.compiled, places.root.as_fd())?;
     }
     Ok(())
-}
-
-/// Says which entries are not in place, where nothing else has said so.
-fn report_unattached(
-    declared: &[Entry],
-    verified: &Verified,
-    told: &BTreeSet<usize>,
-    record: &mut Record,
-    log: &mut Log<'_>,
-) {
-    for index in verified.missing.iter().filter(|index| !told.contains(*index)) {
-        if let Some(entry) = declared.get(*index) {
-            let path = entry.path.display();
-            let message = format!("{path} was attached, and is not in place when looked at again");
-            report(record, log, Problem::new(Level::Error, message));
-        }
-    }
-    // If the root was kept for their sake, that was said.
-    if record.outcome != Outcome::Postponed {
-        for entry in verified.postponed.iter().filter_map(|index| declared.get(*index)) {
-            report(record, log, too_much(&entry.path));
-        }
-    }
-}
-
-fn too_much(path: &Path) -> Problem {
-    let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());
-    let message = format!("{path} is not in its store yet: it is more than a boot copies");
-    let mut problem = Problem::new(Level::Notice, message);
-    problem.hint = Some("run `ebbtide apply` to copy it while the system runs".to_owned());
-    problem
 }
 
 /// Notes what was copied in, once that is durable: the harvest of this root goes by it.
@@ -306,7 +261,7 @@ fn places(
     log: &mut Log<'_>,
 ) -> Result<Places> {
     let root = open_directory(sysroot)?;
-    let accounts = accounts(root.as_fd(), record, log);
+    let accounts = accounts::read(root.as_fd(), record, log);
     let fresh = record.outcome == Outcome::Reset;
     let old_roots =
         if fresh { entries::old_roots(container, record.number, &boot.run) } else { Vec::new() };
@@ -325,72 +280,6 @@ fn places(
     })
 }
 
-fn accounts(root: BorrowedFd<'_>, record: &mut Record, log: &mut Log<'_>) -> Accounts {
-    Accounts::read(root).unwrap_or_else(|error| {
-        let message = format!("cannot read the root's accounts, so owners stay: {error}");
-        report(record, log, Problem::new(Level::Warning, message));
-        Accounts::default()
-    })
-}
-
-/// The account files among the entries: the owners of all others are looked up in them.
-fn set_of_accounts(declared: &[Entry]) -> BTreeSet<usize> {
-    let is_account =
-        |entry: &Entry| entry.method == Method::Sync && harvest::set_of(&entry.path).is_some();
-    let found = declared.iter().enumerate().filter(|(_, entry)| is_account(entry));
-    found.map(|(index, _)| index).collect()
-}
-
-/// Attaches the account files; whether that worked. Otherwise those of the base stay.
-fn attach_accounts(
-    entries: &[Entry],
-    observed: &[entries::Observation],
-    places: &mut Places,
-    record: &mut Record,
-    log: &mut Log<'_>,
-) -> bool {
-    let attached = attach_together(entries, observed, places, record, log);
-    if let Err(failure) = &attached {
-        let mut problem = Problem::from_failure(Level::Error, failure);
-        problem.message = format!("the account files are those of the base: {}", problem.message);
-        report(record, log, problem);
-    }
-    // A user who was added in an earlier boot is known from here on.
-    places.accounts = accounts(places.root.as_fd(), record, log);
-    attached.is_ok()
-}
-
-/// Attaches files that belong together, all or none.
-fn attach_together(
-    entries: &[Entry],
-    observed: &[entries::Observation],
-    places: &Places,
-    record: &mut Record,
-    log: &mut Log<'_>,
-) -> Result<()> {
-    let plan = entries::plan(entries, observed, Policy::Full);
-    let (broken, told): (Vec<_>, Vec<_>) =
-        plan.problems.iter().partition(|(_, problem)| problem.level == Level::Error);
-    for (_, problem) in told {
-        report(record, log, problem.clone());
-    }
-    if let Some((_, problem)) = broken.first() {
-        return Err(Failure::new(problem.message.clone()));
-    }
-    let mut filling = plan.clone();
-    filling.steps.retain(|(_, step)| step.fills_store());
-    for (_, problem) in entries::apply(&filling, entries, places, record.number, log) {
-        if problem.level == Level::Error {
-            return Err(Failure::new(problem.message));
-        }
-        report(record, log, problem);
-    }
-    for problem in entries::copy_together(&plan, entries, places)? {
-        report(record, log, problem);
-    }
-    Ok(())
-}
-
 /// The mount table, with the stores where they are going to be.
 fn mounts(now: &Path, later: &Path) -> Result<Vec<MountEntry>> {
     let mut mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
@@ -400,61 +289,4 @@ fn mounts(now: &Path, later: &Path) -> Result<Vec<MountEntry>> {
         }
     }
     Ok(mounts)
-}
-
-struct Verified {
-    in_place: usize,
-    missing: Vec<usize>,
-    waiting: Vec<usize>,
-    /// In the root still, because copying it into its store is too much for a boot.
-    postponed: Vec<usize>,
-}
-
-/// An entry is in place when there is nothing left to do for it.
-fn verify(declared: &[Entry], observed: &[entries::Observation], policy: Policy) -> Verified {
-    let plan = entries::plan(declared, observed, policy);
-    let to_do = |index: usize| plan.steps.iter().any(|(other, _)| *other == index);
-    let mut verified = Verified {
-        in_place: 0,
-        missing: Vec::new(),
-        waiting: plan.waiting.clone(),
-        postponed: Vec::new(),
-    };
-    for (index, seen) in observed.iter().enumerate() {
-        if verified.waiting.contains(&index) {
-            continue;
-        }
-        if seen.in_place && !to_do(index) {
-            verified.in_place += 1;
-        } else {
-            verified.missing.push(index);
-        }
-    }
-    verified
-}
-
-/// Looks at the entries of a running system: those that are not in place, and what would have to be
-/// done. Changes nothing.
-pub fn observe_running(
-    compiled: &Compiled,
-    sysroot: &Path,
-    run: &Path,
-) -> Result<(entries::Plan, Vec<entries::Observation>)> {
-    let stores_path = run.join(STORES);
-    let mut stores = Stores::new();
-    for name in compiled.stores.keys() {
-        let opened = open_directory(&stores_path.join(&name.0)).map_err(|failure| failure.chain());
-        stores.insert(name.clone(), opened);
-    }
-    let places = Places::of_running(open_directory(sysroot)?, sysroot, stores, stores_path, None)?;
-    let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
-    let observed = entries::observe(&compiled.entries, &places, &mounts)?;
-    let plan = entries::plan(&compiled.entries, &observed, Policy::Full);
-    Ok((plan, observed))
-}
-
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
-        Self::from_failure(Level::Error, &failure)
-    }
 }

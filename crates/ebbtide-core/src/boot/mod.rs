@@ -1,18 +1,21 @@
 //! One boot, as the initramfs runs it: reset, attach, verify. Whatever goes wrong, it ends with a
 //! root to run on and a record that says what happened.
 
+mod accounts;
 mod attach;
 mod initramfs;
 mod reset;
 mod root;
 mod up;
+mod verify;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-pub use attach::{attach, observe_running};
+pub use attach::attach;
 use ebbtide_sys::{device, kernel, mount, resolve};
 pub use initramfs::{wait_for_devices, write_mount_unit};
+pub(crate) use reset::Stores;
 pub use reset::reset;
 pub use up::{take_over, up};
 
@@ -259,7 +262,7 @@ struct Loaded {
     problem: Option<Problem>,
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     std::fs::File::open(path)
         .map(OwnedFd::from)
         .context(|| format!("cannot open {}", path.display()))

@@ -382,4 +382,4 @@ fn make(
 }
 
 /// The stores that a declaration names, each mounted or with the reason why not.
-pub(super) type Stores = BTreeMap<StoreName, std::result::Result<std::os::fd::OwnedFd, String>>;
+pub(crate) type Stores = BTreeMap<StoreName, std::result::Result<std::os::fd::OwnedFd, String>>;
