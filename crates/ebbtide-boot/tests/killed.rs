@@ -1,36 +1,25 @@
 //! `ebbtide-boot` is killed before each system call that could change a disk; the disk as it is at that
 //! moment is what the next boot finds.
-//!
-//! What was written is on the disk in the order in which it was written; a disk that loses or reorders
-//! what was not flushed is another test's.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../ebbtide-core/tests/machine/mod.rs"]
 mod machine;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+#[path = "../../ebbtide-core/tests/machine/cut.rs"]
+mod cut;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use cut::{Attached, HOSTILE, Point, clone, said};
 use ebbtide_core::compiled::Backend;
 use ebbtide_core::record::{Outcome, Record};
 use machine::{Kind, Machine, is_root, read, run, write};
 use testkit::mount::{Filesystem, Volume};
 
-/// System calls that change a disk. What is only opened or mounted in between is seen before the next
-/// of these.
-const CALLS: &str = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,link,linkat,symlink,\
-    symlinkat,mknod,mknodat,write,pwrite64,writev,fsync,fdatasync,syncfs,sync,ftruncate,fallocate,\
-    copy_file_range,sendfile,ioctl,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,utimensat,setxattr,\
-    fsetxattr,lsetxattr,removexattr,fremovexattr,lremovexattr,mount,fsconfig,umount2";
-
 const FILES: &str = "files = [\"/etc/bound.conf\", { path = \"/etc/linked.conf\", method = \"symlink\" },\
     { path = \"/etc/issue\", method = \"sync\" }, { path = \"/etc/gone.conf\", method = \"sync\" }]\n";
-
-/// A name that no terminal likes.
-const HOSTILE: &str = "new\nline\u{1b}[31m";
 
 /// A machine that was used twice, as every trial finds it.
 struct Story {
@@ -38,35 +27,6 @@ struct Story {
     farm: Volume,
     locator: PathBuf,
     clean: bool,
-}
-
-/// An image in a loop device.
-struct Attached(String);
-
-impl Attached {
-    fn new(image: &Path) -> Self {
-        Self(run("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned())
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["-d", &self.0]).status();
-        // It goes when its last user has gone; only then may another one have the same UUID.
-        for _ in 0..500 {
-            let left = Command::new("losetup").arg(&self.0).output().unwrap();
-            if !left.status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-}
-
-/// In one moment; what is in the page cache of the image is in the clone.
-fn clone(from: &Path, to: &Path) {
-    let (from, to) = (File::open(from).unwrap(), File::create(to).unwrap());
-    rustix::fs::ioctl_ficlone(&to, &from).unwrap();
 }
 
 impl Story {
@@ -120,55 +80,46 @@ impl Story {
         Self { machine, farm, locator, clean }
     }
 
-    /// Boots below a directory, in the mount namespace of the caller; with options of strace(1) under
-    /// that.
-    fn boot(&self, work: &Path, traced: &[&str]) -> Output {
+    /// Boots below a directory, in the mount namespace of the caller; as an argument of another program,
+    /// if there is one.
+    fn boot(&self, work: &Path, tracer: Option<Command>) -> Output {
         let command_line = work.join("cmdline");
         fs::write(&command_line, "").unwrap();
         fs::create_dir_all(work.join("root")).unwrap();
         let program = env!("CARGO_BIN_EXE_ebbtide-boot");
-        let mut command = Command::new(if traced.is_empty() { program } else { "strace" });
-        if !traced.is_empty() {
-            command.arg("--quiet=all").args(traced).arg(program);
-        }
+        let mut command = match tracer {
+            Some(mut tracer) => {
+                tracer.arg(program);
+                tracer
+            }
+            None => Command::new(program),
+        };
         command.args(["up", "--run"]).arg(work.join("run")).arg("--sysroot").arg(work.join("root"));
         command.arg("--config").arg(&self.locator).arg("--cmdline").arg(&command_line);
         command.output().unwrap()
     }
 
-    /// The calls of a boot that nobody ends, each with how many of its name there were before.
-    fn points(&self) -> Vec<(String, usize)> {
+    /// The calls of a boot that nobody ends.
+    fn points(&self) -> Vec<Point> {
         let (image, trace) = (self.farm.path().join("image"), self.farm.path().join("trace"));
         clone(&self.machine.image(), &image);
         let attached = Attached::new(&image);
         self.machine.in_namespace(|work| {
-            let calls = format!("--trace={CALLS}");
-            let output = self.boot(work, &[&calls, "--output", trace.to_str().unwrap()]);
+            let output = self.boot(work, Some(cut::traced(&trace)));
             assert!(output.status.success(), "{}", said(&output));
         });
         drop(attached);
-        let mut counts = BTreeMap::new();
-        let trace = fs::read_to_string(trace).unwrap();
-        let names = trace.lines().filter_map(|line| line.split_once('(').map(|(name, _)| name));
-        names
-            .map(|name| {
-                let count = counts.entry(name).or_insert(0);
-                *count += 1;
-                (name.to_owned(), *count)
-            })
-            .collect()
+        cut::points(&trace)
     }
 
     /// Ends one boot before a call, and returns the disk that it left. If the machine is cut off, what
     /// the kernel has yet to write does not come to the disk.
-    fn cut(&self, (call, count): &(String, usize), cut_off: bool) -> PathBuf {
+    fn cut(&self, point: &Point, cut_off: bool) -> PathBuf {
         let (image, left) = (self.farm.path().join("image"), self.farm.path().join("left"));
         clone(&self.machine.image(), &image);
         let attached = Attached::new(&image);
         self.machine.in_namespace(|work| {
-            let inject = format!("--inject={call}:signal=SIGKILL:when={count}");
-            let output = self.boot(work, &["--output=/dev/null", &inject]);
-            assert_eq!(output.status.signal(), Some(9), "{}", said(&output));
+            cut::assert_killed(&self.boot(work, Some(cut::killed(point))));
             if cut_off {
                 clone(&image, &left);
             }
@@ -184,7 +135,7 @@ impl Story {
     fn recovers(&self, image: &Path, point: &str) {
         let attached = Attached::new(image);
         self.machine.in_namespace(|work| {
-            let output = self.boot(work, &[]);
+            let output = self.boot(work, None);
             assert!(output.status.success(), "{point}: {}", said(&output));
             let record = fs::read(work.join("run/boot.json")).unwrap();
             let record: Record = serde_json::from_slice(&record).unwrap();
@@ -235,10 +186,6 @@ impl Story {
             assert!(roots.iter().any(|root| root.join("nested/file").exists()), "{point}");
         }
     }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))
 }
 
 fn every_point(kind: Kind, clean: bool) {
