@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::machine::run;
+use super::machine::{run, wait_until_free};
 
 /// System calls that change a disk. What is only opened or mounted in between is seen before the next
 /// of these.
@@ -37,14 +37,7 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let _ = Command::new("losetup").args(["-d", &self.0]).status();
-        // It goes when its last user has gone; only then may another one have the same UUID.
-        for _ in 0..500 {
-            let left = Command::new("losetup").arg(&self.0).output().unwrap();
-            if !left.status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        wait_until_free(&self.0);
     }
 }
 

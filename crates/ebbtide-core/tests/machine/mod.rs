@@ -99,6 +99,18 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Waits for a device that was told to give its image up: it does when its last user has gone, a mount
+/// namespace that is about to end perhaps. Only then may another one have the same UUID.
+pub fn wait_until_free(device: &str) {
+    for _ in 0..500 {
+        let left = Command::new("losetup").arg(device).output().unwrap();
+        if !left.status.success() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Writes a file, with its parents.
 pub fn write(root: &Path, path: &str, content: &str) {
     let path = root.join(path.trim_start_matches('/'));
@@ -185,6 +197,7 @@ impl Machine {
 
     pub fn detach_disk(&mut self, device: &str) {
         run("losetup", &["-d", device]);
+        wait_until_free(device);
         self.loops.retain(|other| other != device);
     }
 
