@@ -175,6 +175,22 @@ impl Container {
         Ok(Self { volume, path: path.to_owned(), directory, uuid: marker.uuid, backend })
     }
 
+    /// Opens one that is being made, which has no marker yet.
+    #[cfg(feature = "declaration")]
+    pub(crate) fn open_unfinished(
+        volume: Volume,
+        backend: Backend,
+        at: &ContainerRef,
+    ) -> Result<Self> {
+        let place = at.path.display();
+        let directory = resolve::open_directory(volume.as_fd(), &at.path)
+            .context(|| format!("cannot open the container {place}"))?;
+        if Self::marker_of(directory.as_fd())?.is_some() {
+            return Err(Failure::new(format!("{place} has a marker already")));
+        }
+        Ok(Self { volume, path: at.path.clone(), directory, uuid: at.uuid, backend })
+    }
+
     /// Writes a marker into a new container: the last step of making one.
     pub fn mark(directory: BorrowedFd<'_>, backend: Backend, uuid: Uuid) -> Result<()> {
         let marker = Marker { version: VERSION, uuid, backend };

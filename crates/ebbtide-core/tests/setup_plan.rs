@@ -75,8 +75,8 @@ fn everything_is_made_before_the_marker() {
     install GRUB on /dev/null with its home in the base
     seal base 1
     make the first root from the base
-    write the container's marker
     compile the declaration
+    write the container's marker
     ");
 }
 

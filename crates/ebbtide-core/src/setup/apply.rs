@@ -347,7 +347,7 @@ impl Work<'_> {
             .context(|| "compile")?;
         let volume = open_volume(self.request)?;
         let backend = self.request.backend();
-        let container = Container::open(volume, backend, &self.request.container)?;
+        let container = Container::open_unfinished(volume, backend, &self.request.container)?;
         let state = self.store(&StoreName(StoreName::STATE.to_owned()))?;
         store::publish(state.as_fd(), &container, &compiled)?;
         Ok(())

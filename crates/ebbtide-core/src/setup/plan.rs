@@ -46,10 +46,10 @@ pub enum Step {
     SealBase,
     /// Make the first root from the base.
     MakeRoot,
-    /// Write the container's marker: from here on it is Ebbtide's.
-    Mark,
     /// Compile the declaration.
     Compile,
+    /// Write the container's marker: from here on it is Ebbtide's.
+    Mark,
 }
 
 /// The steps, and what a person should know about them.
@@ -144,7 +144,7 @@ pub fn plan(request: &Request, seen: &Observation) -> Result<Plan> {
     if request.backend() != Backend::Tmpfs {
         steps.push(Step::MakeRoot);
     }
-    steps.extend([Step::Mark, Step::Compile]);
+    steps.extend([Step::Compile, Step::Mark]);
     Ok(Plan { steps, notices })
 }
 
