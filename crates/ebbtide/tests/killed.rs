@@ -62,7 +62,7 @@ struct Story {
 
 impl Story {
     fn new(kind: Kind, scene: Scene) -> Self {
-        let farm = Volume::new(Filesystem::Xfs, 6 << 30).unwrap();
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
         let mut machine = Machine::within(farm.path(), kind);
         machine.name_device_by_uuid();
         machine.set_up_with(RETENTION, KEPT);
@@ -357,7 +357,7 @@ struct SetUp {
 
 impl SetUp {
     fn new(kind: Kind) -> Self {
-        let farm = Volume::new(Filesystem::Xfs, 6 << 30).unwrap();
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
         let mut machine = Machine::within(farm.path(), kind);
         machine.name_device_by_uuid();
         machine.look(|top| write(top, "outside/file", "not Ebbtide's\n"));
