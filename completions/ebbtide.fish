@@ -169,7 +169,7 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l boot -d 'The version that the root of this boot had; `base`: that of the base' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l boot -d 'The version that the root of this boot had; `last`: the newest past root; `base`: that of the base' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l to -d 'Put it into this directory, and not in its own place' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'

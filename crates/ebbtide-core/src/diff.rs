@@ -11,6 +11,7 @@ use crate::changes::{self, Kept, Visit};
 use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::{Container, name};
 use crate::failure::{Failure, Result};
+use crate::past;
 use crate::record::{BaseIdentity, BootNumber, Record};
 use crate::status;
 use crate::volume;
@@ -137,21 +138,15 @@ impl Trees {
 /// The boot whose past root is meant, or why there is none.
 fn past_root(container: &Container, number: Option<BootNumber>) -> Result<BootNumber> {
     const LIST: &str = "`ebbtide boots` lists the roots that there are";
-    let past = container.numbers(name::PAST)?;
-    let Some(number) = number else {
-        return past.last().copied().ok_or_else(|| {
-            Failure::new("there is no past root").hint(
-                "a reset puts one away; a root in RAM goes with the power, unless `archive` is declared",
-            )
-        });
-    };
-    if past.contains(&number) {
+    let roots = container.numbers(name::PAST)?;
+    let Some(number) = number else { return past::newest_root(container) };
+    if roots.contains(&number) {
         return Ok(number);
     }
     let uuid = |number| Some(container.record(number).ok()??.root?.uuid());
     let same = |other: &&BootNumber| uuid(number).is_some() && uuid(**other) == uuid(number);
     let failure = Failure::new(format!("there is no past root of boot {number}"));
-    Err(match past.iter().find(same) {
+    Err(match roots.iter().find(same) {
         Some(later) => {
             failure.hint(format!("boot {later} went on with the same root, and has it: look there"))
         }

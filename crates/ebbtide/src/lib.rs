@@ -1,6 +1,7 @@
 //! The command line of Ebbtide: a library, so that what is made from its definition (man pages,
 //! completions, the reference) can't differ from it.
 
+mod boot_name;
 mod bug;
 mod changes;
 mod cli;

@@ -3,32 +3,18 @@
 
 #[path = "../../ebbtide-core/tests/machine/mod.rs"]
 mod machine;
+mod program;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use ebbtide_core::boot::Boot;
 use ebbtide_core::compiled::Backend;
 use machine::{KINDS, Kind, Machine, is_root, run, write};
-use serde_json::Value;
-
-/// What a run of the program left.
-struct Ran {
-    status: i32,
-    out: Vec<u8>,
-    err: String,
-}
-
-impl Ran {
-    fn text(&self) -> String {
-        assert!(self.err.is_empty(), "{}", self.err);
-        String::from_utf8(self.out.clone()).unwrap()
-    }
-}
+use program::Ran;
 
 /// Runs the program on a running root, from outside, as on the machine itself.
 fn ebbtide(boot: &Boot, root: &Path, arguments: &[&str]) -> Ran {
@@ -38,19 +24,7 @@ fn ebbtide(boot: &Boot, root: &Path, arguments: &[&str]) -> Ran {
         fs::create_dir(here).unwrap();
         run("mount", &["--rbind", boot.run.to_str().unwrap(), here.to_str().unwrap()]);
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_ebbtide"))
-        .arg("--sysroot")
-        .arg(root)
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    Ran {
-        status: output.status.code().unwrap(),
-        out: output.stdout,
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    program::ebbtide(root, arguments)
 }
 
 /// What was changed, on any backend.
@@ -189,6 +163,14 @@ fn told_of_the_past(machine: &Machine, kind: Kind) {
         let json = ebbtide(boot, root, &["diff", "--boot", "1", "--json"]);
         assert!(json.text().contains("\"past\": true"), "{}", json.text());
         as_its_schema_says(&json);
+        let shown = |boot_name| ebbtide(boot, root, &["boots", "show", boot_name]).text();
+        assert_eq!(shown("last"), shown("1"));
+        let restore = ["restore", "--dry-run", "--boot", "last", "/var/lib/app/db"];
+        let restored = ebbtide(boot, root, &restore).text();
+        assert!(restored.contains("/var/lib/app/db from boot 1"), "{restored}");
+        let mount = ["boots", "mount", "--dry-run", "last", "/run/mnt"];
+        fs::create_dir_all("/run/mnt").unwrap();
+        assert_eq!(ebbtide(boot, root, &mount).text(), "mount the root of boot 1 at /run/mnt\n");
         let none = ebbtide(boot, root, &["diff", "--boot", "9"]);
         assert_eq!(none.status, 1);
         assert!(none.err.contains("there is no past root of boot 9"), "{}", none.err);
@@ -227,11 +209,8 @@ fn a_past_root_is_told_without_what_was_kept_then() {
 }
 
 fn as_its_schema_says(ran: &Ran) {
-    let printed: Value = serde_json::from_str(&ran.text()).unwrap();
-    let schema = Command::new(env!("CARGO_BIN_EXE_ebbtide")).args(["schema", "diff"]).output();
-    let schema: Value = serde_json::from_slice(&schema.unwrap().stdout).unwrap();
-    let schema = jsonschema::draft202012::new(&schema).unwrap();
-    let wrong: Vec<_> = schema.iter_errors(&printed).map(|error| error.to_string()).collect();
+    let printed = ran.json();
+    let wrong = program::unlike_its_schema("diff", &printed);
     assert!(wrong.is_empty(), "{wrong:#?} in {printed:#}");
     assert_eq!((&printed["boot"], &printed["base"]), (&1.into(), &1.into()), "{printed:#}");
     let paths = printed["paths"].as_array().unwrap();

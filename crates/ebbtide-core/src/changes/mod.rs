@@ -12,6 +12,7 @@ mod noise;
 mod overlay;
 mod reference;
 mod summary;
+mod way;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};

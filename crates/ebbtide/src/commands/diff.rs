@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::changes::{Change, Changes, Order, What, is_noise};
 use ebbtide_core::diff::Diff;
-use ebbtide_core::record::BootNumber;
 
 pub use self::report::Json;
 use self::report::Report;
 use super::declare::absolute;
 use super::machine;
+use crate::boot_name::BootName;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -51,8 +51,8 @@ pub struct Args {
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The root of this boot, and what the reset after it took away; `last`: the newest past root
-    #[arg(long, value_name = "BOOT", value_parser = past)]
-    boot: Option<Past>,
+    #[arg(long, value_name = "BOOT")]
+    boot: Option<BootName>,
     /// List caches, locks and the like too
     #[arg(long)]
     all: bool,
@@ -82,23 +82,6 @@ pub struct Args {
     config: Option<PathBuf>,
 }
 
-/// A past root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Past {
-    Last,
-    Boot(BootNumber),
-}
-
-fn past(text: &str) -> Result<Past, String> {
-    match text {
-        "last" => Ok(Past::Last),
-        number => number
-            .parse()
-            .map(|number| Past::Boot(BootNumber(number)))
-            .map_err(|_| "the number of a boot, or `last`".to_owned()),
-    }
-}
-
 /// What comes first.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Sort {
@@ -121,8 +104,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
     let diff = match args.boot {
         None => Diff::of_running(&boot, &context.sysroot)?,
-        Some(Past::Last) => Diff::of_past(&boot, None)?,
-        Some(Past::Boot(number)) => Diff::of_past(&boot, Some(number))?,
+        Some(name) => Diff::of_past(&boot, name.number())?,
     };
     let (mut changes, mut noise) = (Changes::default(), Changes::default());
     let hides_noise = !args.all && paths.is_empty();
