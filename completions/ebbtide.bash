@@ -206,7 +206,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__diff)
-            opts="-0 -h --boot --all --sort --lines --tree --json --null --config --color --help"
+            opts="-0 -h --boot --content --all --sort --lines --tree --json --null --config --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use ebbtide_core::container::Container;
+use ebbtide_core::diff::Which;
 use ebbtide_core::failure::Result;
 use ebbtide_core::past;
 use ebbtide_core::record::BootNumber;
@@ -29,20 +30,50 @@ impl FromStr for BootName {
 }
 
 impl BootName {
-    /// The number, if it is named by that.
-    pub fn number(self) -> Option<BootNumber> {
-        match self {
-            Self::Last => None,
-            Self::Number(number) => Some(number),
-        }
-    }
-
     /// Its number. That there is a boot with a number that was named is not looked at.
     pub fn find(self, container: &Container) -> Result<BootNumber> {
         match self {
             Self::Last => past::newest_root(container),
             Self::Number(number) => Ok(number),
         }
+    }
+}
+
+/// A boot, or what came between two: `3..7`, or `3..` for all since boot 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootOrRange {
+    /// One boot.
+    Boot(BootName),
+    /// Between two; without a second one, until now.
+    Range(BootName, Option<BootName>),
+}
+
+impl FromStr for BootOrRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong = |_| "the number of a boot, `last`, or two as in 3..7 or 3..".to_owned();
+        let Some((first, second)) = text.split_once("..") else {
+            return text.parse().map(Self::Boot).map_err(wrong);
+        };
+        let second = match second {
+            "" => None,
+            second => Some(second.parse().map_err(wrong)?),
+        };
+        Ok(Self::Range(first.parse().map_err(wrong)?, second))
+    }
+}
+
+impl BootOrRange {
+    /// What is to be compared.
+    pub fn find(self, container: &Container) -> Result<Which> {
+        Ok(match self {
+            Self::Boot(name) => Which::Past(name.find(container)?),
+            Self::Range(first, second) => {
+                let second = second.map(|name| name.find(container)).transpose()?;
+                Which::Between(first.find(container)?, second)
+            }
+        })
     }
 }
 
@@ -88,6 +119,13 @@ mod tests {
         assert_eq!("7".parse(), Ok(BootOrBase::Boot(seven)));
         assert_eq!("base".parse(), Ok(BootOrBase::Base));
         "base".parse::<BootName>().unwrap_err();
+        let range = |first, second| Ok(BootOrRange::Range(first, second));
+        assert_eq!("7".parse(), Ok(BootOrRange::Boot(seven)));
+        assert_eq!("7..last".parse(), range(seven, Some(BootName::Last)));
+        assert_eq!("last..".parse(), range(BootName::Last, None));
+        for odd in ["..", "..7", "7...8", "7..base", "7-8", ""] {
+            odd.parse::<BootOrRange>().unwrap_err();
+        }
         for odd in ["", "-1", "+1", "seven", "7 ", "Last", "99999999999999999999"] {
             odd.parse::<BootName>().unwrap_err();
             odd.parse::<BootOrBase>().unwrap_err();

@@ -19,6 +19,7 @@ mod status;
 mod style;
 mod table;
 mod text;
+mod unified;
 
 pub use cli::definition;
 pub use ebbtide_core::declaration::schema as declaration_schema;

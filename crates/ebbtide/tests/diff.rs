@@ -11,21 +11,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use ebbtide_core::boot::Boot;
 use ebbtide_core::compiled::Backend;
-use machine::{KINDS, Kind, Machine, is_root, run, write};
-use program::Ran;
-
-/// Runs the program on a running root, from outside, as on the machine itself.
-fn ebbtide(boot: &Boot, root: &Path, arguments: &[&str]) -> Ran {
-    let here = Path::new("/run/ebbtide");
-    if !here.join("locator.json").exists() {
-        run("mount", &["-t", "tmpfs", "none", "/run"]);
-        fs::create_dir(here).unwrap();
-        run("mount", &["--rbind", boot.run.to_str().unwrap(), here.to_str().unwrap()]);
-    }
-    program::ebbtide(root, arguments)
-}
+use machine::{KINDS, Kind, Machine, is_root, write};
+use program::{Ran, ebbtide_running as ebbtide};
 
 /// What was changed, on any backend.
 fn mess(root: &Path) {
@@ -51,7 +39,7 @@ fn on(kind: Kind) {
     let machine = Machine::of(kind);
     machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
     machine.live("", |root, boot| {
-        let nothing = ebbtide(boot, root, &["diff"]);
+        let nothing = ebbtide(&boot.run, root, &["diff"]);
         assert_eq!(
             nothing.text(),
             "nothing was changed that the next reset takes away\n",
@@ -60,7 +48,7 @@ fn on(kind: Kind) {
         assert_eq!(nothing.status, 0);
 
         mess(root);
-        let told = ebbtide(boot, root, &["diff", "--sort", "biggest", "--color", "never"]);
+        let told = ebbtide(&boot.run, root, &["diff", "--sort", "biggest", "--color", "never"]);
         assert_eq!(told.status, 3);
         insta::allow_duplicates! { insta::assert_snapshot!(told.text(), @r"
         the next reset takes away:
@@ -75,7 +63,7 @@ fn on(kind: Kind) {
         besides, 2 caches, locks and the like of 5 B: --all lists them
         to keep some of it: ebbtide keep PATH…
         "); }
-        let tree = ebbtide(boot, root, &["diff", "--sort", "biggest", "--tree"]);
+        let tree = ebbtide(&boot.run, root, &["diff", "--sort", "biggest", "--tree"]);
         assert_eq!(tree.status, 3);
         insta::allow_duplicates! { insta::assert_snapshot!(tree.text(), @r"
         the next reset takes away:
@@ -94,15 +82,15 @@ fn on(kind: Kind) {
         to keep some of it: ebbtide keep PATH…
         "); }
 
-        let all = ebbtide(boot, root, &["diff", "--all", "--sort", "biggest"]);
+        let all = ebbtide(&boot.run, root, &["diff", "--all", "--sort", "biggest"]);
         assert!(all.text().contains("  /home/bob/"), "{}", all.text());
         assert!(all.text().contains("/etc/.pwd.lock") && !all.text().contains("besides"));
-        let named = ebbtide(boot, root, &["diff", "/home/bob/.cache"]);
+        let named = ebbtide(&boot.run, root, &["diff", "/home/bob/.cache"]);
         assert_eq!(named.status, 3);
 
-        let none = ebbtide(boot, root, &["diff", "/usr", "/var/log"]);
+        let none = ebbtide(&boot.run, root, &["diff", "/usr", "/var/log"]);
         assert_eq!((none.status, none.text().lines().count()), (0, 1));
-        let one = ebbtide(boot, root, &["diff", "/etc/../etc/issue"]);
+        let one = ebbtide(&boot.run, root, &["diff", "/etc/../etc/issue"]);
         assert_eq!(one.status, 3);
         assert!(
             one.text().contains("/etc/issue") && !one.text().contains("/var"),
@@ -110,7 +98,7 @@ fn on(kind: Kind) {
             one.text()
         );
 
-        let raw = ebbtide(boot, root, &["diff", "-0"]);
+        let raw = ebbtide(&boot.run, root, &["diff", "-0"]);
         assert_eq!((raw.status, raw.err.as_str()), (3, ""));
         let paths: BTreeSet<&[u8]> = raw.out.split(|byte| *byte == 0).collect();
         let expected: [&[u8]; 8] = [
@@ -126,7 +114,7 @@ fn on(kind: Kind) {
         assert!(paths.is_superset(&expected.into_iter().collect()), "{paths:?}");
         assert_eq!(paths.len(), 9, "{paths:?}");
 
-        as_its_schema_says(&ebbtide(boot, root, &["diff", "--json"]));
+        as_its_schema_says(&ebbtide(&boot.run, root, &["diff", "--json"]));
     });
     told_of_the_past(&machine, kind);
 }
@@ -134,16 +122,16 @@ fn on(kind: Kind) {
 fn told_of_the_past(machine: &Machine, kind: Kind) {
     // After the reset nothing of it is left, and the past root tells the same.
     machine.live("", |root, boot| {
-        assert_eq!(ebbtide(boot, root, &["diff"]).status, 0);
+        assert_eq!(ebbtide(&boot.run, root, &["diff"]).status, 0);
         if kind.backend == Backend::Tmpfs {
             // It went with the power.
-            let none = ebbtide(boot, root, &["diff", "--boot", "last"]);
+            let none = ebbtide(&boot.run, root, &["diff", "--boot", "last"]);
             assert_eq!(none.status, 1);
             assert!(none.err.contains("there is no past root"), "{}", none.err);
             return;
         }
         let arguments = ["diff", "--boot", "last", "--sort", "biggest", "--color", "never"];
-        let told = ebbtide(boot, root, &arguments);
+        let told = ebbtide(&boot.run, root, &arguments);
         assert_eq!(told.status, 3, "{}", told.err);
         insta::allow_duplicates! { insta::assert_snapshot!(told.text(), @r"
         the reset after boot 1 took away:
@@ -158,20 +146,23 @@ fn told_of_the_past(machine: &Machine, kind: Kind) {
         besides, 2 caches, locks and the like of 5 B: --all lists them
         to bring some of it back: ebbtide restore --boot 1 PATH…
         "); }
-        let same = ebbtide(boot, root, &["diff", "--boot", "1", "--sort", "biggest"]);
+        let same = ebbtide(&boot.run, root, &["diff", "--boot", "1", "--sort", "biggest"]);
         assert_eq!(same.text(), told.text());
-        let json = ebbtide(boot, root, &["diff", "--boot", "1", "--json"]);
+        let json = ebbtide(&boot.run, root, &["diff", "--boot", "1", "--json"]);
         assert!(json.text().contains("\"past\": true"), "{}", json.text());
         as_its_schema_says(&json);
-        let shown = |boot_name| ebbtide(boot, root, &["boots", "show", boot_name]).text();
+        let shown = |boot_name| ebbtide(&boot.run, root, &["boots", "show", boot_name]).text();
         assert_eq!(shown("last"), shown("1"));
         let restore = ["restore", "--dry-run", "--boot", "last", "/var/lib/app/db"];
-        let restored = ebbtide(boot, root, &restore).text();
+        let restored = ebbtide(&boot.run, root, &restore).text();
         assert!(restored.contains("/var/lib/app/db from boot 1"), "{restored}");
         let mount = ["boots", "mount", "--dry-run", "last", "/run/mnt"];
         fs::create_dir_all("/run/mnt").unwrap();
-        assert_eq!(ebbtide(boot, root, &mount).text(), "mount the root of boot 1 at /run/mnt\n");
-        let none = ebbtide(boot, root, &["diff", "--boot", "9"]);
+        assert_eq!(
+            ebbtide(&boot.run, root, &mount).text(),
+            "mount the root of boot 1 at /run/mnt\n"
+        );
+        let none = ebbtide(&boot.run, root, &["diff", "--boot", "9"]);
         assert_eq!(none.status, 1);
         assert!(none.err.contains("there is no past root of boot 9"), "{}", none.err);
     });
@@ -196,7 +187,7 @@ fn a_past_root_is_told_without_what_was_kept_then() {
     );
     machine.live("", |root, boot| {
         let paths = |number: &str| {
-            let ran = ebbtide(boot, root, &["diff", "--boot", number, "-0"]);
+            let ran = ebbtide(&boot.run, root, &["diff", "--boot", number, "-0"]);
             (ran.status, String::from_utf8(ran.out).unwrap().replace('\0', " "), ran.err)
         };
         // /srv is kept now, and was not then; what was mounted then is not told.

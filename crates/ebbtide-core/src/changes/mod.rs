@@ -22,10 +22,11 @@ use ebbtide_sys::metadata::{FileKind, Time};
 use crate::failure::Result;
 
 pub use btrfs::btrfs;
+pub(crate) use compare::is_private_attribute;
 pub use kept::Kept;
 pub use noise::is_noise;
 pub use overlay::overlay as overlay_each;
-pub use reference::reference;
+pub use reference::{between, reference};
 pub use summary::{Branch, Changes, Group, More, Order, Summary, Tally};
 
 /// One difference between a root and its base.

@@ -1,5 +1,6 @@
 //! `ebbtide diff`: what the next reset takes away, or an earlier one took.
 
+mod content;
 mod report;
 
 use std::io::{self, Write as _};
@@ -8,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::changes::{Change, Changes, Order, What, is_noise};
-use ebbtide_core::diff::Diff;
+use ebbtide_core::diff::{Diff, Sides, Which};
 
 pub use self::report::Json;
 use self::report::Report;
 use super::declare::absolute;
 use super::machine;
-use crate::boot_name::BootName;
+use crate::boot_name::BootOrRange;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -37,22 +38,35 @@ Examples:
   What the last reset took away, to bring some of it back:
     sudo ebbtide diff --boot last
 
+  What is different in a file, and what changed since an earlier boot:
+    sudo ebbtide diff --content /etc/hosts
+    sudo ebbtide diff --boot 3..7 /etc
+
   Save what is there still, for a look at it later:
     sudo ebbtide diff -0 | sudo tar --null --no-recursion -cf lost.tar -T -
 
 Of a past root, a path counts as kept if it was mounted there, or if it is copied or linked into
-roots as it is declared now.
+roots as it is declared now. Two roots are compared without what was kept in either of the boots. In
+what `--content` shows, what a terminal would interpret is escaped.
 
-Exit status: 0 nothing is taken away; 3 something is; 1 it could not be found out; 2 wrong command
-line or declaration.")]
+Exit status: 0 nothing is taken away, or nothing is different; 3 something is; 1 it could not be found
+out; 2 wrong command line or declaration.")]
 #[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
 pub struct Args {
     /// Only what is at these paths or below them
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The root of this boot, and what the reset after it took away; `last`: the newest past root
+    /// The root of this boot, and what the reset after it took away; `last`: the newest past root;
+    /// `N..M`: what is different in boot M's root since boot N, `N..`: in the running one
     #[arg(long, value_name = "BOOT")]
-    boot: Option<BootName>,
+    boot: Option<BootOrRange>,
+    /// Show what is different in these files, line by line
+    #[arg(
+        long,
+        requires = "paths",
+        conflicts_with_all = ["all", "sort", "lines", "tree", "json", "null"]
+    )]
+    content: bool,
     /// List caches, locks and the like too
     #[arg(long)]
     all: bool,
@@ -102,10 +116,14 @@ impl From<Sort> for Order {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
     let boot = machine::running(args.config.as_deref(), context)?;
-    let diff = match args.boot {
-        None => Diff::of_running(&boot, &context.sysroot)?,
-        Some(name) => Diff::of_past(&boot, name.number())?,
+    let which = match args.boot {
+        None => Which::Running,
+        Some(name) => name.find(&boot.open_container()?)?,
     };
+    if args.content {
+        return content::run(&Sides::open(&boot, &context.sysroot, which)?, &paths, context);
+    }
+    let diff = Diff::open(&boot, &context.sysroot, which)?;
     let (mut changes, mut noise) = (Changes::default(), Changes::default());
     let hides_noise = !args.all && paths.is_empty();
     let mut list = Vec::new();

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -43,6 +45,21 @@ pub fn ebbtide(root: &Path, arguments: &[&str]) -> Ran {
         out: output.stdout,
         err: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// Runs it on a running root, from outside, as on the machine itself. `run`: what `/run/ebbtide` is there;
+/// the mount namespace is the caller's own.
+pub fn ebbtide_running(run: &Path, root: &Path, arguments: &[&str]) -> Ran {
+    let here = Path::new("/run/ebbtide");
+    if !here.join("locator.json").exists() {
+        let mount = |arguments: &[&OsStr]| {
+            assert!(Command::new("mount").args(arguments).status().unwrap().success());
+        };
+        mount(&["-t", "tmpfs", "none", "/run"].map(OsStr::new));
+        fs::create_dir(here).unwrap();
+        mount(&[OsStr::new("--rbind"), run.as_os_str(), here.as_os_str()]);
+    }
+    ebbtide(root, arguments)
 }
 
 /// What is wrong with a value that has the shape of this name.

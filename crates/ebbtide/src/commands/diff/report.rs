@@ -39,6 +39,9 @@ pub struct Json {
     version: u32,
     /// The boot whose root it is, if that is known.
     boot: Option<BootNumber>,
+    /// The boot whose past root it is compared with; without one, it is compared with its base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<BootNumber>,
     /// Whether it is a past root, so that a reset has taken the changes already.
     past: bool,
     /// The number of the base that the root was made from.
@@ -78,6 +81,7 @@ impl Report<'_> {
         Json {
             version: 1,
             boot: self.diff.boot,
+            since: self.diff.since,
             past: self.diff.is_past,
             base: self.diff.base.number,
             changes: self.changes.summary(LISTED, self.order),
@@ -97,15 +101,38 @@ impl Report<'_> {
         self.around(&changes::render_tree(self.changes, self.order, context))
     }
 
+    /// What is different, after what was compared.
+    fn told(&self, told: &str) -> String {
+        let now = self.diff.boot.filter(|_| self.diff.is_past);
+        let nothing = self.changes.is_empty();
+        match (self.diff.since, now) {
+            (Some(since), Some(boot)) if nothing => {
+                format!("boots {since} and {boot} left roots that are the same\n")
+            }
+            (Some(since), Some(boot)) => {
+                format!("the root of boot {boot}, compared with that of boot {since}:\n{told}")
+            }
+            (Some(since), None) if nothing => {
+                format!("the running root is the same as that of boot {since}\n")
+            }
+            (Some(since), None) => {
+                format!("the running root, compared with that of boot {since}:\n{told}")
+            }
+            (None, None) if nothing => {
+                "nothing was changed that the next reset takes away\n".to_owned()
+            }
+            (None, None) => format!("the next reset takes away:\n{told}"),
+            (None, Some(boot)) if nothing => {
+                format!("the reset after boot {boot} took nothing away\n")
+            }
+            (None, Some(boot)) => format!("the reset after boot {boot} took away:\n{told}"),
+        }
+    }
+
     fn around(&self, told: &str) -> String {
         // A past root is that of a boot whose number is known.
         let past = self.diff.boot.filter(|_| self.diff.is_past);
-        let mut text = match (past, self.changes.is_empty()) {
-            (None, true) => "nothing was changed that the next reset takes away\n".to_owned(),
-            (None, false) => format!("the next reset takes away:\n{told}"),
-            (Some(boot), true) => format!("the reset after boot {boot} took nothing away\n"),
-            (Some(boot), false) => format!("the reset after boot {boot} took away:\n{told}"),
-        };
+        let mut text = self.told(told);
         let _ = match (self.noise.count(), size(self.noise.bytes)) {
             (0, _) => Ok(()),
             (1, size) => {
@@ -131,7 +158,7 @@ impl Report<'_> {
             }
         };
         let _ = match past {
-            _ if self.changes.is_empty() => Ok(()),
+            _ if self.changes.is_empty() || self.diff.since.is_some() => Ok(()),
             None => writeln!(text, "to keep some of it: ebbtide keep PATH…"),
             Some(boot) => {
                 writeln!(text, "to bring some of it back: ebbtide restore --boot {boot} PATH…")
@@ -155,7 +182,7 @@ fn one(change: &Change) -> PathJson {
     }
 }
 
-fn kind(kind: FileKind) -> &'static str {
+pub(super) fn kind(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Regular => "file",
         FileKind::Directory => "directory",
