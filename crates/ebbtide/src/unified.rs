@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn hunks_with_what_is_around_them() {
-        let old: String = (1..=20).map(|line| format!("{line}\n")).collect();
+        let old = (1..=20).map(|line| line.to_string()).collect::<Vec<_>>().join("\n") + "\n";
         let new = old.replace("\n2\n", "\ntwo\n").replace("\n19\n20\n", "\n20\n\tesc\u{1b}[2J ä");
         insta::assert_snapshot!(plain(&old, &[new.as_bytes(), b"\xff"].concat()), @r"
         @@ -1,5 +1,5 @@

@@ -37,6 +37,8 @@ fn what_the_next_reset_takes_away() {
 
 fn on(kind: Kind) {
     let machine = Machine::of(kind);
+    let list = "/.\n/var\n/var/lib\n/var/lib/app\n";
+    write(&machine.source(), "/var/lib/dpkg/info/app:amd64.list", list);
     machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
     machine.live("", |root, boot| {
         let nothing = ebbtide(&boot.run, root, &["diff"]);
@@ -52,16 +54,20 @@ fn on(kind: Kind) {
         assert_eq!(told.status, 3);
         insta::allow_duplicates! { insta::assert_snapshot!(told.text(), @r"
         the next reset takes away:
-        ~     12 B  /etc/issue          changed
-        +     10 B  /var/lib/app/db     new
-        +      3 B  /srv/\x1b[2J\n\xff  new
-        +      1 B  /var/lib/app/log/1  new
-        +      0 B  /home/bob/          new
-        -           /etc/group          deleted
-        -           /home/alice/        deleted
+        package app: 2 new, 11 B
+          +     10 B  /var/lib/app/db     new
+          +      1 B  /var/lib/app/log/1  new
+        preset accounts: 1 deleted
+          -           /etc/group  deleted
+        of no known application: 2 new, 1 changed, 1 deleted, 15 B
+          ~     12 B  /etc/issue          changed
+          +      3 B  /srv/\x1b[2J\n\xff  new
+          +      0 B  /home/bob/          new
+          -           /home/alice/        deleted
         4 new, 1 changed, 2 deleted: 26 B
         besides, 2 caches, locks and the like of 5 B: --all lists them
         to keep some of it: ebbtide keep PATH…
+        to keep all that a preset names: put its name into `presets` of [keep]
         "); }
         let tree = ebbtide(&boot.run, root, &["diff", "--sort", "biggest", "--tree"]);
         assert_eq!(tree.status, 3);
@@ -101,18 +107,17 @@ fn on(kind: Kind) {
         let raw = ebbtide(&boot.run, root, &["diff", "-0"]);
         assert_eq!((raw.status, raw.err.as_str()), (3, ""));
         let paths: BTreeSet<&[u8]> = raw.out.split(|byte| *byte == 0).collect();
-        let expected: [&[u8]; 8] = [
+        let expected: [&[u8]; 7] = [
             b"",
             b"/etc/issue",
             b"/home/bob",
             b"/srv/\x1b[2J\n\xff",
-            b"/var/lib",
             b"/var/lib/app",
             b"/var/lib/app/db",
             b"/var/lib/app/log",
         ];
         assert!(paths.is_superset(&expected.into_iter().collect()), "{paths:?}");
-        assert_eq!(paths.len(), 9, "{paths:?}");
+        assert_eq!(paths.len(), 8, "{paths:?}");
 
         as_its_schema_says(&ebbtide(&boot.run, root, &["diff", "--json"]));
     });
@@ -135,13 +140,16 @@ fn told_of_the_past(machine: &Machine, kind: Kind) {
         assert_eq!(told.status, 3, "{}", told.err);
         insta::allow_duplicates! { insta::assert_snapshot!(told.text(), @r"
         the reset after boot 1 took away:
-        ~     12 B  /etc/issue          changed
-        +     10 B  /var/lib/app/db     new
-        +      3 B  /srv/\x1b[2J\n\xff  new
-        +      1 B  /var/lib/app/log/1  new
-        +      0 B  /home/bob/          new
-        -           /etc/group          deleted
-        -           /home/alice/        deleted
+        package app: 2 new, 11 B
+          +     10 B  /var/lib/app/db     new
+          +      1 B  /var/lib/app/log/1  new
+        preset accounts: 1 deleted
+          -           /etc/group  deleted
+        of no known application: 2 new, 1 changed, 1 deleted, 15 B
+          ~     12 B  /etc/issue          changed
+          +      3 B  /srv/\x1b[2J\n\xff  new
+          +      0 B  /home/bob/          new
+          -           /home/alice/        deleted
         4 new, 1 changed, 2 deleted: 26 B
         besides, 2 caches, locks and the like of 5 B: --all lists them
         to bring some of it back: ebbtide restore --boot 1 PATH…
@@ -205,8 +213,17 @@ fn as_its_schema_says(ran: &Ran) {
     assert!(wrong.is_empty(), "{wrong:#?} in {printed:#}");
     assert_eq!((&printed["boot"], &printed["base"]), (&1.into(), &1.into()), "{printed:#}");
     let paths = printed["paths"].as_array().unwrap();
+    let of = |path: &str| {
+        let found = paths.iter().find(|it| it["path"] == path).unwrap();
+        found.get("application").cloned().unwrap_or_default()
+    };
+    assert_eq!(of("/var/lib/app/db"), serde_json::json!({ "package": "app" }));
+    assert_eq!(of("/etc/group"), serde_json::json!({ "preset": "accounts" }));
+    assert!(of("/etc/issue").is_null());
+    let app = &printed["applications"][0];
+    assert_eq!((&app["application"]["package"], &app["added"]), (&"app".into(), &2.into()));
     let count = |what: &str| paths.iter().filter(|path| path["change"] == what).count();
-    assert_eq!(["added", "changed", "deleted"].map(count), [7, 1, 2], "{printed:#}");
+    assert_eq!(["added", "changed", "deleted"].map(count), [6, 1, 2], "{printed:#}");
     assert!(paths.iter().any(|path| path["path"] == r"/srv/\x1b[2J\n\xff"), "{printed:#}");
     assert_eq!(printed["changes"]["total"]["bytes"], 10 + 1 + 12 + 3);
 }

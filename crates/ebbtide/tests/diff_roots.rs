@@ -22,32 +22,38 @@ fn diff(boot: &Boot, root: &Path, arguments: &[&str]) -> (i32, String, String) {
     (ran.status, String::from_utf8(ran.out).unwrap(), ran.err)
 }
 
+/// What the base has.
+fn files(source: &Path) {
+    write(source, "/etc/lines", "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    write(source, "/etc/gone", "was\n");
+    write(source, "/etc/mode", "same\n");
+    write(source, "/etc/as-it-was", "same\n");
+    write(source, "/etc/program", "\u{7f}ELF\0old");
+    write(source, "/etc/large", &"x".repeat(5 << 20));
+    write(source, "/etc/becomes-link", "text\n");
+    symlink("/old\n", source.join("etc/link")).unwrap();
+}
+
+/// What becomes of it.
+fn change(root: &Path) {
+    write(root, "/etc/lines", "1\n2\n3\n4\nfive\u{1b}[31m\n6\n7\n8\n9\n");
+    fs::remove_file(root.join("etc/gone")).unwrap();
+    fs::set_permissions(root.join("etc/mode"), fs::Permissions::from_mode(0o600)).unwrap();
+    write(root, "/etc/program", "\u{7f}ELF\0new");
+    write(root, "/etc/large", &format!("{}y", "x".repeat(5 << 20)));
+    for (link, to) in [("etc/link", "/new"), ("etc/becomes-link", "lines")] {
+        fs::remove_file(root.join(link)).unwrap();
+        symlink(to, root.join(link)).unwrap();
+    }
+    write(root, "/srv/new", "no end");
+    symlink("../etc", root.join("srv/etc")).unwrap();
+    write(root, "/var/log/app", "kept\n");
+}
+
 fn in_files(kind: Kind) {
     let machine = Machine::of(kind);
-    let source = machine.source();
-    write(&source, "/etc/lines", "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
-    write(&source, "/etc/gone", "was\n");
-    write(&source, "/etc/mode", "same\n");
-    write(&source, "/etc/as-it-was", "same\n");
-    write(&source, "/etc/program", "\u{7f}ELF\0old");
-    write(&source, "/etc/large", &"x".repeat(5 << 20));
-    write(&source, "/etc/becomes-link", "text\n");
-    symlink("/old\n", source.join("etc/link")).unwrap();
+    files(&machine.source());
     machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
-    let change = |root: &Path| {
-        write(root, "/etc/lines", "1\n2\n3\n4\nfive\u{1b}[31m\n6\n7\n8\n9\n");
-        fs::remove_file(root.join("etc/gone")).unwrap();
-        fs::set_permissions(root.join("etc/mode"), fs::Permissions::from_mode(0o600)).unwrap();
-        write(root, "/etc/program", "\u{7f}ELF\0new");
-        write(root, "/etc/large", &format!("{}y", "x".repeat(5 << 20)));
-        for (link, to) in [("etc/link", "/new"), ("etc/becomes-link", "lines")] {
-            fs::remove_file(root.join(link)).unwrap();
-            symlink(to, root.join(link)).unwrap();
-        }
-        write(root, "/srv/new", "no end");
-        symlink("../etc", root.join("srv/etc")).unwrap();
-        write(root, "/var/log/app", "kept\n");
-    };
     let all = |boot: &Boot, root: &Path, more: &[&str]| {
         let paths = ["lines", "gone", "mode", "program", "large", "link", "becomes-link"];
         let paths = paths.map(|path| format!("/etc/{path}"));
@@ -159,11 +165,13 @@ fn between_boots(kind: Kind) {
         assert_eq!((status, err.as_str()), (3, ""), "{kind:?}");
         insta::allow_duplicates! { insta::assert_snapshot!(out, @r"
         the root of boot 2, compared with that of boot 1:
-        ~     10 B  /srv/both   changed
-        ~      4 B  /etc/issue  changed
-        +      2 B  /srv/two    new
-        -           /etc/group  deleted
-        -           /srv/one    deleted
+        preset accounts: 1 deleted
+          -           /etc/group  deleted
+        of no known application: 1 new, 2 changed, 1 deleted, 16 B
+          ~     10 B  /srv/both   changed
+          ~      4 B  /etc/issue  changed
+          +      2 B  /srv/two    new
+          -           /srv/one    deleted
         1 new, 2 changed, 2 deleted: 16 B
         "); }
         let (_, last, _) = diff(boot, root, &["--boot", "1..last", "--sort", "biggest"]);
@@ -172,11 +180,13 @@ fn between_boots(kind: Kind) {
         assert_eq!(status, 3);
         insta::allow_duplicates! { insta::assert_snapshot!(since, @r"
         the running root, compared with that of boot 2:
-        +     33 B  /etc/group  new
-        ~     14 B  /etc/issue  changed
-        -           /etc/same   deleted
-        -           /srv/both   deleted
-        -           /srv/two    deleted
+        preset accounts: 1 new, 33 B
+          +     33 B  /etc/group  new
+        of no known application: 1 changed, 3 deleted, 14 B
+          ~     14 B  /etc/issue  changed
+          -           /etc/same   deleted
+          -           /srv/both   deleted
+          -           /srv/two    deleted
         1 new, 1 changed, 3 deleted: 47 B
         "); }
         let (status, out, _) = diff(boot, root, &["--boot", "1..2", "/usr"]);

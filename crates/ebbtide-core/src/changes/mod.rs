@@ -24,6 +24,8 @@ use crate::failure::Result;
 pub use btrfs::btrfs;
 pub(crate) use compare::is_private_attribute;
 pub use kept::Kept;
+#[cfg(feature = "declaration")]
+pub(crate) use noise::in_home;
 pub use noise::is_noise;
 pub use overlay::overlay as overlay_each;
 pub use reference::{between, reference};

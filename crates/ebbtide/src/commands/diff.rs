@@ -4,11 +4,14 @@ mod content;
 mod report;
 
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
+use ebbtide_core::applications::{Applications, Grouped};
 use ebbtide_core::changes::{Change, Changes, Order, What, is_noise};
+use ebbtide_core::declaration::built_in_presets;
 use ebbtide_core::diff::{Diff, Sides, Which};
 
 pub use self::report::Json;
@@ -27,6 +30,7 @@ Compares the root with the base that it was made from. What is declared is kept,
 change; nor is what is mounted on the root. A line tells a path, or a directory by all that
 changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
 What is made again by itself, such as caches and locks, is only counted, unless it is asked for.
+What a preset names, or what an installed package has, stands below it.
 
 Examples:
   sudo ebbtide diff
@@ -125,6 +129,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     }
     let diff = Diff::open(&boot, &context.sysroot, which)?;
     let (mut changes, mut noise) = (Changes::default(), Changes::default());
+    let mut applications = applications(context);
+    let mut grouped = Grouped::default();
+    let by_application = !args.tree && !args.null;
     let hides_noise = !args.all && paths.is_empty();
     let mut list = Vec::new();
     let mut written = Ok(());
@@ -142,8 +149,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             written = out.write_all(path).and_then(|()| out.write_all(b"\0"));
         }
         changes.add(&change);
-        if args.json {
-            list.push(change);
+        if by_application {
+            let application = applications.of(&change.path);
+            grouped.add(application.as_ref(), &change);
+            if args.json {
+                list.push((change, application));
+            }
         }
     })?;
     done(written.and_then(|()| out.flush()))?;
@@ -151,6 +162,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let report = Report {
         diff: &diff,
         changes: &changes,
+        grouped: &grouped,
         noise: noise.total(),
         list: &list,
         order: args.sort.into(),
@@ -162,6 +174,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         context.print(&text)?;
     }
     Ok(if changes.is_empty() { Status::DONE } else { Status::FOUND })
+}
+
+/// The applications of this system.
+fn applications(context: &Context) -> Applications {
+    let presets = crate::declaration::surroundings(context).map(|around| around.presets);
+    let root = std::fs::File::open(&context.sysroot).ok().map(OwnedFd::from);
+    // What is wrong with what this system has of presets is for `check` to tell.
+    Applications::new(&presets.unwrap_or_else(|_| built_in_presets()), root)
 }
 
 /// A reader that has seen enough is no failure.

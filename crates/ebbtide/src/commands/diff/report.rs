@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use ebbtide_core::applications::{Application, Grouped};
 use ebbtide_core::changes::{Change, Changes, Order, Summary, Tally, What};
 use ebbtide_core::diff::Diff;
 use ebbtide_core::record::BootNumber;
@@ -26,8 +27,10 @@ pub struct Report<'a> {
     pub changes: &'a Changes,
     /// What is only counted.
     pub noise: Tally,
-    /// All changes one by one, where they are wanted.
-    pub list: &'a [Change],
+    /// The same for each application, but for a tree.
+    pub grouped: &'a Grouped,
+    /// All changes one by one with the application of each, where they are wanted.
+    pub list: &'a [(Change, Option<Application>)],
     /// What comes first.
     pub order: Order,
 }
@@ -48,12 +51,25 @@ pub struct Json {
     base: u64,
     /// What is taken away, in groups.
     changes: Summary,
+    /// What is taken away of each application, and nothing of those that have none.
+    applications: Vec<ApplicationJson>,
     /// Caches, locks and the like, which are not in the groups.
     noise: Tally,
     /// Each change, in the order of a walk.
     paths: Vec<PathJson>,
     /// Entries that were not in place in this boot, so that what was written there is told, escaped.
     uncovered: Vec<String>,
+}
+
+/// What changed of one application.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ApplicationChanges")]
+struct ApplicationJson {
+    /// Which one: `{"preset": NAME}`, or `{"package": NAME}`.
+    application: Application,
+    /// How much it is.
+    #[serde(flatten)]
+    tally: Tally,
 }
 
 /// One change.
@@ -73,6 +89,9 @@ struct PathJson {
     /// Where the base has a renamed directory, escaped.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    /// The application that it belongs to, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<Application>,
 }
 
 impl Report<'_> {
@@ -85,15 +104,34 @@ impl Report<'_> {
             past: self.diff.is_past,
             base: self.diff.base.number,
             changes: self.changes.summary(LISTED, self.order),
+            applications: self
+                .grouped
+                .tallies(self.order)
+                .into_iter()
+                .map(|(it, tally)| ApplicationJson { application: it.clone(), tally })
+                .collect(),
             noise: self.noise,
-            paths: self.list.iter().map(one).collect(),
+            paths: self
+                .list
+                .iter()
+                .map(|(change, application)| one(change, application.as_ref()))
+                .collect(),
             uncovered: self.diff.uncovered.iter().map(|path| shown(path)).collect(),
         }
     }
 
     /// For a person, in so many lines at most.
     pub fn text(&self, lines: usize, context: &Context) -> String {
-        self.around(&changes::render(&self.changes.summary(lines, self.order), context))
+        let total = self.changes.total();
+        let told = changes::render_applications(self.grouped, &total, lines, self.order, context);
+        let mut text = self.around(&told);
+        let is_running = !self.diff.is_past && self.diff.since.is_none();
+        if is_running && changes::has_preset(self.grouped) {
+            text.push_str(
+                "to keep all that a preset names: put its name into `presets` of [keep]\n",
+            );
+        }
+        text
     }
 
     /// For a person, with every path.
@@ -168,7 +206,7 @@ impl Report<'_> {
     }
 }
 
-fn one(change: &Change) -> PathJson {
+fn one(change: &Change, application: Option<&Application>) -> PathJson {
     PathJson {
         path: shown(&change.path),
         change: change.what.name(),
@@ -179,6 +217,7 @@ fn one(change: &Change) -> PathJson {
             What::Renamed { from } => Some(shown(from)),
             _ => None,
         },
+        application: application.cloned(),
     }
 }
 
