@@ -139,6 +139,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l color -d 'When 
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l content -d 'Show what is different in these files, line by line'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l kept -d 'List what the next reset keeps instead, and how much that is'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l all -d 'List caches, locks and the like too'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l tree -d 'Print a tree of directories, with each path that changed'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l json -d 'Print JSON'

@@ -1,6 +1,7 @@
 //! A root and the base that it was made from: what the reset that follows takes away, or took.
 
 pub mod content;
+pub mod kept;
 mod sides;
 
 use std::os::fd::{AsFd, OwnedFd};

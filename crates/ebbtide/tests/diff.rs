@@ -227,3 +227,68 @@ fn as_its_schema_says(ran: &Ran) {
     assert!(paths.iter().any(|path| path["path"] == r"/srv/\x1b[2J\n\xff"), "{printed:#}");
     assert_eq!(printed["changes"]["total"]["bytes"], 10 + 1 + 12 + 3);
 }
+
+#[test]
+fn what_the_next_reset_keeps() {
+    if is_root() {
+        [KINDS[0], KINDS[1], KINDS[4]].into_iter().for_each(keeps);
+    }
+}
+
+fn keeps(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up(
+        "[keep]\ndirectories = [\"/var/log\", \"/var/lib/app\", { path = \"/srv/l\", method = \"symlink\" }]\n\
+         files = [{ path = \"/etc/later\", method = \"sync\" }]\n",
+    );
+    machine.boot("", |root| {
+        write(root, "/var/log/all", &"x".repeat(10_000));
+        write(root, "/var/lib/app/one", &"x".repeat(5000));
+    });
+    machine.live("", |root, boot| {
+        let ran = ebbtide(&boot.run, root, &["diff", "--kept"]);
+        assert_eq!(ran.status, 0, "{}", ran.err);
+        // What a directory takes on the disk differs between filesystems.
+        let text = ran.text().replace(&machine.device.0, "DEVICE");
+        let lines = text.lines().map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            words.join(" ")
+        });
+        let text: Vec<_> = lines.collect();
+        assert!(text.contains(&"PATH STORE METHOD SIZE ON DISK FILES".to_owned()), "{text:#?}");
+        assert!(text.contains(&"/etc/later state sync nothing yet".to_owned()), "{text:#?}");
+        let found = |path: &str| text.iter().find(|line| line.starts_with(path));
+        let log = |path: &str| found(path).unwrap_or_else(|| panic!("{path} in {text:#?}"));
+        assert!(log("/var/log state bind 9.7 KiB ").ends_with(" KiB 2"), "{text:#?}");
+        assert!(log("/var/lib/app state bind 4.8 KiB ").ends_with(" KiB 1"), "{text:#?}");
+        assert!(log("/srv/l state symlink 0 B ").ends_with(" 0"), "{text:#?}");
+        assert!(
+            log("store state is at /run/ebbtide/stores/state: DEVICE").ends_with("state"),
+            "{text:#?}"
+        );
+
+        let json = ebbtide(&boot.run, root, &["diff", "--kept", "--json"]).json();
+        let wrong = program::unlike_its_schema("diff-kept", &json);
+        assert!(wrong.is_empty(), "{wrong:#?} in {json:#}");
+        let entries = json["entries"].as_array().unwrap();
+        let of = |path: &str| entries.iter().find(|entry| entry["path"] == path).unwrap();
+        // The base has a log of its own, which came along.
+        let amount = &of("/var/log")["data"]["present"];
+        assert_eq!((&amount["bytes"], &amount["files"]), (&10_007.into(), &2.into()));
+        assert_eq!(of("/etc/later")["data"], "nothing");
+        let all = entries.iter().map(|it| it["data"]["present"]["bytes"].as_u64().unwrap_or(0));
+        assert_eq!(json["total"]["bytes"], all.sum::<u64>(), "{json:#}");
+        let place = of("/var/lib/app")["place"].as_str().unwrap();
+        let there = fs::read(Path::new(place).join("one")).unwrap();
+        assert_eq!(there.len(), 5000);
+
+        let some =
+            ebbtide(&boot.run, root, &["diff", "--kept", "/var/lib/app/one", "/srv", "--json"])
+                .json();
+        let paths: Vec<_> =
+            some["entries"].as_array().unwrap().iter().map(|it| &it["path"]).collect();
+        assert_eq!(paths, ["/srv/l", "/var/lib/app"]);
+        let none = ebbtide(&boot.run, root, &["diff", "--kept", "/usr"]);
+        assert_eq!(none.text(), "the next reset keeps nothing of it\n");
+    });
+}

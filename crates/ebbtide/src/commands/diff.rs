@@ -1,6 +1,7 @@
 //! `ebbtide diff`: what the next reset takes away, or an earlier one took.
 
 mod content;
+pub mod kept;
 mod report;
 
 use std::io::{self, Write as _};
@@ -46,14 +47,18 @@ Examples:
     sudo ebbtide diff --content /etc/hosts
     sudo ebbtide diff --boot 3..7 /etc
 
+  What the next reset keeps, and how much that is:
+    sudo ebbtide diff --kept
+
   Save what is there still, for a look at it later:
     sudo ebbtide diff -0 | sudo tar --null --no-recursion -cf lost.tar -T -
 
 Of a past root, a path counts as kept if it was mounted there, or if it is copied or linked into
 roots as it is declared now. Two roots are compared without what was kept in either of the boots. In
-what `--content` shows, what a terminal would interpret is escaped.
+what `--content` shows, what a terminal would interpret is escaped. `--kept` adds up what the stores have;
+of more than 500,000 files in one entry, those are all that is looked at.
 
-Exit status: 0 nothing is taken away, or nothing is different; 3 something is; 1 it could not be found
+Exit status: 0 nothing is taken away or different, or `--kept`; 3 something is; 1 it could not be found
 out; 2 wrong command line or declaration.")]
 #[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
 pub struct Args {
@@ -71,6 +76,12 @@ pub struct Args {
         conflicts_with_all = ["all", "sort", "lines", "tree", "json", "null"]
     )]
     content: bool,
+    /// List what the next reset keeps instead, and how much that is
+    #[arg(
+        long,
+        conflicts_with_all = ["boot", "content", "all", "sort", "lines", "tree", "null"]
+    )]
+    kept: bool,
     /// List caches, locks and the like too
     #[arg(long)]
     all: bool,
@@ -120,6 +131,9 @@ impl From<Sort> for Order {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
     let boot = machine::running(args.config.as_deref(), context)?;
+    if args.kept {
+        return kept::run(&boot, &paths, args.json, context);
+    }
     let which = match args.boot {
         None => Which::Running,
         Some(name) => name.find(&boot.open_container()?)?,
