@@ -2,9 +2,9 @@
 
 mod grouped;
 mod packages;
+mod rpm;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -35,14 +35,15 @@ pub struct Applications {
     in_homes: BTreeMap<PathBuf, String>,
     /// What is installed, read when it is first asked for.
     packages: Option<Packages>,
-    root: Option<OwnedFd>,
+    /// The root that they are installed on.
+    sysroot: PathBuf,
 }
 
 impl Applications {
-    /// Those that presets name, and those that are installed on a root. Reads nothing yet.
+    /// Those that presets name, and those that are installed on the root at `sysroot`. Reads nothing yet.
     ///
     /// What can't be read of a package manager is as if it was not there: nothing fails for it.
-    pub fn new(presets: &[PresetFile], root: Option<OwnedFd>) -> Self {
+    pub fn new(presets: &[PresetFile], sysroot: &Path) -> Self {
         let (mut of_machine, mut in_homes) = (BTreeMap::new(), BTreeMap::new());
         for file in presets {
             let Some(preset) = read_preset(0, &file.source, &mut Vec::new()) else { continue };
@@ -53,7 +54,7 @@ impl Applications {
                 }
             }
         }
-        Self { presets: of_machine, in_homes, packages: None, root }
+        Self { presets: of_machine, in_homes, packages: None, sysroot: sysroot.to_owned() }
     }
 
     /// The application that an absolute path belongs to, if that is known.
@@ -69,8 +70,8 @@ impl Applications {
         if let Some(preset) = preset {
             return Some(Application::Preset(preset));
         }
-        let root = &self.root;
-        let packages = self.packages.get_or_insert_with(|| Packages::read(root.as_ref()));
+        let sysroot = &self.sysroot;
+        let packages = self.packages.get_or_insert_with(|| Packages::read(sysroot));
         packages.of(path).map(|name| Application::Package(name.to_owned()))
     }
 }
@@ -98,8 +99,7 @@ mod tests {
             [[directories]]\npath = \"/var/lib/kept\"\nreason = \"r\"\n\
             [[user.files]]\npath = \".app/rc\"\nreason = \"r\"\n";
         let presets = [file("kept", preset), file("broken", "version = 9\n")];
-        let mut applications =
-            Applications::new(&presets, Some(fs::File::open(root.path()).unwrap().into()));
+        let mut applications = Applications::new(&presets, root.path());
         let mut of = |path: &str| applications.of(Path::new(path));
         let kept = Some(Application::Preset("kept".to_owned()));
         let app = Some(Application::Package("app".to_owned()));

@@ -159,7 +159,8 @@ fn told_of_the_past(machine: &Machine, kind: Kind) {
         let json = ebbtide(&boot.run, root, &["diff", "--boot", "1", "--json"]);
         assert!(json.text().contains("\"past\": true"), "{}", json.text());
         as_its_schema_says(&json);
-        let shown = |boot_name| ebbtide(&boot.run, root, &["boots", "show", boot_name]).text();
+        let show = |name| ebbtide(&boot.run, root, &["boots", "show", "--json", name]);
+        let shown = |name| show(name).text();
         assert_eq!(shown("last"), shown("1"));
         let restore = ["restore", "--dry-run", "--boot", "last", "/var/lib/app/db"];
         let restored = ebbtide(&boot.run, root, &restore).text();

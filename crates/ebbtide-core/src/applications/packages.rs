@@ -1,4 +1,4 @@
-//! Which package has a path: from the databases of dpkg and pacman, which are plain files.
+//! Which package has a path: from the databases of dpkg and pacman, which are plain files, and from rpm.
 //!
 //! dpkg(1) lists the paths of a package in `info/NAME.list`, or `info/NAME:ARCH.list`, one in a line;
 //! pacman(8) below the line `%FILES%` in `local/NAME-VERSION-RELEASE/files`, without the first slash.
@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ebbtide_sys::file::{read_directory, read_limited};
 use ebbtide_sys::resolve;
+
+use super::rpm;
 
 /// How much is read in all, in bytes. A large desktop has 40 MB.
 const ALL: usize = 160 << 20;
@@ -69,11 +71,12 @@ const SEVERAL: u32 = u32::MAX;
 impl Packages {
     /// Reads the databases of a root, without following links. None are as good as empty ones, and so
     /// are those that are too much to read.
-    pub fn read(root: Option<&OwnedFd>) -> Self {
+    pub fn read(sysroot: &Path) -> Self {
         let mut packages = Self::default();
-        let Some(root) = root else { return packages };
+        let Ok(root) = std::fs::File::open(sysroot) else { return packages };
         packages.dpkg(root.as_fd());
         packages.pacman(root.as_fd());
+        packages.rpm(&rpm::list(sysroot, ALL).unwrap_or_default());
         if packages.read > ALL {
             // Of what was not read, nobody knows whether it shares a directory.
             return Self::default();
@@ -136,6 +139,19 @@ impl Packages {
         }
     }
 
+    /// Lines of a package, a tab and a path; those of one package follow each other.
+    fn rpm(&mut self, list: &[u8]) {
+        let lines = list.split(|byte| *byte == b'\n').filter_map(|line| {
+            let tab = line.iter().position(|byte| *byte == b'\t')?;
+            Some((line.get(..tab)?, line.get(tab + 1..)?.strip_prefix(b"/")?))
+        });
+        let lines: Vec<(&[u8], &[u8])> = lines.collect();
+        for package in lines.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((name, _)) = package.first() else { continue };
+            self.add(name, package.iter().map(|(_, path)| *path));
+        }
+    }
+
     /// A file of a database, empty if it can't be read; `None` if that is too much.
     fn file(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Option<Vec<u8>> {
         let content = read_limited(directory, path, ONE).unwrap_or_default();
@@ -182,7 +198,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Packages::read(Some(&fs::File::open(root.path()).unwrap().into()))
+        Packages::read(root.path())
     }
 
     #[test]
@@ -233,9 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn rpm_tells_the_package_in_each_line() {
+        let mut rpm = Packages::default();
+        rpm.rpm(b"app\t/etc/shared\napp\t/etc/shared/a\nb\t/etc/shared\nb\t/var/lib/b\n(none)\n\nc\t(none)\n");
+        let of = |path: &str| rpm.of(Path::new(path));
+        assert_eq!((of("/etc/shared/a"), of("/var/lib/b/x")), (Some("app"), Some("b")));
+        assert_eq!((of("/etc/shared/c"), of("/(none)")), (None, None));
+    }
+
+    #[test]
     fn no_database_is_no_failure() {
         assert_eq!(packages(&[]).of(Path::new("/etc/x")), None);
-        assert_eq!(Packages::read(None).of(Path::new("/etc/x")), None);
+        assert_eq!(Packages::read(Path::new("/nowhere")).of(Path::new("/etc/x")), None);
         let odd = packages(&[("var/lib/dpkg/info/a.list/x", ""), ("var/lib/pacman/local/x", "")]);
         assert_eq!(odd.of(Path::new("/etc/x")), None);
     }

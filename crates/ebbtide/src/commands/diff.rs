@@ -5,7 +5,6 @@ pub mod kept;
 mod report;
 
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -193,9 +192,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 /// The applications of this system.
 fn applications(context: &Context) -> Applications {
     let presets = crate::declaration::surroundings(context).map(|around| around.presets);
-    let root = std::fs::File::open(&context.sysroot).ok().map(OwnedFd::from);
     // What is wrong with what this system has of presets is for `check` to tell.
-    Applications::new(&presets.unwrap_or_else(|_| built_in_presets()), root)
+    Applications::new(&presets.unwrap_or_else(|_| built_in_presets()), &context.sysroot)
 }
 
 /// A reader that has seen enough is no failure.
