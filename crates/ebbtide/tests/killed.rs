@@ -440,12 +440,13 @@ impl SetUp {
     }
 }
 
-/// There are many points, and most are in the copy of the base: each run takes some of them.
+/// There are many points, and most are in the copy of the base: one of so many is taken.
+const EACH: usize = 10;
+
 fn init_at_points(kind: Kind) {
     if !is_root() {
         return;
     }
-    const EACH: usize = 10;
     let story = SetUp::new(kind);
     let trace = story.farm.path().join("trace");
     let (output, _) = story.on_a_copy(cut::traced(&trace));
