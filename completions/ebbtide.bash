@@ -258,7 +258,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__forget)
-            opts="-h --state --dry-run --json --color --help"
+            opts="-h --state --move-back --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

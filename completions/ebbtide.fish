@@ -112,6 +112,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l state -d 'For
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l move-back -d 'Bring the data back to the root, and move the store\'s own to its trash'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l dry-run -d 'Show what would be written and done, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -s h -l help -d 'Print help'

@@ -316,6 +316,15 @@ pub(crate) fn move_to_trash(
     Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))
 }
 
+/// Makes what a root needs to have a trash of its own, as a store has one.
+pub(crate) fn trash_on_root(root: BorrowedFd<'_>) -> Result<()> {
+    match file::create_directory(root, OsStr::new(OWN), 0o700) {
+        Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
+        made => drop(made.context(|| "cannot make a trash on the root")?),
+    }
+    own_subdirectory(root, TRASH).map(drop)
+}
+
 /// Opens a store's trash, which has a directory for each boot; `None` if nothing ever left it.
 pub(crate) fn trash(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let Some(own) = own_directory(store)? else { return Ok(None) };
@@ -334,26 +343,32 @@ fn trash_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
     }
 }
 
-/// Takes first content out of the store again that was imported a moment ago and is not going to be
-/// used, into its trash: somebody may have written to it in that moment. The note goes first: with
-/// neither, the path has its first content still to come.
+/// Takes what the store has of a path out of it, into its trash: what was imported a moment ago and is not
+/// going to be used, because somebody may have written to it in that moment, or what no entry keeps any
+/// more. The note of its first content goes first: with neither, that is still to come. Returns where it
+/// is, below the store; `None` if there was nothing.
 #[cfg(feature = "declaration")]
-pub(crate) fn forget_import(store: BorrowedFd<'_>, boot: BootNumber, path: &Path) -> Result<()> {
+pub(crate) fn take_out(
+    store: BorrowedFd<'_>,
+    boot: BootNumber,
+    path: &Path,
+) -> Result<Option<PathBuf>> {
     let seeds = own_subdirectory(store, SEEDS)?;
     file::remove_file_durably(seeds.as_fd(), OsStr::new(&seed_name(path)))
         .context(|| "cannot remove the note of it")?;
     let relative = path.strip_prefix("/").unwrap_or(path);
-    let Some((parent, name)) = resolve::split_parent(relative) else { return Ok(()) };
+    let Some((parent, name)) = resolve::split_parent(relative) else { return Ok(None) };
     let parent = match resolve::open_directory(store, parent) {
-        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) if error.is_not_found() => return Ok(None),
         parent => parent.context(|| "cannot open its parent")?,
     };
     let found = metadata::metadata_beneath(parent.as_fd(), Path::new(name));
     if found.context(|| "cannot look at it")?.is_none() {
-        return Ok(());
+        return Ok(None);
     }
-    move_to_trash(store, boot, parent.as_fd(), name, relative)?;
-    file::sync_filesystem(store).context(|| "cannot sync the store")
+    let trash = move_to_trash(store, boot, parent.as_fd(), name, relative)?;
+    file::sync_filesystem(store).context(|| "cannot sync the store")?;
+    Ok(Some(trash))
 }
 
 /// Whether a path of the store has had its first content.

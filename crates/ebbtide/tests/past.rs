@@ -1,4 +1,4 @@
-//! `ebbtide log` and `ebbtide restore` as their users run them, on a root that was booted.
+//! `ebbtide log`, `ebbtide restore` and `ebbtide forget --move-back` as their users run them, on a root that was booted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../../ebbtide-core/tests/machine/mod.rs"]
@@ -20,7 +20,7 @@ use serde_json::Value;
 fn settle(boot: &Boot) {
     run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
     fs::create_dir("/run/ebbtide").unwrap();
-    run("mount", &["--bind", boot.run.to_str().unwrap(), "/run/ebbtide"]);
+    run("mount", &["--rbind", boot.run.to_str().unwrap(), "/run/ebbtide"]);
 }
 
 /// What was typed and what was said, times left out.
@@ -136,6 +136,43 @@ fn what_was_forgotten_is_found_and_brought_back() {
 }
 
 #[test]
+fn what_is_forgotten_is_moved_back() {
+    on_each_disk(|kind| {
+        let machine = Machine::of(kind);
+        let kept = "[keep]\ndirectories = [\n  \"/var/log\",\n  \"/srv/app\", # the app\n]\n";
+        machine.set_up(kept);
+        let declared = |root: &Path| read(root, "etc/ebbtide/ebbtide.toml").unwrap();
+        let is_declared = |root: &Path| declared(root).contains("/srv/app");
+        let large = "x".repeat(1 << 20);
+        machine.boot("", |root| write(root, "srv/app/conf", &large));
+        let said = Transcript::default();
+        machine.live("", |root, boot| {
+            settle(boot);
+            let dry = Transcript::default();
+            dry.line(root, "forget --move-back --dry-run /srv/app");
+            let dry = dry.end();
+            assert!(
+                dry.contains("/srv/app comes back to the root from store state, 1.0 MiB"),
+                "{dry}"
+            );
+            assert!(!dry.contains("its data stays"), "{dry}");
+            assert!(is_declared(root));
+            let reader = fs::File::open(root.join("srv/app/conf")).unwrap();
+            said.line(root, "forget --move-back /srv/app");
+            drop(reader);
+            assert!(is_declared(root));
+            said.line(root, "forget --move-back /srv/app");
+            assert!(read(root, "srv/app/conf") == Some(large));
+            said.line(root, "forget --move-back /srv/app");
+            assert!(!is_declared(root));
+            ebbtide_core::shutdown::mark_clean(boot, root).unwrap();
+        });
+        machine.boot("", |root| assert!(!root.join("srv/app").exists()));
+        insta::assert_snapshot!("forgotten_and_moved_back", said.end());
+    });
+}
+
+#[test]
 fn what_is_printed_as_json_is_as_its_schema_says() {
     if !is_root() {
         return;
@@ -164,6 +201,8 @@ fn what_is_printed_as_json_is_as_its_schema_says() {
             ("restore", "restore --json --dry-run --force /etc/issue", "/restored/0/what/kind"),
             ("restore", "restore --json --to /run /srv/deep", "/restored/0/unprivileged/0"),
             ("restore", "restore --json --force /etc/issue /srv/deep/file", "/restored/0/trash"),
+            ("forget", "forget --json --dry-run --move-back /var/log", "/moved_back/0/bytes"),
+            ("forget", "forget --json --move-back /var/log", "/moved_back/0/trash"),
         ] {
             let printed = print(line);
             assert!(printed.pointer(must_have).is_some_and(|it| !it.is_array()), "{printed:#}");

@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Done, Step};
+pub(crate) use target::working_name;
+
 pub use plan::{After, Plan, Replaced, Request, Wanted};
 
 use super::history;
