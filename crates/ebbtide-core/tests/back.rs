@@ -172,6 +172,11 @@ fn a_cut_after_any_step_loses_nothing(kind: Kind) {
             match before.move_back(&these, &mut cut) {
                 Err(failure) => assert_eq!(failure.chain(), "cut"),
                 Ok(moved) => {
+                    // What is on the root is looked for there, by `ebbtide log` and `restore`.
+                    let record = boot.read_record().unwrap().number;
+                    let record = machine.open().record(record).unwrap().unwrap();
+                    let mounted: Vec<_> = record.attached.unwrap().mounted.into_keys().collect();
+                    assert_eq!(mounted, paths(&["/etc/ebbtide", "/var/log"]));
                     machine.publish(LOG);
                     moved.finish(&before, boot, &mut cut).unwrap_err();
                 }
