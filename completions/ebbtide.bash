@@ -280,7 +280,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__gc)
-            opts="-h --dry-run --json --color --help"
+            opts="-h --undeclared --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -189,6 +189,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -s h -l help -d '
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l undeclared -d 'Move what no entry keeps any more to the trash of its store'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l dry-run -d 'Show what would happen, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -s h -l help -d 'Print help'

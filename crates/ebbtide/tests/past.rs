@@ -173,13 +173,45 @@ fn what_is_forgotten_is_moved_back() {
 }
 
 #[test]
+fn what_no_entry_keeps_is_listed_and_moved() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(KINDS[0]);
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv/old\"]\n");
+    machine.boot("", |root| write(root, "srv/old/it", &"x".repeat(1 << 20)));
+    machine.live("", |root, boot| {
+        settle(boot);
+        let said = |line: &str| {
+            let said = Transcript::default();
+            said.line(root, line);
+            said.end()
+        };
+        said("forget /srv/old");
+        let told = "store state has data of /srv/old, which no entry keeps any more";
+        assert!(said("status").contains(told), "{}", said("status"));
+        let note = "-- note: store state has /srv/old (1.0 MiB), and no entry keeps it since boot 2, \
+                    <a date and a time> UTC: `ebbtide gc --undeclared` moves it to the trash\n";
+        assert!(said("gc --dry-run").contains(note), "{}", said("gc --dry-run"));
+        let step =
+            "move /srv/old (1.0 MiB), which no entry keeps, to the trash of store state\n";
+        let dry = said("gc --dry-run --undeclared");
+        assert!(dry.contains(step) && !dry.contains("has /srv/old"), "{dry}");
+        let done = said("gc --undeclared");
+        assert!(done.contains(step) && done.contains("1 path moved to the trash\n"), "{done}");
+        assert!(!said("gc --dry-run --undeclared").contains("/srv/old"));
+    });
+}
+
+#[test]
 fn what_is_printed_as_json_is_as_its_schema_says() {
     if !is_root() {
         return;
     }
     let machine = Machine::of(KINDS[1]);
-    machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv/old\"]\n");
     machine.boot("", |root| {
+        write(root, "srv/old/it", "old\n");
         write(root, "etc/issue", "one\n");
         write(root, "srv/deep/file", "one\n");
         fs::set_permissions(root.join("srv/deep/file"), fs::Permissions::from_mode(0o4755))
@@ -201,6 +233,9 @@ fn what_is_printed_as_json_is_as_its_schema_says() {
             ("restore", "restore --json --dry-run --force /etc/issue", "/restored/0/what/kind"),
             ("restore", "restore --json --to /run /srv/deep", "/restored/0/unprivileged/0"),
             ("restore", "restore --json --force /etc/issue /srv/deep/file", "/restored/0/trash"),
+            ("forget", "forget --json /srv/old", "/changes/0/path"),
+            ("gc", "gc --json --dry-run", "/undeclared/0/since/boot"),
+            ("gc", "gc --json --undeclared", "/done/0/path"),
             ("forget", "forget --json --dry-run --move-back /var/log", "/moved_back/0/bytes"),
             ("forget", "forget --json --move-back /var/log", "/moved_back/0/trash"),
         ] {

@@ -221,6 +221,7 @@ fn take_out(live: &Live, entry: &Entry, declared: &[Entry]) -> Result<Option<Pat
     }
     file::sync_filesystem(live.places.root.as_fd()).context(|| "cannot sync the root")?;
     let store = live.places.store(&entry.store).map_err(Failure::new)?;
+    store::notes::forget(store, &entry.path)?;
     store::take_out(store, live.record.number, &entry.path)
 }
 

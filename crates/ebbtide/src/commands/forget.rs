@@ -35,7 +35,7 @@ is unmounted, now or, where something uses it, at the next boot. If that fails, 
 
 The data stay in their store, under the path that they had. The root has what its base has there: the
 next reset takes away what is written there from now on. To have the data back, `ebbtide keep` the path
-again.
+again; to have them out of the store, `ebbtide gc --undeclared`.
 
 With --move-back the data come back to the root, as plain files that live until the next reset: they are
 copied and compared, unmounted, and put in place; then the entry goes, and last what the store has goes to
