@@ -105,6 +105,9 @@ fn what_was_forgotten_is_found_and_moved(kind: Kind) {
         assert_eq!(has("srv/app/kept/file").as_deref(), Some("data\n"));
         assert_eq!(has("srv/two/file"), None);
         assert_eq!(has("opt/mine/file").as_deref(), Some("of somebody\n"));
+        // Those of what left are gone; that of /srv/app is about what else may be in it.
+        let notes = std::fs::read_dir(store.join(".ebbtide/forgotten")).unwrap().count();
+        assert_eq!(notes, 1);
     });
     // No note of what left is in the way of first content.
     machine.boot("", |root| write(root, "srv/two/file", "anew\n"));
