@@ -107,6 +107,11 @@ fn what_was_forgotten_is_found_and_brought_back() {
             said.line(root, "log /etc/nothing");
             said.line(root, "log /srv/**/c?nf");
             said.line(root, "log /srv/*.nothing");
+            said.line(root, "log --grep one /srv");
+            said.line(root, "log --search c?nf --grep one");
+            said.line(root, "log --grep nothing /srv");
+            said.line(root, "log --search c*/onf");
+            said.run(root, &["log", "--grep", "", "/srv"].map(OsStr::new));
             fs::create_dir("/run/look").unwrap();
             said.line(root, "boots mount --dry-run 1 /run/look");
             said.line(root, "boots mount 1 /run/look");
@@ -229,6 +234,7 @@ fn what_is_printed_as_json_is_as_its_schema_says() {
                 .unwrap_or_else(|_| panic!("{line}: {}", String::from_utf8_lossy(&output.stderr)))
         };
         for (name, line, must_have) in [
+            ("log", "log --json --grep one /etc", "/histories/0/runs/0/matches/text"),
             ("log", "log --json /etc/issue", "/histories/0/runs/1/state/present/content"),
             ("restore", "restore --json --dry-run --force /etc/issue", "/restored/0/what/kind"),
             ("restore", "restore --json --to /run /srv/deep", "/restored/0/unprivileged/0"),
