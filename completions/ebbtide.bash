@@ -258,7 +258,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__forget)
-            opts="-h --state --dry-run --json --color --help"
+            opts="-h --state --move-back --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -280,7 +280,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__gc)
-            opts="-h --dry-run --json --color --help"
+            opts="-h --undeclared --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -394,12 +394,20 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__log)
-            opts="-h --config --json --color --help"
+            opts="-h --grep --search --config --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --grep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --search)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

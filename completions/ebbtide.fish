@@ -112,6 +112,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l state -d 'For
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l move-back -d 'Bring the data back to the root, and move the store\'s own to its trash'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l dry-run -d 'Show what would be written and done, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -s h -l help -d 'Print help'
@@ -165,6 +166,8 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -l dry-run -d 'Say whether it can be mounted, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand boots; and __fish_seen_subcommand_from mount" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l grep -d 'Tell only versions that have this text in them' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l search -d 'Look for this name below the path, or anywhere; it may be a pattern' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
@@ -190,6 +193,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand flush" -s h -l help -d '
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l undeclared -d 'Move what no entry keeps any more to the trash of its store'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l dry-run -d 'Show what would happen, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand gc" -s h -l help -d 'Print help'

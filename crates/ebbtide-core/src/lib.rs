@@ -47,4 +47,5 @@ pub mod store;
 pub mod switches;
 #[cfg(feature = "declaration")]
 pub mod trial;
+pub mod undeclared;
 pub mod volume;

@@ -1,6 +1,8 @@
 //! Past roots: what earlier boots left behind, and how they ended.
 
 pub mod glob;
+#[cfg(feature = "declaration")]
+pub mod grep;
 pub mod history;
 pub mod mounted;
 pub mod restore;

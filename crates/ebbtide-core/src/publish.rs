@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::metadata::{self, FileKind};
@@ -20,7 +21,7 @@ use crate::declaration::{Declaration, RootDeclaration, StoreDeclaration};
 use crate::failure::{Context, Failure, Problem, Result};
 use crate::harvest;
 use crate::locator::Locator;
-use crate::store;
+use crate::store::{self, Since};
 
 /// What publishing will do, and what that means.
 #[derive(Debug, Default)]
@@ -224,6 +225,9 @@ impl Publication {
             .get(&StoreName(StoreName::STATE.to_owned()))
             .ok_or_else(|| Failure::new("the declaration has no store \"state\""))?;
         let (hash, changed) = store::publish(state.as_fd(), &self.container, &compiled)?;
+        if let Some(previous) = &self.previous {
+            note_forgotten(previous, &compiled, &stores, &self.container);
+        }
         Ok(Published { hash, changed, compiled })
     }
 
@@ -290,6 +294,27 @@ impl Publication {
         let problems = plan.problems.iter().filter(|(index, _)| !made(index));
         let problems = problems.map(|(_, problem)| problem.clone()).collect();
         Ok((steps.collect(), problems))
+    }
+}
+
+/// Notes in their stores which paths are not declared any more. Without such a note, it is only not known
+/// since when that is: no failure.
+fn note_forgotten(
+    previous: &Compiled,
+    compiled: &Compiled,
+    stores: &BTreeMap<StoreName, (OwnedFd, Option<Uuid>)>,
+    container: &Container,
+) {
+    let Ok(boot) = container.last_number() else { return };
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = Since { boot, clock: i64::try_from(since.as_secs()).unwrap_or(i64::MAX) };
+    let keeps = |was: &Entry| {
+        compiled.entries.iter().any(|is| (&is.path, &is.store) == (&was.path, &was.store))
+    };
+    for was in previous.entries.iter().filter(|was| !keeps(was)) {
+        if let Some((opened, _)) = stores.get(&was.store) {
+            let _ = store::notes::note_forgotten(opened.as_fd(), &was.path, since);
+        }
     }
 }
 

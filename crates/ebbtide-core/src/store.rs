@@ -1,5 +1,7 @@
 //! Stores: where kept data lives, outside every root.
 
+pub(crate) mod notes;
+
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,18 +11,20 @@ use ebbtide_sys::{file, metadata, resolve};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption, Store, sha256};
+use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption, Store};
 use crate::container::{self, Container, Pins};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::locator::StateStore;
 use crate::record::BootNumber;
 use crate::volume;
 
+pub use notes::Since;
+pub(crate) use notes::{note_seed, was_seeded};
+
 /// The directory of a store that is Ebbtide's own.
 pub const OWN: &str = ".ebbtide";
 const MARKER: &str = "store.json";
 const DECLARATIONS: &str = "declarations";
-const SEEDS: &str = "seeds";
 const TRASH: &str = "trash";
 
 /// The longest compiled declaration that is read, in bytes.
@@ -248,40 +252,6 @@ pub(crate) fn own_subdirectory(store: BorrowedFd<'_>, name: &str) -> Result<Owne
     make_directory(own.as_fd(), name)
 }
 
-/// Where a path's first content came from: noted once, so that it is never seeded again, even when
-/// it was deleted since.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SeedNote {
-    version: u32,
-    path: PathBuf,
-    source: String,
-    /// The base that the root of that time was made from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    base: Option<u64>,
-    /// SHA-256 of a file's bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    hash: Option<String>,
-}
-
-/// Notes durably that a path of the store has had its first content.
-pub(crate) fn note_seed(
-    store: BorrowedFd<'_>,
-    path: &Path,
-    source: &str,
-    base: Option<u64>,
-    hash: Option<String>,
-) -> Result<()> {
-    let seeds = own_subdirectory(store, SEEDS)?;
-    let note = SeedNote {
-        version: container::VERSION,
-        path: path.to_owned(),
-        source: source.to_owned(),
-        base,
-        hash,
-    };
-    container::write(seeds.as_fd(), &seed_name(path), &note)
-}
-
 /// Moves something into the store's trash, under its path and the number of the boot that ended it.
 /// Returns where it is, below the store.
 pub(crate) fn move_to_trash(
@@ -316,6 +286,15 @@ pub(crate) fn move_to_trash(
     Err(Failure::new("the store's trash has a thousand versions of it from this boot alone"))
 }
 
+/// Makes what a root needs to have a trash of its own, as a store has one.
+pub(crate) fn trash_on_root(root: BorrowedFd<'_>) -> Result<()> {
+    match file::create_directory(root, OsStr::new(OWN), 0o700) {
+        Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
+        made => drop(made.context(|| "cannot make a trash on the root")?),
+    }
+    own_subdirectory(root, TRASH).map(drop)
+}
+
 /// Opens a store's trash, which has a directory for each boot; `None` if nothing ever left it.
 pub(crate) fn trash(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let Some(own) = own_directory(store)? else { return Ok(None) };
@@ -334,38 +313,29 @@ fn trash_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
     }
 }
 
-/// Takes first content out of the store again that was imported a moment ago and is not going to be
-/// used, into its trash: somebody may have written to it in that moment. The note goes first: with
-/// neither, the path has its first content still to come.
-#[cfg(feature = "declaration")]
-pub(crate) fn forget_import(store: BorrowedFd<'_>, boot: BootNumber, path: &Path) -> Result<()> {
-    let seeds = own_subdirectory(store, SEEDS)?;
-    file::remove_file_durably(seeds.as_fd(), OsStr::new(&seed_name(path)))
-        .context(|| "cannot remove the note of it")?;
+/// Takes what the store has of a path out of it, into its trash: what was imported a moment ago and is not
+/// going to be used, because somebody may have written to it in that moment, or what no entry keeps any
+/// more. The note of its first content goes first: with neither, that is still to come. Returns where it
+/// is, below the store; `None` if there was nothing.
+pub(crate) fn take_out(
+    store: BorrowedFd<'_>,
+    boot: BootNumber,
+    path: &Path,
+) -> Result<Option<PathBuf>> {
+    notes::remove_seed(store, path)?;
     let relative = path.strip_prefix("/").unwrap_or(path);
-    let Some((parent, name)) = resolve::split_parent(relative) else { return Ok(()) };
+    let Some((parent, name)) = resolve::split_parent(relative) else { return Ok(None) };
     let parent = match resolve::open_directory(store, parent) {
-        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) if error.is_not_found() => return Ok(None),
         parent => parent.context(|| "cannot open its parent")?,
     };
     let found = metadata::metadata_beneath(parent.as_fd(), Path::new(name));
     if found.context(|| "cannot look at it")?.is_none() {
-        return Ok(());
+        return Ok(None);
     }
-    move_to_trash(store, boot, parent.as_fd(), name, relative)?;
-    file::sync_filesystem(store).context(|| "cannot sync the store")
-}
-
-/// Whether a path of the store has had its first content.
-pub(crate) fn was_seeded(store: BorrowedFd<'_>, path: &Path) -> Result<bool> {
-    let Some(own) = own_directory(store)? else { return Ok(false) };
-    let note: Option<SeedNote> =
-        container::read(own.as_fd(), &Path::new(SEEDS).join(seed_name(path)))?;
-    Ok(note.is_some_and(|note| note.path == path))
-}
-
-fn seed_name(path: &Path) -> String {
-    format!("{}.json", sha256(path.as_os_str().as_encoded_bytes()))
+    let trash = move_to_trash(store, boot, parent.as_fd(), name, relative)?;
+    file::sync_filesystem(store).context(|| "cannot sync the store")?;
+    Ok(Some(trash))
 }
 
 /// Writes a compiled declaration into the state store and pins it in the container: first the

@@ -14,7 +14,8 @@ use ebbtide_core::archive;
 use ebbtide_core::boot::Boot;
 use ebbtide_core::compiled::Backend;
 use ebbtide_core::gc::{self, Gc};
-use ebbtide_core::past::history::{History, history};
+use ebbtide_core::past::grep::Grep;
+use ebbtide_core::past::history::{History, history, matching};
 use ebbtide_core::past::mounted;
 use ebbtide_core::past::sources::{Place, Sources};
 use ebbtide_core::past::version::{Contents, Kind as What, State};
@@ -28,6 +29,8 @@ on_each_disk!(
     no_link_is_followed_in_any_root,
     directories_are_totals,
     a_past_root_is_mounted_for_reading,
+    versions_that_have_a_text_in_them,
+    what_left_a_store_is_told_as_long_as_it_is_in_the_trash,
 );
 
 const KEEP: &str = "[keep]\ndirectories = [\"/var/log\"]\n\
@@ -49,6 +52,7 @@ fn shown(history: &History) -> Vec<String> {
         Place::Store(name) => format!("store {name}"),
         Place::Boot(number) => number.to_string(),
         Place::Base(number) => format!("base {number}"),
+        Place::Trash { store, boot } => format!("trash {store} {boot}"),
     };
     let state = |state: &State| match state {
         State::Present(it) => match it.kind {
@@ -110,6 +114,89 @@ fn every_version_is_told_once(kind: Kind) {
         assert_eq!(shown(&nowhere), ["now, 6, 5, 4, 3, 2, 1, base 1: absent"]);
         let odd = find(boot, root, Path::new(OsStr::from_bytes(b"/odd\n\xff")));
         assert_eq!(odd.path, r"/odd\n\xff");
+    });
+}
+
+/// The runs that have a text in them: where, how often, and its first line.
+fn grepped(boot: &Boot, root: &Path, text: &str, path: &str) -> Vec<String> {
+    let mut grep = Grep::new(text.as_bytes()).unwrap();
+    let sources = sources(boot, root).with_trash();
+    let found = matching(&sources, Path::new(path), &mut grep, &mut Contents::default());
+    let Some(history) = found else { return Vec::new() };
+    let places = shown(&history);
+    let one = |(run, place): (&_, &String)| {
+        let run: &ebbtide_core::past::history::Run = run;
+        let matches = run.matches.as_ref().unwrap();
+        let place = place.split(": ").next().unwrap();
+        format!("{place}: {} {} {:?}", matches.count, matches.line, matches.text)
+    };
+    history.runs.iter().zip(&places).map(one).collect()
+}
+
+fn versions_that_have_a_text_in_them(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up(KEEP);
+    machine.boot("", |root| write(root, "etc/issue", "one\nneedle and needle\n"));
+    machine.boot("", |root| write(root, "etc/issue", "one\nneedle and needle\n"));
+    machine.boot("", |root| write(root, "etc/issue", "nothing\n"));
+    machine.boot("", |root| {
+        fs::write(root.join("etc/issue"), b"\0needle\x1b\n").unwrap();
+        write(root, "var/log/app.log", "needle\n");
+        write(root, "var/log/none", "");
+    });
+    machine.live("", |root, boot| {
+        write(root, "etc/issue", "a needle of today\n");
+        symlink("issue", root.join("etc/link")).unwrap();
+        assert_eq!(
+            grepped(boot, root, "needle", "/etc/issue"),
+            [
+                r#"now: 1 1 Some("a needle of today")"#,
+                "4: 1 1 None",
+                r#"2, 1: 2 2 Some("needle and needle")"#,
+            ]
+        );
+        let kept = [r#"now, store state: 1 1 Some("needle")"#];
+        assert_eq!(grepped(boot, root, "needle", "/var/log/app.log"), kept);
+        for path in ["/etc/link", "/var/log/none", "/var/log", "/nowhere", "/etc/issue/below"] {
+            assert_eq!(grepped(boot, root, "needle", path), [""; 0], "{path}");
+        }
+        assert_eq!(grepped(boot, root, "nowhere", "/etc/issue"), [""; 0]);
+        assert!(Grep::new(b"").is_none());
+        // What is too long to be read is counted, once for the same file.
+        let long = fs::File::create(root.join("etc/long")).unwrap();
+        long.set_len(ebbtide_core::past::version::CONTENT_LIMIT + 1).unwrap();
+        let mut grep = Grep::new(b"needle").unwrap();
+        let sources = sources(boot, root);
+        for _ in 0..2 {
+            let long = Path::new("/etc/long");
+            assert!(matching(&sources, long, &mut grep, &mut Contents::default()).is_none());
+        }
+        assert_eq!((grep.skipped, grep.failed), (1, 0));
+    });
+}
+
+fn what_left_a_store_is_told_as_long_as_it_is_in_the_trash(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up(KEEP);
+    for text in ["one\n", "second\n", "third\n"] {
+        machine.boot("", |root| write(root, "etc/hosts", text));
+    }
+    machine.live("", |root, boot| {
+        let path = Path::new("/etc/hosts");
+        let sources = sources(boot, root).with_trash();
+        let hosts = shown(&history(&sources, path, &mut Contents::default()));
+        let all = [
+            "now, store state, 3: 6 bytes 644 0:0",
+            "trash state 3, 2: 7 bytes 644 0:0",
+            "trash state 2, 1: 4 bytes 644 0:0",
+            "base 1: absent",
+        ];
+        assert_eq!(hosts, all);
+        assert!(!shown(&find(boot, root, path)).iter().any(|run| run.contains("trash")));
+        let one = [r#"trash state 2, 1: 1 1 Some("one")"#];
+        assert_eq!(grepped(boot, root, "one", "/etc/hosts"), one);
+        let other = shown(&history(&sources, Path::new("/etc/issue"), &mut Contents::default()));
+        assert!(!other.iter().any(|run| run.contains("trash")), "{other:?}");
     });
 }
 

@@ -128,7 +128,8 @@ fn a_dry_run_writes_nothing() {
       "not_kept": [
         "/x"
       ],
-      "changes": []
+      "changes": [],
+      "moved_back": []
     }
     "#);
     assert_eq!(machine.declared(), DECLARED);

@@ -282,6 +282,39 @@ fn forget() {
     every_point(KINDS[1], Scene { before: |_, _| (), command: &["forget", "/var/lib/app"], after });
 }
 
+fn move_back() -> Scene {
+    let after = |after: &After<'_>| {
+        for path in ["var/lib/app/data", &format!("var/lib/app/{HOSTILE}")] {
+            let (now, then) = after.now_and_then(path);
+            let stored = read(after.top, &format!("state/{path}"));
+            let trashed = read(after.top, &format!("state/.ebbtide/trash/3/{path}"));
+            // The store or its trash has it, never both, and what is declared still is in place.
+            assert_eq!(
+                stored.as_ref().xor(trashed.as_ref()).map(String::as_str),
+                Some("kept\n"),
+                "{}: {path}",
+                after.point
+            );
+            assert!(now.is_none() || now == stored, "{}: {path}: {now:?}", after.point);
+            let is_gone = now.is_none() && then.is_none();
+            assert!(!is_gone, "{}: {path} is on neither root", after.point);
+            assert!(then.is_none_or(|it| it == "kept\n"), "{}: {path} is torn", after.point);
+        }
+    };
+    let command = &["forget", "--move-back", "/var/lib/app"];
+    Scene { before: |_, _| (), command, after }
+}
+
+#[test]
+fn move_back_on_btrfs() {
+    every_point(KINDS[0], move_back());
+}
+
+#[test]
+fn move_back_on_an_overlay() {
+    every_point(KINDS[1], move_back());
+}
+
 /// How many files below a directory have this content.
 fn with_content(below: &Path, content: &str) -> usize {
     let entries = fs::read_dir(below).into_iter().flatten().map(|entry| entry.unwrap());

@@ -1,4 +1,4 @@
-//! `ebbtide log` and `ebbtide restore` as their users run them, on a root that was booted.
+//! `ebbtide log`, `ebbtide restore` and `ebbtide forget --move-back` as their users run them, on a root that was booted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../../ebbtide-core/tests/machine/mod.rs"]
@@ -20,7 +20,7 @@ use serde_json::Value;
 fn settle(boot: &Boot) {
     run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
     fs::create_dir("/run/ebbtide").unwrap();
-    run("mount", &["--bind", boot.run.to_str().unwrap(), "/run/ebbtide"]);
+    run("mount", &["--rbind", boot.run.to_str().unwrap(), "/run/ebbtide"]);
 }
 
 /// What was typed and what was said, times left out.
@@ -107,6 +107,11 @@ fn what_was_forgotten_is_found_and_brought_back() {
             said.line(root, "log /etc/nothing");
             said.line(root, "log /srv/**/c?nf");
             said.line(root, "log /srv/*.nothing");
+            said.line(root, "log --grep one /srv");
+            said.line(root, "log --search c?nf --grep one");
+            said.line(root, "log --grep nothing /srv");
+            said.line(root, "log --search c*/onf");
+            said.run(root, &["log", "--grep", "", "/srv"].map(OsStr::new));
             fs::create_dir("/run/look").unwrap();
             said.line(root, "boots mount --dry-run 1 /run/look");
             said.line(root, "boots mount 1 /run/look");
@@ -136,13 +141,82 @@ fn what_was_forgotten_is_found_and_brought_back() {
 }
 
 #[test]
+fn what_is_forgotten_is_moved_back() {
+    on_each_disk(|kind| {
+        let machine = Machine::of(kind);
+        let kept = "[keep]\ndirectories = [\n  \"/var/log\",\n  \"/srv/app\", # the app\n]\n";
+        machine.set_up(kept);
+        let declared = |root: &Path| read(root, "etc/ebbtide/ebbtide.toml").unwrap();
+        let is_declared = |root: &Path| declared(root).contains("/srv/app");
+        let large = "x".repeat(1 << 20);
+        machine.boot("", |root| write(root, "srv/app/conf", &large));
+        let said = Transcript::default();
+        machine.live("", |root, boot| {
+            settle(boot);
+            let dry = Transcript::default();
+            dry.line(root, "forget --move-back --dry-run /srv/app");
+            let dry = dry.end();
+            assert!(
+                dry.contains("/srv/app comes back to the root from store state, 1.0 MiB"),
+                "{dry}"
+            );
+            assert!(!dry.contains("its data stays"), "{dry}");
+            assert!(is_declared(root));
+            let reader = fs::File::open(root.join("srv/app/conf")).unwrap();
+            said.line(root, "forget --move-back /srv/app");
+            drop(reader);
+            assert!(is_declared(root));
+            said.line(root, "forget --move-back /srv/app");
+            assert!(read(root, "srv/app/conf") == Some(large));
+            said.line(root, "forget --move-back /srv/app");
+            assert!(!is_declared(root));
+            ebbtide_core::shutdown::mark_clean(boot, root).unwrap();
+        });
+        machine.boot("", |root| assert!(!root.join("srv/app").exists()));
+        insta::assert_snapshot!("forgotten_and_moved_back", said.end());
+    });
+}
+
+#[test]
+fn what_no_entry_keeps_is_listed_and_moved() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(KINDS[0]);
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv/old\"]\n");
+    machine.boot("", |root| write(root, "srv/old/it", &"x".repeat(1 << 20)));
+    machine.live("", |root, boot| {
+        settle(boot);
+        let said = |line: &str| {
+            let said = Transcript::default();
+            said.line(root, line);
+            said.end()
+        };
+        said("forget /srv/old");
+        let told = "store state has data of /srv/old, which no entry keeps any more";
+        assert!(said("status").contains(told), "{}", said("status"));
+        let note = "-- note: store state has /srv/old (1.0 MiB), and no entry keeps it since boot 2, \
+                    <a date and a time> UTC: `ebbtide gc --undeclared` moves it to the trash\n";
+        assert!(said("gc --dry-run").contains(note), "{}", said("gc --dry-run"));
+        let step =
+            "move /srv/old (1.0 MiB), which no entry keeps, to the trash of store state\n";
+        let dry = said("gc --dry-run --undeclared");
+        assert!(dry.contains(step) && !dry.contains("has /srv/old"), "{dry}");
+        let done = said("gc --undeclared");
+        assert!(done.contains(step) && done.contains("1 path moved to the trash\n"), "{done}");
+        assert!(!said("gc --dry-run --undeclared").contains("/srv/old"));
+    });
+}
+
+#[test]
 fn what_is_printed_as_json_is_as_its_schema_says() {
     if !is_root() {
         return;
     }
     let machine = Machine::of(KINDS[1]);
-    machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
+    machine.set_up("[keep]\ndirectories = [\"/var/log\", \"/srv/old\"]\n");
     machine.boot("", |root| {
+        write(root, "srv/old/it", "old\n");
         write(root, "etc/issue", "one\n");
         write(root, "srv/deep/file", "one\n");
         fs::set_permissions(root.join("srv/deep/file"), fs::Permissions::from_mode(0o4755))
@@ -160,10 +234,16 @@ fn what_is_printed_as_json_is_as_its_schema_says() {
                 .unwrap_or_else(|_| panic!("{line}: {}", String::from_utf8_lossy(&output.stderr)))
         };
         for (name, line, must_have) in [
+            ("log", "log --json --grep one /etc", "/histories/0/runs/0/matches/text"),
             ("log", "log --json /etc/issue", "/histories/0/runs/1/state/present/content"),
             ("restore", "restore --json --dry-run --force /etc/issue", "/restored/0/what/kind"),
             ("restore", "restore --json --to /run /srv/deep", "/restored/0/unprivileged/0"),
             ("restore", "restore --json --force /etc/issue /srv/deep/file", "/restored/0/trash"),
+            ("forget", "forget --json /srv/old", "/changes/0/path"),
+            ("gc", "gc --json --dry-run", "/undeclared/0/since/boot"),
+            ("gc", "gc --json --undeclared", "/done/0/path"),
+            ("forget", "forget --json --dry-run --move-back /var/log", "/moved_back/0/bytes"),
+            ("forget", "forget --json --move-back /var/log", "/moved_back/0/trash"),
         ] {
             let printed = print(line);
             assert!(printed.pointer(must_have).is_some_and(|it| !it.is_array()), "{printed:#}");

@@ -47,10 +47,13 @@ fn compiled(file: &[u8]) -> Result<Vec<u8>> {
     Ok(compiled.context(|| "cannot use it")?.to_bytes())
 }
 
-/// `store-marker` and `store-seed`.
+/// `store-marker`, `store-seed` and `store-forgotten`.
 fn store_file(file: &[u8]) -> Result<Vec<u8>> {
-    if file.windows(8).any(|part| part == b"\"source\"") {
-        rewrite::<store::SeedNote>(file)
+    let has = |key: &[u8]| file.windows(key.len()).any(|part| part == key);
+    if has(b"\"source\"") {
+        rewrite::<store::notes::SeedNote>(file)
+    } else if has(b"\"path\"") {
+        rewrite::<store::notes::ForgottenNote>(file)
     } else {
         rewrite::<store::Marker>(file)
     }

@@ -13,13 +13,14 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::plan::{self, Plan, Step, WORTHWHILE, Why};
-use super::{Gc, LastRun, observe};
+use super::{Gc, LastRun};
 use crate::backend;
+use crate::compiled::StoreName;
 use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::record::BootNumber;
 use crate::retention::Share;
-use crate::store;
+use crate::{store, undeclared};
 
 /// How long is waited for btrfs to free what one run deleted.
 const CLEANER: Duration = Duration::from_secs(300);
@@ -51,7 +52,7 @@ pub(super) fn apply(gc: Gc, log: &mut Log<'_>) -> Result<Done> {
         .context(|| "cannot lock the container's gc")?;
     // Others wait only as long as names change, and not for what is taken out to be gone.
     let lock = gc.container.lock()?;
-    let observed = observe::observe(&gc.container, &gc.stores, gc.running.as_ref())?;
+    let observed = gc.observe()?;
     let plan = plan::plan(&observed, &gc.policy);
     drop(lock);
     let before = observed.room;
@@ -126,8 +127,30 @@ impl Run {
                         .map_err(|error| explain(&error))?;
                 }
             }
+            Step::Undeclared { store, path, .. } => self.undeclared(store, path)?,
         }
         Ok(true)
+    }
+
+    /// Moves what no entry keeps to the trash of its store, if that is so still.
+    fn undeclared(&self, name: &StoreName, path: &Path) -> Result<()> {
+        let container = &self.gc.container;
+        let _lock = container.lock()?;
+        let opened = |name: &StoreName| {
+            let store = self.gc.stores.get(name);
+            store.ok_or_else(|| Failure::new(format!("store {name} is not there")))
+        };
+        let (store, state) = (opened(name)?, opened(&StoreName(StoreName::STATE.to_owned()))?);
+        let pins = container.pins()?.ok_or_else(|| Failure::new("no declaration is compiled"))?;
+        let (_, compiled, _) = store::load(state.as_fd(), &pins)?;
+        let boot = container.last_number()?;
+        let in_use = undeclared::in_use(container, container.record(boot)?.as_ref())?;
+        let found = undeclared::find(name, store.as_fd(), &compiled, &in_use)?;
+        if !found.iter().any(|it| it.known && it.path == path) {
+            return Err(Failure::new("it is kept, or gone, by now"));
+        }
+        store::notes::forget(store.as_fd(), path)?;
+        store::take_out(store.as_fd(), boot, path).map(drop)
     }
 
     /// Takes a past root out, durably, and deletes it with its manifest.

@@ -60,6 +60,7 @@ pub struct Gc {
     container: Container,
     stores: BTreeMap<StoreName, OwnedFd>,
     policy: Policy,
+    compiled: Compiled,
     running: Option<RootIdentity>,
     problems: Vec<Problem>,
 }
@@ -83,13 +84,29 @@ impl Gc {
             }
         }
         let running = backend::mounted(boot.locator.backend, sysroot).ok();
-        Ok(Self { container, stores, policy: policy(&compiled), running, problems })
+        let policy = policy(&compiled);
+        Ok(Self { container, stores, policy, compiled, running, problems })
+    }
+
+    /// Whether data that no entry keeps are moved to the trash of their stores.
+    #[must_use]
+    pub fn with_undeclared(mut self, moved: bool) -> Self {
+        self.policy.undeclared = moved;
+        self
+    }
+
+    fn observe(&self) -> Result<Observation> {
+        let trees = observe::Trees {
+            container: &self.container,
+            stores: &self.stores,
+            compiled: &self.compiled,
+        };
+        observe::observe(&trees, self.running.as_ref())
     }
 
     /// What a run would do now.
     pub fn preview(&self) -> Result<Plan> {
-        let observed = observe::observe(&self.container, &self.stores, self.running.as_ref())?;
-        Ok(plan(&observed, &self.policy))
+        Ok(plan(&self.observe()?, &self.policy))
     }
 
     /// Plans and does it. What fails does not stop what comes after it.
@@ -106,5 +123,6 @@ pub fn policy(compiled: &Compiled) -> Policy {
     Policy {
         boots: compiled.root.keep_boots.unwrap_or_default(),
         trash: compiled.stores.iter().map(trash).collect(),
+        undeclared: false,
     }
 }

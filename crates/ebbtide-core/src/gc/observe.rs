@@ -11,18 +11,23 @@ use uuid::Uuid;
 
 use super::plan::{Boot, Now, Observation, PastRoot, Trash};
 use crate::backend::{self, overlay};
-use crate::compiled::{Backend, StoreName};
+use crate::compiled::{Backend, Compiled, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Level, Result};
 use crate::record::{BootNumber, Ending, Record, RootIdentity};
-use crate::store;
+use crate::{store, undeclared};
+
+/// What is looked at.
+pub(super) struct Trees<'a> {
+    pub(super) container: &'a Container,
+    pub(super) stores: &'a BTreeMap<StoreName, OwnedFd>,
+    /// The declaration of the next boot.
+    pub(super) compiled: &'a Compiled,
+}
 
 /// Looks at everything. `running`: what the kernel says that `/` is.
-pub(super) fn observe(
-    container: &Container,
-    stores: &BTreeMap<StoreName, OwnedFd>,
-    running: Option<&RootIdentity>,
-) -> Result<Observation> {
+pub(super) fn observe(trees: &Trees<'_>, running: Option<&RootIdentity>) -> Result<Observation> {
+    let Trees { container, stores, compiled } = *trees;
     // What is pending is in no count of bytes.
     file::sync_filesystem(container.directory()).context(|| "cannot sync the volume")?;
     let mut seen = Seen { roots: BTreeSet::new(), all_known: true };
@@ -73,8 +78,12 @@ pub(super) fn observe(
         let there = |uuid: Uuid| (uuid, seen.roots.contains(&uuid));
         observation.manifests.extend(uuid.map(there));
     }
+    let of_running = records.iter().find(|(number, _)| Some(*number) == observation.running);
+    let in_use = undeclared::in_use(container, of_running.map(|(_, record)| record))?;
     for (name, opened) in stores {
         observation.trash.insert(name.clone(), trash(opened.as_fd())?);
+        let found = undeclared::measured(name, opened.as_fd(), compiled, &in_use)?;
+        observation.undeclared.extend(found);
     }
     Ok(observation)
 }

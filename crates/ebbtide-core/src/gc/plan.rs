@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use ebbtide_sys::escape;
 use ebbtide_sys::file::Room;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::compiled::StoreName;
 use crate::record::BootNumber;
 use crate::retention::{KeepBoots, KeepTrash, Share};
+use crate::undeclared::{Undeclared, shown};
 
 /// Records of so many boots stay.
 pub const RECORDS: u64 = 100;
@@ -51,6 +53,8 @@ pub struct Observation {
     pub room: Option<Room>,
     /// The trash of each store that is there.
     pub trash: BTreeMap<StoreName, Vec<Trash>>,
+    /// What the stores have and no entry keeps.
+    pub undeclared: Vec<Undeclared>,
 }
 
 /// The time.
@@ -102,6 +106,8 @@ pub struct Policy {
     pub boots: KeepBoots,
     /// How much of each store's trash stays.
     pub trash: BTreeMap<StoreName, KeepTrash>,
+    /// Whether what no entry keeps goes to the trash of its store: only if that was asked for.
+    pub undeclared: bool,
 }
 
 /// One step.
@@ -146,6 +152,17 @@ pub enum Step {
         /// What it takes.
         bytes: u64,
     },
+    /// Move what no entry keeps to the trash of its store.
+    Undeclared {
+        /// The store.
+        store: StoreName,
+        /// Where it lies there: as the path that it would be at.
+        #[serde(serialize_with = "escaped_path")]
+        #[cfg_attr(feature = "declaration", schemars(with = "String"))]
+        path: PathBuf,
+        /// What it takes.
+        bytes: u64,
+    },
 }
 
 /// Why something does not stay.
@@ -171,6 +188,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What a person should know: one sentence each.
     pub notes: Vec<String>,
+    /// What the stores have and no entry keeps.
+    pub undeclared: Vec<Undeclared>,
 }
 
 /// Plans a run.
@@ -191,7 +210,14 @@ pub fn plan(observed: &Observation, policy: &Policy) -> Plan {
         let keep = policy.trash.get(store).copied().unwrap_or_default();
         steps.extend(trash_of(store, trash, keep, observed));
     }
-    Plan { steps, notes: notes(observed) }
+    // Anything else somebody put there, and it is theirs.
+    let known = observed.undeclared.iter().filter(|it| policy.undeclared && it.known);
+    steps.extend(known.map(|it| Step::Undeclared {
+        store: it.store.clone(),
+        path: it.path.clone(),
+        bytes: it.bytes,
+    }));
+    Plan { steps, notes: notes(observed), undeclared: observed.undeclared.clone() }
 }
 
 /// Past roots that do not stay, oldest first.
@@ -332,6 +358,10 @@ fn notes(observed: &Observation) -> Vec<String> {
     notes
 }
 
+fn escaped_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(path))
+}
+
 fn escaped<S: serde::Serializer>(name: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&escape(name.as_encoded_bytes()))
 }
@@ -374,6 +404,13 @@ impl fmt::Display for Step {
             Self::Trash { store, boot, why, bytes } => {
                 let bytes = size(*bytes);
                 write!(f, "delete what left store {store} in boot {boot} ({bytes}): {why}")
+            }
+            Self::Undeclared { store, path, bytes } => {
+                let (path, bytes) = (shown(path), size(*bytes));
+                write!(
+                    f,
+                    "move {path} ({bytes}), which no entry keeps, to the trash of store {store}"
+                )
             }
         }
     }

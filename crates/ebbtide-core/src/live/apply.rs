@@ -243,7 +243,8 @@ fn written_to(originals: &[(Entry, OwnedFd)], began: Time) -> Result<Option<Path
 /// original is where it was.
 fn take_back_import(live: &Live, entry: &Entry) -> Result<()> {
     let store = live.places.store(&entry.store).map_err(Failure::new)?;
-    store::forget_import(store, live.record.number, &entry.path)
+    store::take_out(store, live.record.number, &entry.path)
+        .map(drop)
         .context(|| format!("cannot take the copy of {} out of its store", shown(&entry.path)))
 }
 
@@ -289,7 +290,7 @@ fn options(live: &Live, entry: &Entry) -> Result<()> {
 }
 
 /// Unmounts what is mounted at a declared path. No link on the way is followed, whoever makes one.
-fn unmount(live: &Live, path: &Path) -> Result<ebbtide_sys::Result<()>> {
+pub(super) fn unmount(live: &Live, path: &Path) -> Result<ebbtide_sys::Result<()>> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     let (parent, name) = resolve::split_parent(relative)
         .ok_or_else(|| Failure::new(format!("{} has no name", shown(path))))?;

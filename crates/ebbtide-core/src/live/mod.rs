@@ -5,6 +5,7 @@
 //! does it all.
 
 mod apply;
+mod back;
 mod observe;
 mod plan;
 
@@ -26,6 +27,7 @@ use crate::harvest::{self, Manifest};
 use crate::record::{Attached, Outcome, Record, Switch};
 use crate::store;
 
+pub use back::{Back, How, MovedBack, Step};
 pub use plan::{Change, Plan, When, Work};
 
 /// Where it is noted, in the run directory, for which users something waits for their next login: a

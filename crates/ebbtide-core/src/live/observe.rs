@@ -66,7 +66,7 @@ pub(super) fn observe(
 }
 
 /// Whether the nearest directory above a path that is there is on another mount than the root's.
-fn is_elsewhere(root: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+pub(super) fn is_elsewhere(root: BorrowedFd<'_>, path: &Path) -> Result<bool> {
     let what = || format!("cannot look at /{}", path.display());
     let own = metadata::metadata(root).context(what)?.mount_id;
     for above in path.ancestors().skip(1) {
@@ -114,7 +114,7 @@ fn stores<'m>(places: &Places, mounts: &'m [MountEntry]) -> Vec<(StoreName, &'m 
     mounts.iter().filter_map(|mount| Some((name(mount)?, mount))).collect()
 }
 
-fn below(target: &Path, mounts: &[MountEntry]) -> Vec<PathBuf> {
+pub(super) fn below(target: &Path, mounts: &[MountEntry]) -> Vec<PathBuf> {
     let below =
         |mount: &&MountEntry| mount.mount_point != target && mount.mount_point.starts_with(target);
     mounts.iter().filter(below).map(|mount| mount.mount_point.clone()).collect()

@@ -217,7 +217,7 @@ fn bind(entry: &Entry, seen: &Seen) -> Decision {
     (Work::Attach, when, Some(in_use(first, seen.users.len())))
 }
 
-fn in_use(first: &User, count: usize) -> String {
+pub(super) fn in_use(first: &User, count: usize) -> String {
     let name = ebbtide_sys::escape(first.name.as_encoded_bytes());
     match count {
         1 => format!("{name} ({}) uses it", first.pid),

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+#[cfg(feature = "declaration")]
+use super::grep::{Grep, Matches};
 use super::sources::{Place, Source, Sources};
 use super::version::{self, Contents, State, Version};
 use crate::compiled::{Entry, Method, StoreName};
@@ -16,6 +18,22 @@ pub struct Run {
     pub places: Vec<Place>,
     /// What is there. Times are those of the newest place.
     pub state: State,
+    /// What was looked for in it.
+    #[cfg(feature = "declaration")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Matches>,
+}
+
+impl Run {
+    /// One place.
+    pub fn new(places: Vec<Place>, state: State) -> Self {
+        Self {
+            places,
+            state,
+            #[cfg(feature = "declaration")]
+            matches: None,
+        }
+    }
 }
 
 /// The entry that keeps a path.
@@ -61,21 +79,68 @@ impl History {
 
 /// Looks at a path in all trees. It is absolute and normalised.
 pub fn history(sources: &Sources, path: &Path, contents: &mut Contents) -> History {
-    let entry = sources.entry(path);
-    let store = entry.filter(|entry| entry.method != Method::Copy).map(|it| sources.store(it));
-    let newest = sources.all.iter().take_while(|source| source.place == Place::Now).count();
-    let (now, earlier) = sources.all.split_at_checked(newest).unwrap_or((&[], &sources.all));
-    let seen: Vec<_> = now
-        .iter()
-        .chain(store.as_ref())
-        .chain(earlier)
-        .map(|source| (source.place.clone(), at(source, path, contents)))
-        .collect();
+    let store = store_of(sources, path);
+    let seen = trees(sources, store.as_ref()).into_iter();
+    let seen = seen.map(|source| (source.place.clone(), at(source, path, contents)));
+    // What never left a store is no news.
+    let is_told = |(place, state): &(Place, State)| {
+        !matches!((place, state), (Place::Trash { .. }, State::Absent))
+    };
     History {
         path: ebbtide_sys::escape(path.as_os_str().as_encoded_bytes()),
-        kept: entry.map(KeptBy::new),
-        runs: fold(seen),
+        kept: sources.entry(path).map(KeptBy::new),
+        runs: fold(seen.filter(is_told).collect()),
     }
+}
+
+/// The versions of a path that have what is looked for; `None` if none does.
+#[cfg(feature = "declaration")]
+pub fn matching(
+    sources: &Sources,
+    path: &Path,
+    grep: &mut Grep,
+    contents: &mut Contents,
+) -> Option<History> {
+    let store = store_of(sources, path);
+    let trees = trees(sources, store.as_ref());
+    // Most files have it in no version: those need not be known any better.
+    let mut found: Vec<(&Place, Matches)> = Vec::new();
+    for source in trees {
+        found.extend(grep.look(source, path).map(|matches| (&source.place, matches)));
+    }
+    if found.is_empty() {
+        return None;
+    }
+    let mut history = history(sources, path, contents);
+    for run in &mut history.runs {
+        let of_run = |(place, _): &&(&Place, Matches)| run.places.first() == Some(*place);
+        run.matches = found.iter().find(of_run).map(|(_, matches)| matches.clone());
+    }
+    history.runs.retain(|run| run.matches.is_some());
+    Some(history)
+}
+
+/// The store that keeps a path, opened.
+fn store_of(sources: &Sources, path: &Path) -> Option<Source> {
+    let entry = sources.entry(path).filter(|entry| entry.method != Method::Copy);
+    entry.map(|entry| sources.store(entry))
+}
+
+/// All trees, the newest first. What left a store in a boot is older than what
+/// that boot left.
+fn trees<'s>(sources: &'s Sources, store: Option<&'s Source>) -> Vec<&'s Source> {
+    let newest = sources.all.iter().take_while(|source| source.place == Place::Now).count();
+    let (now, earlier) = sources.all.split_at_checked(newest).unwrap_or((&[], &sources.all));
+    let mut trees: Vec<&Source> = now.iter().chain(store).collect();
+    let mut trash = sources.trash.iter().peekable();
+    for source in earlier {
+        while let Some(left) = trash.next_if(|left| left.number() > source.number()) {
+            trees.push(left);
+        }
+        trees.push(source);
+    }
+    trees.extend(trash);
+    trees
 }
 
 /// What is at a path in one tree.
@@ -95,7 +160,7 @@ fn fold(seen: Vec<(Place, State)>) -> Vec<Run> {
     for (place, state) in seen {
         match runs.last_mut().filter(|run| is_same(&run.state, &state)) {
             Some(run) => run.places.push(place),
-            None => runs.push(Run { places: vec![place], state }),
+            None => runs.push(Run::new(vec![place], state)),
         }
     }
     let mut there_before = false;

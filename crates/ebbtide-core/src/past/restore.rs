@@ -8,6 +8,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Done, Step};
+#[cfg(feature = "declaration")]
+pub(crate) use target::working_name;
+
 pub use plan::{After, Plan, Replaced, Request, Wanted};
 
 use super::history;

@@ -1,10 +1,11 @@
 //! The trees in which a path can have a version: the running system, a store, past roots, bases.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::file;
+use ebbtide_sys::{file, resolve};
 use serde::Serialize;
 
 use crate::backend;
@@ -28,6 +29,13 @@ pub enum Place {
     Boot(BootNumber),
     /// A base.
     Base(u64),
+    /// What left a store in a boot, and is in its trash.
+    Trash {
+        /// The store.
+        store: StoreName,
+        /// The boot.
+        boot: BootNumber,
+    },
 }
 
 /// One tree.
@@ -45,6 +53,14 @@ impl Source {
     fn new(place: Place, tree: Result<OwnedFd>) -> Self {
         let tree = tree.map_err(|failure| failure.chain());
         Self { place, tree, mounted: BTreeMap::new() }
+    }
+
+    /// The boot that it is of.
+    pub(super) fn number(&self) -> Option<BootNumber> {
+        match self.place {
+            Place::Boot(number) | Place::Trash { boot: number, .. } => Some(number),
+            Place::Now | Place::Store(_) | Place::Base(_) => None,
+        }
     }
 
     /// The tree, or why it can't be opened.
@@ -75,6 +91,10 @@ pub struct Sources {
     compiled: Option<Compiled>,
     /// What could not be looked at, and is no tree.
     pub problems: Vec<Problem>,
+    /// What left the stores, the newest first; see [`Self::with_trash`].
+    pub trash: Vec<Source>,
+    /// Stores that were looked into.
+    opened: RefCell<BTreeMap<StoreName, OwnedFd>>,
 }
 
 impl Sources {
@@ -108,7 +128,39 @@ impl Sources {
         for number in bases(container)?.into_iter().rev() {
             all.push(Source::new(Place::Base(number), backend::open_base(container, number)));
         }
-        Ok(Self { all, running, compiled, problems })
+        Ok(Self { all, running, compiled, problems, trash: Vec::new(), opened: RefCell::default() })
+    }
+
+    /// Opens what left the stores, too. What can't be opened has nothing in it.
+    #[must_use]
+    pub fn with_trash(mut self) -> Self {
+        for (name, wanted) in self.compiled.iter().flat_map(|compiled| &compiled.stores) {
+            let Ok(opened) = store::open(wanted.place(), wanted.uuid) else { continue };
+            let Ok(Some(trash)) = store::trash(opened.as_fd()) else { continue };
+            let names = file::read_directory(trash.as_fd()).unwrap_or_default();
+            for entry in names {
+                let boot = entry.name.to_str().and_then(|it| it.parse().ok()).map(BootNumber);
+                let tree = resolve::open_directory(trash.as_fd(), Path::new(&entry.name));
+                if let (Some(boot), Ok(tree)) = (boot, tree) {
+                    let place = Place::Trash { store: name.clone(), boot };
+                    self.trash.push(Source::new(place, Ok(tree)));
+                }
+            }
+        }
+        self.trash.sort_by_key(|source| std::cmp::Reverse(source.number()));
+        self
+    }
+
+    /// The stores that keep something below a path, opened.
+    pub fn stores_below(&self, path: &Path) -> Vec<Source> {
+        let mut found: Vec<Source> = Vec::new();
+        let entries = self.compiled.iter().flat_map(|compiled| &compiled.entries);
+        for entry in entries.filter(|entry| entry.path.starts_with(path)) {
+            if found.iter().all(|it| it.place != Place::Store(entry.store.clone())) {
+                found.push(self.store(entry));
+            }
+        }
+        found
     }
 
     /// The entry that keeps a path: the innermost one at it or above it.
@@ -130,7 +182,21 @@ impl Sources {
 
     /// The store's own copy of what an entry keeps.
     pub(super) fn store(&self, entry: &Entry) -> Source {
-        Source::new(Place::Store(entry.store.clone()), self.open_store(entry))
+        Source::new(Place::Store(entry.store.clone()), self.open_store_again(entry))
+    }
+
+    /// As [`Self::open_store`]: of many paths in it, only the first has it mounted.
+    fn open_store_again(&self, entry: &Entry) -> Result<OwnedFd> {
+        let mut opened = self.opened.borrow_mut();
+        if !opened.contains_key(&entry.store) {
+            opened.insert(entry.store.clone(), self.open_store(entry)?);
+        }
+        opened
+            .get(&entry.store)
+            .map(OwnedFd::try_clone)
+            .transpose()
+            .context(|| format!("cannot open store {} again", entry.store))?
+            .ok_or_else(|| Failure::new(format!("store {} is not there", entry.store)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What happens to a machine that runs: its volume fills up, nobody deletes what is kept no longer, its
 //! userspace is started anew without a new root.
 
+use std::os::fd::AsFd;
+
 use ebbtide_sys::file::{self, Room};
 use ebbtide_sys::text::size;
 
@@ -11,7 +13,7 @@ use crate::container::{Container, name};
 use crate::failure::{Level, Problem, Result};
 use crate::gc::{self, LastRun};
 use crate::record::BootNumber;
-use crate::shutdown;
+use crate::{shutdown, store, undeclared};
 
 /// A volume with less than one part in so many free is nearly full,
 const NEARLY_FULL: u64 = 20;
@@ -38,6 +40,35 @@ pub(super) fn look(
         let count = gc::policy(compiled).boots.count;
         let last = LastRun::read(container)?.map(|run| run.boot);
         status.problems.extend(overdue(past, count, last, running));
+    }
+    if let Some(compiled) = compiled {
+        // A store that is not there is told of with its entries.
+        let _ = undeclared(container, compiled, status);
+    }
+    Ok(())
+}
+
+/// Tells of what stores have and no entry keeps any more.
+fn undeclared(container: &Container, compiled: &Compiled, status: &mut Status) -> Result<()> {
+    let record = status.boot.map(|boot| container.record(boot)).transpose()?.flatten();
+    let in_use = undeclared::in_use(container, record.as_ref())?;
+    for (name, wanted) in &compiled.stores {
+        let Ok(opened) = store::open(wanted.place(), wanted.uuid) else { continue };
+        let found = undeclared::find(name, opened.as_fd(), compiled, &in_use)?;
+        let known: Vec<_> = found.iter().filter(|it| it.known).collect();
+        let Some(first) = known.first() else { continue };
+        let more = match known.len() - 1 {
+            0 => String::new(),
+            more => format!(" and of {more} more paths"),
+        };
+        let path = undeclared::shown(&first.path);
+        status.problems.push(Problem {
+            hint: Some("`ebbtide gc --undeclared` moves them to the store's trash".to_owned()),
+            ..Problem::new(
+                Level::Info,
+                format!("store {name} has data of {path}{more}, which no entry keeps any more"),
+            )
+        });
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use ebbtide_core::boot::{LOCATOR, RUN};
 use ebbtide_core::compiled::{Compiled, DeclarationHash};
 use ebbtide_core::declaration::Declaration;
 use ebbtide_core::failure::Level;
-use ebbtide_core::live::{Applied, Change, Live, Plan, When};
+use ebbtide_core::live::{Applied, Change, Live, Plan, When, Work};
 use ebbtide_core::publish::{Preview, Publication, Published};
 use ebbtide_core::status;
 
@@ -61,8 +61,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let declaration = crate::declaration::load(context, args.config.as_deref())?;
-    let how =
-        How { dry_run: args.dry_run, next_boot: args.next_boot, move_stores: args.move_stores };
+    let how = How {
+        dry_run: args.dry_run,
+        next_boot: args.next_boot,
+        move_stores: args.move_stores,
+        moved_back: Vec::new(),
+    };
     let prepared = Prepared::new(&declaration, how, context)?;
     if args.dry_run {
         context.print(&prepared.dry_run()?.text)?;
@@ -74,7 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 }
 
 /// How a declaration comes into force.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct How {
     /// Nothing is changed.
     pub dry_run: bool,
@@ -82,6 +86,17 @@ pub struct How {
     pub next_boot: bool,
     /// Stores may be in another place than before.
     pub move_stores: bool,
+    /// Paths whose data come back to the root, which somebody else sees to and tells of.
+    pub moved_back: Vec<PathBuf>,
+}
+
+impl How {
+    /// The changes that are left to tell of.
+    fn rest(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        let is_moved = |it: &Change| it.work == Work::Detach && self.moved_back.contains(&it.path);
+        changes.retain(|change| !is_moved(change));
+        changes
+    }
 }
 
 /// A declaration that can come into force. Nothing has been changed yet.
@@ -121,7 +136,7 @@ impl<'c> Prepared<'c> {
     ) -> Result<Self, CommandError> {
         machine::require_root()?;
         let publication = Publication::open(declaration)?;
-        let preview = match publication.preview() {
+        let mut preview = match publication.preview() {
             Ok(preview) => preview,
             // To publish may be what mends it.
             Err(failure) if !how.dry_run => {
@@ -130,6 +145,7 @@ impl<'c> Prepared<'c> {
             }
             Err(failure) => return Err(failure.into()),
         };
+        preview.removed.retain(|path| !how.moved_back.contains(path));
         if let (Some(name), false) = (preview.moved_stores.first(), how.move_stores) {
             return Err(CommandError::new(
                 Kind::Usage,
@@ -148,7 +164,10 @@ impl<'c> Prepared<'c> {
             Some(compiled) if !self.how.next_boot => live(&compiled, None, self.context)?,
             _ => None,
         };
-        let plan = live.map(|live| live.plan()).transpose()?;
+        let mut plan = live.map(|live| live.plan()).transpose()?;
+        if let Some(plan) = &mut plan {
+            plan.changes = self.how.rest(std::mem::take(&mut plan.changes));
+        }
         let mut text = render(&self.preview, plan.as_ref(), self.context);
         text.push_str("the next boot would\n");
         for step in self.preview.next_reset.iter().chain(&self.preview.next_boot) {

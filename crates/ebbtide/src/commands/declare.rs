@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use ebbtide_core::declaration::{Declaration, Problem, SourceFile, Target};
 use ebbtide_sys::escape;
 
-use super::apply::{Done, How, Prepared};
+use super::apply::{Done, How, InForce, Prepared};
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::text::count;
@@ -20,6 +20,14 @@ pub fn in_force(
     context: &Context,
 ) -> Result<Done, CommandError> {
     let prepared = Prepared::new(declaration, How::default(), context)?;
+    bring(write(prepared, files)?)
+}
+
+/// Writes the files and makes them what the next boot reads; if that fails, puts all back.
+pub fn write<'c>(
+    prepared: Prepared<'c>,
+    files: &[(Target, String)],
+) -> Result<InForce<'c>, CommandError> {
     let mut written = Vec::new();
     let mut write = || -> Result<(), CommandError> {
         for (target, text) in files {
@@ -28,7 +36,7 @@ pub fn in_force(
         }
         Ok(())
     };
-    let published = write().and_then(|()| prepared.publish()).map_err(|mut error| {
+    write().and_then(|()| prepared.publish()).map_err(|mut error| {
         for target in written.iter().rev() {
             let name = &target.source().name;
             error = match target.undo() {
@@ -39,7 +47,11 @@ pub fn in_force(
             };
         }
         error
-    })?;
+    })
+}
+
+/// Brings the running system to what the next boot reads.
+pub fn bring(published: InForce<'_>) -> Result<Done, CommandError> {
     published.bring().map_err(|error| {
         error.hint("it is declared so, and the next boot goes by it; `ebbtide status` says more")
     })

@@ -1,4 +1,6 @@
-//! `ebbtide forget`: keeps paths no longer; what their stores have stays there.
+//! `ebbtide forget`: keeps paths no longer; what their stores have stays there, or comes back to the root.
+
+mod move_back;
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +10,7 @@ use clap::Args as ClapArgs;
 use ebbtide_core::declaration::forget::{self, Plan};
 use ebbtide_core::declaration::keep::Refusal;
 use ebbtide_core::declaration::{Declaration, SourceFile, Target, explain};
-use ebbtide_core::live;
+use ebbtide_core::live::{self, Back};
 use ebbtide_core::trial::DECLARATION;
 use ebbtide_sys::escape;
 use schemars::JsonSchema;
@@ -22,6 +24,7 @@ use crate::difference;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::printable;
+use move_back::Mover;
 
 /// Takes paths out of the declaration; what their stores have stays there
 #[derive(Debug, ClapArgs)]
@@ -32,13 +35,18 @@ is unmounted, now or, where something uses it, at the next boot. If that fails, 
 
 The data stay in their store, under the path that they had. The root has what its base has there: the
 next reset takes away what is written there from now on. To have the data back, `ebbtide keep` the path
-again.
+again; to have them out of the store, `ebbtide gc --undeclared`.
+
+With --move-back the data come back to the root, as plain files that live until the next reset: they are
+copied and compared, unmounted, and put in place; then the entry goes, and last what the store has goes to
+its trash. What something uses is named, and nothing is done.
 
 What is not kept is no failure.
 
 Examples:
   ebbtide forget /var/lib/app ~/.config/app
   ebbtide forget --dry-run /etc/motd
+  ebbtide forget --move-back /srv/site
 
 Exit status: 0 done, or not kept; 1 failed; 2 it can't be forgotten like this.")]
 pub struct Args {
@@ -48,6 +56,9 @@ pub struct Args {
     /// Forget it for the throw-away root whose state is in this directory
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Bring the data back to the root, and move the store's own to its trash
+    #[arg(long, conflicts_with = "state")]
+    move_back: bool,
     /// Show what would be written and done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -71,6 +82,8 @@ pub struct Json<'a> {
     not_kept: Vec<String>,
     /// What is done to the running system.
     changes: &'a [live::Change],
+    /// With `--move-back`, what becomes of the data.
+    moved_back: &'a [Back],
 }
 
 /// A path that is kept no longer.
@@ -94,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let plan = plan(args, &sources, context)?;
     let mut shown = unknown(&plan);
     if plan.files.is_empty() {
-        report(args, &plan, &[], &[], &shown, context)?;
+        report(args, &plan, &[], &Outcome::default(), &shown, context)?;
         return Ok(Status::DONE);
     }
     let is_state = state.is_some();
@@ -103,19 +116,26 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     }
     let files = files(&plan, &sources, state, context)?;
     let declaration = check(&files, &sources, &plan, context)?;
+    let paths = || plan.declared.iter().map(|(path, _)| path.clone()).collect();
+    let mover = args.move_back.then(|| Mover::new(paths(), context)).transpose()?;
     if args.dry_run {
         for (target, text) in &files {
             let source = target.source();
             shown += &difference::render(&source.name, &source.text, text, context);
         }
-        let mut changes = Vec::new();
+        let mut outcome = Outcome::default();
         if !is_state {
             let how = How { dry_run: true, ..How::default() };
+            let how = mover.as_ref().map_or(how, |mover| mover.how(true));
             let done = Prepared::new(&declaration, how, context)?.dry_run()?;
+            outcome = Outcome { changes: done.changes, backs: Vec::new() };
+            if let Some(mover) = mover {
+                shown += &move_back::render(&mover.plan, true, context);
+                outcome.backs = mover.plan;
+            }
             shown += &done.text;
-            changes = done.changes;
         }
-        report(args, &plan, &files, &changes, &shown, context)?;
+        report(args, &plan, &files, &outcome, &shown, context)?;
         return Ok(Status::DONE);
     }
     for (path, origin) in &plan.declared {
@@ -133,13 +153,25 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
         shown +=
             "its data stay in the store of this state; the next `ebbtide try` begins without\n";
-        report(args, &plan, &files, &[], &shown, context)?;
+        report(args, &plan, &files, &Outcome::default(), &shown, context)?;
         return Ok(Status::DONE);
     }
-    let done = in_force(&declaration, &files, context)?;
+    let (done, backs) = match mover {
+        Some(mover) => mover.apply(&declaration, &files, context)?,
+        None => (in_force(&declaration, &files, context)?, Vec::new()),
+    };
+    shown += &move_back::render(&backs, false, context);
     shown += &done.text;
-    report(args, &plan, &files, &done.changes, &shown, context)?;
+    let outcome = Outcome { changes: done.changes, backs };
+    report(args, &plan, &files, &outcome, &shown, context)?;
     Ok(done.status)
+}
+
+/// What was done beside the declaration, or would be.
+#[derive(Default)]
+struct Outcome {
+    changes: Vec<live::Change>,
+    backs: Vec<Back>,
 }
 
 fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, CommandError> {
@@ -228,7 +260,7 @@ fn report(
     args: &Args,
     plan: &Plan,
     files: &[(Target, String)],
-    changes: &[live::Change],
+    outcome: &Outcome,
     text: &str,
     context: &Context,
 ) -> Result<(), CommandError> {
@@ -242,6 +274,7 @@ fn report(
         files: files.iter().map(|(target, _)| target.source().name.as_str()).collect(),
         forgotten: forgotten.collect(),
         not_kept: plan.unknown.iter().map(|it| escape(it.as_os_str().as_bytes())).collect(),
-        changes,
+        changes: &outcome.changes,
+        moved_back: &outcome.backs,
     })
 }

@@ -1,10 +1,13 @@
 //! `ebbtide gc`: deletes past roots, records and trash that are kept no longer.
 
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::Args as ClapArgs;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::gc::{Done, Gc, Plan, Step};
+use ebbtide_core::store::Since;
+use ebbtide_core::undeclared::Undeclared;
 use ebbtide_sys::escape;
 use ebbtide_sys::file::Room;
 use schemars::JsonSchema;
@@ -15,7 +18,7 @@ use super::status::render_problem;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::status::Status;
-use crate::text::{count, size};
+use crate::text::{count, date, size};
 
 /// Deletes past roots and trash that are kept no longer
 #[derive(Debug, ClapArgs)]
@@ -24,13 +27,21 @@ What stays is declared: `keep-boots` of [root], `trash` of [store.NAME]. Never d
 that runs, bases, past roots that are mounted, and the newest past root whose boot came up without
 an error and ended cleanly. A timer runs it every day.
 
+What a store has and no entry keeps, because it was forgotten, is listed and stays. With --undeclared it
+goes to the store's trash, and from there as `trash` says. What somebody else put into a store stays, as
+does what is mounted still.
+
 Examples:
   sudo ebbtide gc --dry-run
   sudo ebbtide gc
+  sudo ebbtide gc --dry-run --undeclared
 
 Exit status: 0 done; 3 something was not deleted that should have been; 1 failed; 2 wrong command
 line or declaration.")]
 pub struct Args {
+    /// Move what no entry keeps any more to the trash of its store
+    #[arg(long)]
+    undeclared: bool,
     /// Show what would happen, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -64,7 +75,8 @@ pub struct Json<'a> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     machine::require_root()?;
-    let gc = Gc::open(&machine::running(None, context)?, &context.sysroot)?;
+    let gc = Gc::open(&machine::running(None, context)?, &context.sysroot)?
+        .with_undeclared(args.undeclared);
     if args.dry_run {
         let plan = gc.preview()?;
         if args.json {
@@ -116,7 +128,32 @@ fn render(plan: &Plan, context: &Context) -> String {
 
 fn notes(plan: &Plan, context: &Context) -> String {
     let note = |note: &String| format!("{} note: {}\n", context.dim("--"), escape(note.as_bytes()));
-    plan.notes.iter().map(note).collect()
+    let mut text: String = plan.notes.iter().map(note).collect();
+    for it in plan.undeclared.iter().filter(|it| !is_moved(plan, it)) {
+        let (path, store) = (escape(it.path.as_os_str().as_bytes()), &it.store);
+        let since = match it.since {
+            Some(Since { boot, clock }) => format!(" since boot {boot}, {} UTC", date(clock)),
+            None => String::new(),
+        };
+        let what = if it.known {
+            format!("no entry keeps it{since}: `ebbtide gc --undeclared` moves it to the trash")
+        } else {
+            "no entry ever kept it: it stays".to_owned()
+        };
+        let _ = writeln!(
+            text,
+            "{} note: store {store} has {path} ({}), and {what}",
+            context.dim("--"),
+            size(it.bytes)
+        );
+    }
+    text
+}
+
+/// Whether the plan moves it.
+fn is_moved(plan: &Plan, it: &Undeclared) -> bool {
+    let moves = |step: &Step| matches!(step, Step::Undeclared { store, path, .. } if *store == it.store && *path == it.path);
+    plan.steps.iter().any(moves)
 }
 
 fn render_done(done: &Done, context: &Context) -> String {
@@ -125,8 +162,12 @@ fn render_done(done: &Done, context: &Context) -> String {
         let _ = writeln!(text, "{}", render_problem(problem, context));
     }
     let roots = done.done.iter().filter(|step| matches!(step, Step::Root { .. })).count();
+    let moved = done.done.iter().filter(|step| matches!(step, Step::Undeclared { .. })).count();
+    if moved > 0 {
+        let _ = writeln!(text, "{} moved to the trash", count(moved, "path"));
+    }
     let _ = match done.room {
-        _ if done.done.is_empty() => write!(text, "nothing deleted"),
+        _ if done.done.len() == moved => write!(text, "nothing deleted"),
         Some((before, after)) if after.available > before.available => {
             let freed = size(after.available - before.available);
             write!(text, "{} deleted, {freed} freed", count(roots, "past root"))

@@ -1,13 +1,17 @@
 //! `ebbtide log`: every version of a path, over the running system, past roots and bases.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use ebbtide_core::compiled::Backend;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::past::glob::Glob;
+use ebbtide_core::past::grep::{Grep, Matches};
 use ebbtide_core::past::history::{self, History, Run};
 use ebbtide_core::past::sources::{Place, Sources};
 use ebbtide_core::past::version::{Contents, Kind, State, Version};
@@ -27,6 +31,10 @@ use crate::text::{count, date, size};
 
 /// How many paths a pattern stands for.
 const PATHS: usize = 1000;
+/// In how many files is looked for text.
+const FILES: usize = 100_000;
+/// After how many of them somebody who waits is told.
+const STEP: usize = 5000;
 
 /// Lists all versions of a path: now, in past roots, in the base
 #[derive(Debug, ClapArgs)]
@@ -35,19 +43,32 @@ The newest version comes first. Neighbours with the same content, owner, mode an
 line. `deleted`: it was there before. `kept`: it was mounted from a store in that boot, and is there. Of
 a directory the total is told; two are the same if names, owners, modes, sizes and times in them are. No
 symbolic link is followed: name a path by what it leads to. In a pattern, `*`, `?` and `[a-z]` stand for
-part of a name, `**` for directories in any depth; what is mounted below is not looked at.
+part of a name, `**` for directories in any depth; what is mounted below is not looked at. What left a
+store is told as long as its trash has it.
+
+With --grep only versions are told that have a text in them, with how often, and its first line: bytes as
+they are typed, no pattern. Files of more than 256 MiB are not read. In a directory, all files below it
+are looked into. --search finds files and directories by their name, in any root.
 
 Examples:
   sudo ebbtide log /etc/hosts
   sudo ebbtide log /var/lib/app
   sudo ebbtide log '/etc/**/*.conf'
+  sudo ebbtide log --grep 'PermitRootLogin yes' /etc/ssh
+  sudo ebbtide log --search 'thesis*.tex' /home
   sudo ebbtide log --json /etc/hosts | jq '.histories[].runs[].places'
 
 Exit status: 0 done; 1 failed, or no root ever had it; 2 wrong command line or declaration.")]
 pub struct Args {
     /// The path to look for: a file, a directory or anything else; or a pattern of paths
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "search")]
+    path: Option<PathBuf>,
+    /// Tell only versions that have this text in them
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<OsString>,
+    /// Look for this name below the path, or anywhere; it may be a pattern
+    #[arg(long, value_name = "NAME")]
+    search: Option<OsString>,
     /// Read this declaration instead of /etc/ebbtide
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -69,17 +90,32 @@ pub struct Json<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
-    let path = absolute(&args.path)?;
+    let path = absolute(args.path.as_deref().unwrap_or(Path::new("/")))?;
+    let mut grep = args.grep.as_ref().map(|text| text_to_find(text)).transpose()?;
+    let glob = pattern(args, &path)?;
     let boot = machine::running(args.config.as_deref(), context)?;
     let container = boot.open_container()?;
-    let mut sources = Sources::open(&boot, &container, &context.sysroot)?;
-    let paths = match Glob::new(&path) {
-        Some(glob) => matching(&glob, &path, &mut sources),
+    let mut sources = Sources::open(&boot, &container, &context.sysroot)?.with_trash();
+    let limit = if grep.is_some() { FILES } else { PATHS };
+    let paths = match glob {
+        Some(glob) => matching(&glob, args, &path, limit, &mut sources, context),
         None => BTreeSet::from([path.clone()]),
     };
     let mut contents = Contents::default();
-    let look = |path: &PathBuf| history::history(&sources, path, &mut contents);
-    let mut histories: Vec<_> = paths.iter().map(look).collect();
+    let mut histories: Vec<_> = match &mut grep {
+        Some(grep) => {
+            let mut found = Vec::new();
+            for (index, path) in paths.iter().enumerate() {
+                if index % STEP == STEP - 1 && io::stderr().is_terminal() {
+                    context.tell(&format!("looked into {} of {}", index + 1, paths.len()));
+                }
+                found.extend(history::matching(&sources, path, grep, &mut contents));
+            }
+            found
+        }
+        None => paths.iter().map(|it| history::history(&sources, it, &mut contents)).collect(),
+    };
+    sources.problems.extend(grep.iter().flat_map(passed_over));
     if paths.len() > 1 {
         histories.retain(History::is_known);
     }
@@ -101,10 +137,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if histories.iter().any(History::is_known) {
         return Ok(Status::DONE);
     }
-    let mut error = CommandError::new(
-        Failed::Failed,
-        format!("cannot find {} in any root", escape(path.as_os_str().as_encoded_bytes())),
-    );
+    let what = match (&args.grep, &args.search) {
+        (Some(text), _) => format!("the text \"{}\" in ", escape(text.as_bytes())),
+        (None, Some(name)) => format!("{} below ", escape(name.as_bytes())),
+        (None, None) => String::new(),
+    };
+    let path = escape(path.as_os_str().as_encoded_bytes());
+    let mut error =
+        CommandError::new(Failed::Failed, format!("cannot find {what}{path} in any root"));
     for run in histories.iter().flat_map(|history| &history.runs) {
         match &run.state {
             State::Unknown(why) => error = error.cause(format!("{}: {why}", places(&run.places))),
@@ -126,12 +166,67 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     Err(error)
 }
 
+fn text_to_find(text: &OsStr) -> Result<Grep, CommandError> {
+    Grep::new(text.as_bytes()).ok_or_else(|| {
+        CommandError::new(Failed::Usage, "cannot look for an empty text")
+            .hint("every version has that: leave `--grep` out")
+    })
+}
+
+/// The pattern of paths that is asked for, if it is one.
+fn pattern(args: &Args, path: &Path) -> Result<Option<Glob>, CommandError> {
+    if let Some(name) = &args.search {
+        if name.is_empty() || name.as_bytes().contains(&b'/') {
+            let name = escape(name.as_bytes());
+            return Err(CommandError::new(Failed::Usage, format!("cannot look for {name:?}"))
+                .cause("it is not a name")
+                .hint("`ebbtide log PATH` takes paths, and patterns of them"));
+        }
+        return Ok(Glob::new(&path.join("**").join(name)));
+    }
+    let glob = Glob::new(path);
+    Ok(match (&args.grep, glob) {
+        // What is in a directory; of a file there is nothing below it.
+        (Some(_), None) => Glob::new(&path.join("**")),
+        (_, glob) => glob,
+    })
+}
+
+/// What was not looked into.
+fn passed_over(grep: &Grep) -> impl Iterator<Item = Problem> + use<> {
+    let told = [
+        (grep.skipped, "of more than 256 MiB, and not looked into"),
+        (grep.failed, "could not be read"),
+    ];
+    told.into_iter().filter(|(number, _)| *number > 0).map(|(number, why)| {
+        let files = count(usize::try_from(number).unwrap_or(usize::MAX), "version");
+        Problem::new(Level::Warning, format!("{files} {why}"))
+    })
+}
+
 /// The paths that any tree has of a pattern, and what is called like the pattern itself.
-fn matching(glob: &Glob, path: &Path, sources: &mut Sources) -> BTreeSet<PathBuf> {
-    let mut paths = BTreeSet::from([path.to_owned()]);
+fn matching(
+    glob: &Glob,
+    args: &Args,
+    path: &Path,
+    limit: usize,
+    sources: &mut Sources,
+    context: &Context,
+) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::new();
+    if args.search.is_none() {
+        paths.insert(path.to_owned());
+    }
     let (mut all, mut failed) = (true, Vec::new());
-    for source in &sources.all {
-        let found = source.tree().map(|tree| glob.find(tree, PATHS, &mut paths));
+    // What is mounted in the running system is not entered there.
+    let deep = args.search.is_some() || args.grep.is_some();
+    let stores = if deep { sources.stores_below(path) } else { Vec::new() };
+    for source in sources.all.iter().chain(&stores).chain(&sources.trash) {
+        if deep && io::stderr().is_terminal() {
+            let place = places(std::slice::from_ref(&source.place));
+            context.tell(&format!("looking for names: {place}"));
+        }
+        let found = source.tree().map(|tree| glob.find(tree, limit, &mut paths));
         match found {
             Ok(Ok(complete)) => all &= complete,
             Ok(Err(error)) => {
@@ -142,7 +237,7 @@ fn matching(glob: &Glob, path: &Path, sources: &mut Sources) -> BTreeSet<PathBuf
         }
     }
     if !all {
-        failed.push(format!("there is more of it than the {PATHS} paths that are looked at"));
+        failed.push(format!("there is more of it than the {limit} paths that are looked at"));
     }
     sources.problems.extend(failed.into_iter().map(|it| Problem::new(Level::Warning, it)));
     paths
@@ -150,7 +245,9 @@ fn matching(glob: &Glob, path: &Path, sources: &mut Sources) -> BTreeSet<PathBuf
 
 fn render(history: &History, accounts: &Accounts, context: &Context) -> String {
     let mut text = format!("{}\n", history.path);
-    let header = ["WHERE", "SIZE", "MODIFIED (UTC)", "OWNER", "MODE", "CONTENT"];
+    let found = history.runs.iter().any(|run| run.matches.is_some());
+    let last = if found { "FOUND" } else { "CONTENT" };
+    let header = ["WHERE", "SIZE", "MODIFIED (UTC)", "OWNER", "MODE", last];
     let rows: Vec<_> = history.runs.iter().map(|run| row(run, accounts)).collect();
     text += &table(&header, &rows, &[1]);
     let now = history.runs.iter().find(|run| run.places.contains(&Place::Now));
@@ -193,7 +290,7 @@ fn row(run: &Run, accounts: &Accounts) -> Vec<String> {
                 date(version.modified),
                 escape(format!("{user}:{group}").as_bytes()),
                 format!("{:04o}", version.mode),
-                described(version),
+                run.matches.as_ref().map_or_else(|| described(version), found),
             ]
         }
         State::Deleted => vec![place, "deleted".to_owned()],
@@ -201,6 +298,14 @@ fn row(run: &Run, accounts: &Accounts) -> Vec<String> {
         State::Kept(store) => vec![place, format!("kept in store {store}")],
         State::Unknown(why) => vec![place, format!("unknown: {why}")],
     }
+}
+
+/// Where the text is that was looked for.
+fn found(matches: &Matches) -> String {
+    let Matches { count, line, text } = matches;
+    let text = text.as_deref().unwrap_or("(not text)");
+    let more = if *count > 1 { format!("{count}x, ") } else { String::new() };
+    format!("{more}line {line}: {text}")
 }
 
 fn described(version: &Version) -> String {
@@ -228,6 +333,9 @@ pub(super) fn places(places: &[Place]) -> String {
             Place::Store(name) => parts.push(format!("store {name}")),
             Place::Boot(number) => boots.push(number.0),
             Place::Base(number) => bases.push(*number),
+            Place::Trash { store, boot } => {
+                parts.push(format!("trash of {store} {boot}"));
+            }
         }
     }
     parts.extend(numbered("boot", boots));
@@ -299,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_history_is_a_line_for_each_version() {
-        let run = |places: Vec<Place>, state: State| Run { places, state };
+        let run = Run::new;
         let boot = |number| Place::Boot(BootNumber(number));
         let file = Version { content: Some("0123456789abcdef".into()), ..version(Kind::File) };
         let link = Version { target: Some("a\\x1b".to_owned()), ..version(Kind::Link) };

@@ -285,10 +285,7 @@ impl Trash<'_> {
     fn prepare(&self) -> Result<()> {
         let tree = self.reached.tree.as_fd();
         if matches!(self.reached.target.area, Area::Root(_)) {
-            match file::create_directory(tree, OsStr::new(store::OWN), 0o700) {
-                Err(error) if error.errno() == Errno::EXIST => {}
-                made => drop(made.context(|| "cannot make a trash on the root")?),
-            }
+            return store::trash_on_root(tree);
         }
         store::own_subdirectory(tree, "trash").map(drop)
     }

@@ -38,7 +38,7 @@ impl Reached {
 }
 
 /// The name of the directory in which a copy is made.
-pub(super) fn working_name(name: &OsStr) -> OsString {
+pub(crate) fn working_name(name: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut whole = PREFIX.as_bytes().to_vec();
     whole.extend_from_slice(name.as_bytes());

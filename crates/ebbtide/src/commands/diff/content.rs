@@ -58,6 +58,7 @@ fn named(side: &Side) -> String {
         Place::Base(number) => format!("base {number}"),
         Place::Boot(number) => format!("boot {number}"),
         Place::Store(name) => format!("store {name}"),
+        Place::Trash { store, boot } => format!("the trash of store {store}, from boot {boot}"),
     }
 }
 
