@@ -60,17 +60,20 @@ these are the boots of every day, and not the first one.
 ";
 
 const NOTES: &str = "
-The limit is a loop in a program that runs already: it makes each mount point on the new root, clones the
-store's mount and attaches it, and reads the mount table once at the end. It has no declaration, compares
-nothing, and writes no record.
+The limit of attaching is a loop in a program that runs already: it makes each mount point on the new root,
+clones the store's mount and attaches it, and reads the mount table once at the end. It has no declaration,
+compares nothing, and writes no record. That of a rotation exchanges two names and syncs, and has neither a
+snapshot nor a number to write: that a boot's number, its new root and its record are durable before the names
+change is what most of a rotation's time goes to. The script waits for one of the three, and a cut in it
+leaves no root.
 
 A boot in a container begins with `ebbtide-boot up` and ends when the last process has; two seconds between
-boot and shutdown are not counted. Of what 1000 entries add, two thirds pass before the last unit
-has started, in a systemd that has a unit for each mount, and a quarter while `ebbtide-entries.service` stops.
-Sometimes systemd has not looked at the mount table again by then, because it does so five times in a second
-at most, and starts umount(8) for what is unmounted already: with 100 entries that takes a quarter of a
-second. The virtual machine has an emulated processor, which is slower than a
-real one by an order of magnitude; its figures are what `ebbtide-boot` writes into the kernel's log.
+boot and shutdown are not counted. What entries add is the price of so many mounts in systemd, which has a unit
+for each: with as many mounts that Ebbtide knows nothing of it is the same or more. Goals that only fewer
+mounts could meet stay in the table. Sometimes systemd has not looked at the mount table again when entries are
+taken down, because it does so five times in a second at most, and starts umount(8) for what is unmounted
+already. The virtual machine has an emulated processor, which is slower than a real one by an order of
+magnitude; its figures are what `ebbtide-boot` writes into the kernel's log.
 ";
 
 /// Measures, prints the table, and writes it if asked.
