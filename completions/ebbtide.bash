@@ -520,7 +520,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__try)
-            opts="-h --base --state --config --no-network --json --color --help"
+            opts="-h --base --state --config --no-network --all --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -52,6 +52,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l color -d 'When t
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l no-network -d 'Have no network but the loopback interface'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l all -d 'Tell caches, locks and the like too, and what is ignored'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l config -d 'Find the container by this declaration, instead of as this boot did' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l size -d 'How much RAM what is written may take: a share, or bytes with K, M, G or T' -r
@@ -138,7 +139,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l config -d 'Read
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l all -d 'List caches, locks and the like too'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l all -d 'List caches, locks and the like too, and what is ignored'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l tree -d 'Print a tree of directories, with each path that changed'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -s 0 -l null -d 'Print each path that is there, and a NUL after it; what was deleted is left out'

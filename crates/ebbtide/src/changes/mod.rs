@@ -1,5 +1,6 @@
 //! What the next reset takes away, in lines for a person.
 
+pub mod hidden;
 mod tree;
 
 use std::fmt::Write as _;

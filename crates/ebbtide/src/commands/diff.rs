@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use ebbtide_core::changes::{Change, Changes, Order, What, is_noise};
+use ebbtide_core::changes::{Change, Changes, Order, What};
 use ebbtide_core::diff::Diff;
 use ebbtide_core::record::BootNumber;
 
@@ -15,6 +15,7 @@ pub use self::report::Json;
 use self::report::Report;
 use super::declare::absolute;
 use super::machine;
+use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -25,7 +26,8 @@ use crate::status::Status;
 Compares the root with the base that it was made from. What is declared is kept, and so is no
 change; nor is what is mounted on the root. A line tells a path, or a directory by all that
 changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
-What is made again by itself, such as caches and locks, is only counted, unless it is asked for.
+What is made again by itself, such as caches and locks, and what the declaration ignores, is only
+counted, unless it is asked for.
 
 Examples:
   sudo ebbtide diff
@@ -53,7 +55,7 @@ pub struct Args {
     /// The root of this boot, and what the reset after it took away; `last`: the newest past root
     #[arg(long, value_name = "BOOT", value_parser = past)]
     boot: Option<Past>,
-    /// List caches, locks and the like too
+    /// List caches, locks and the like too, and what is ignored
     #[arg(long)]
     all: bool,
     /// What comes first: newest or biggest
@@ -124,8 +126,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Some(Past::Last) => Diff::of_past(&boot, None)?,
         Some(Past::Boot(number)) => Diff::of_past(&boot, Some(number))?,
     };
-    let (mut changes, mut noise) = (Changes::default(), Changes::default());
-    let hides_noise = !args.all && paths.is_empty();
+    let mut changes = Changes::default();
+    let mut hidden = if args.all || !paths.is_empty() {
+        Hidden::nothing()
+    } else {
+        Hidden::as_declared(args.config.as_deref(), context)
+    };
     let mut list = Vec::new();
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -133,8 +139,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         if !is_asked_for(&change, &paths) {
             return;
         }
-        if hides_noise && is_noise(&change.path) {
-            noise.add(&change);
+        if hidden.takes(&change) {
             return;
         }
         if args.null && written.is_ok() && change.what != What::Deleted {
@@ -151,7 +156,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let report = Report {
         diff: &diff,
         changes: &changes,
-        noise: noise.total(),
+        hidden: &hidden,
         list: &list,
         order: args.sort.into(),
     };

@@ -12,8 +12,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::changes;
+use crate::changes::hidden::Hidden;
 use crate::context::Context;
-use crate::text::{count, size};
+use crate::text::count;
 
 /// How many groups are told to a machine.
 const LISTED: usize = 1000;
@@ -25,7 +26,7 @@ pub struct Report<'a> {
     /// All changes added up.
     pub changes: &'a Changes,
     /// What is only counted.
-    pub noise: Tally,
+    pub hidden: &'a Hidden,
     /// All changes one by one, where they are wanted.
     pub list: &'a [Change],
     /// What comes first.
@@ -47,6 +48,8 @@ pub struct Json {
     changes: Summary,
     /// Caches, locks and the like, which are not in the groups.
     noise: Tally,
+    /// What the declaration ignores, which is not in the groups either.
+    ignored: Tally,
     /// Each change, in the order of a walk.
     paths: Vec<PathJson>,
     /// Entries that were not in place in this boot, so that what was written there is told, escaped.
@@ -81,7 +84,8 @@ impl Report<'_> {
             past: self.diff.is_past,
             base: self.diff.base.number,
             changes: self.changes.summary(LISTED, self.order),
-            noise: self.noise,
+            noise: self.hidden.noise(),
+            ignored: self.hidden.ignored(),
             paths: self.list.iter().map(one).collect(),
             uncovered: self.diff.uncovered.iter().map(|path| shown(path)).collect(),
         }
@@ -106,18 +110,7 @@ impl Report<'_> {
             (Some(boot), true) => format!("the reset after boot {boot} took nothing away\n"),
             (Some(boot), false) => format!("the reset after boot {boot} took away:\n{told}"),
         };
-        let _ = match (self.noise.count(), size(self.noise.bytes)) {
-            (0, _) => Ok(()),
-            (1, size) => {
-                writeln!(text, "besides, a cache, lock or the like of {size}: --all lists it")
-            }
-            (all, size) => {
-                writeln!(
-                    text,
-                    "besides, {all} caches, locks and the like of {size}: --all lists them"
-                )
-            }
-        };
+        text += &self.hidden.line();
         let which = if past.is_some() { "that boot" } else { "this boot" };
         let _ = match self.diff.uncovered.as_slice() {
             [] => Ok(()),
