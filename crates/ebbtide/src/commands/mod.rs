@@ -8,6 +8,7 @@ pub mod diff;
 mod flush;
 pub mod forget;
 pub mod gc;
+pub mod ignore;
 mod init;
 mod internal;
 pub mod keep;
@@ -34,6 +35,7 @@ pub enum Command {
     Apply(apply::Args),
     Keep(keep::Args),
     Forget(forget::Args),
+    Ignore(ignore::Args),
     Check(check::Args),
     Status(status::Args),
     Diff(diff::Args),
@@ -59,6 +61,7 @@ impl Command {
             Self::Apply(args) => apply::run(args, context),
             Self::Keep(args) => keep::run(args, context),
             Self::Forget(args) => forget::run(args, context),
+            Self::Ignore(args) => ignore::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Diff(args) => diff::run(args, context),
