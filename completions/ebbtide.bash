@@ -55,6 +55,9 @@ _ebbtide() {
             ebbtide,restore)
                 cmd="ebbtide__subcmd__restore"
                 ;;
+            ebbtide,review)
+                cmd="ebbtide__subcmd__review"
+                ;;
             ebbtide,schema)
                 cmd="ebbtide__subcmd__schema"
                 ;;
@@ -77,7 +80,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try rehearse init apply keep forget ignore check status diff boots log restore flush gc schema"
+            opts="-h -V --color --help --version try rehearse init apply keep forget ignore review check status diff boots log restore flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -490,6 +493,32 @@ _ebbtide() {
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__review)
+            opts="-h --all --sort --lines --dry-run --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --sort)
+                    COMPREPLY=($(compgen -W "newest biggest" -- "${cur}"))
+                    return 0
+                    ;;
+                --lines)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -36,6 +36,7 @@ complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes th
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares paths, takes what lies there into a store, and attaches it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "forget" -d 'Takes paths out of the declaration; what their stores have stays there'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "ignore" -d 'Declares what `diff` need not tell; without a pattern, lists it'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "review" -d 'Decides about changes one at a time: keep, ignore, or neither'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mistakes in the declaration before the next boot does'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "diff" -d 'Lists what the next reset takes away'
@@ -125,6 +126,15 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l undo -d 'Take
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l dry-run -d 'Show what would be written, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l sort -d 'What comes first: newest or biggest' -r -f -a "newest\t''
+biggest\t''"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l lines -d 'Tell it in this many groups at most' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l all -d 'Ask about caches, locks and the like too, and what is ignored'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l dry-run -d 'Show what would be written and done, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l config -d 'Check this file alone, instead of the layers of this system' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l explain -d 'Say which file and line decides what about this path, instead' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'

@@ -46,6 +46,9 @@ Examples:
     ebbtide diff
     ebbtide ignore '*.pyc'
 
+  Decide about it one by one:
+    ebbtide review
+
   Look around in the next boot before it comes, and see whether all services start:
     ebbtide rehearse
     ebbtide rehearse --boot

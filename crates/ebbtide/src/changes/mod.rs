@@ -43,6 +43,13 @@ pub fn render(summary: &Summary, context: &Context) -> String {
     text
 }
 
+/// Renders one group by itself.
+pub fn line(group: &Group, context: &Context) -> String {
+    let size = amount(&group.tally);
+    let size = if size.is_empty() { size } else { format!("{size}  ") };
+    format!("{} {size}{}  {}", mark(group, context), path(group), what(group))
+}
+
 fn path(group: &Group) -> String {
     let slash = if group.directory && group.path.as_os_str() != "/" { "/" } else { "" };
     escape(group.path.as_os_str().as_bytes()) + slash

@@ -103,7 +103,7 @@ fn past(text: &str) -> Result<Past, String> {
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Sort {
+pub(super) enum Sort {
     Newest,
     Biggest,
 }
@@ -181,7 +181,7 @@ fn done(result: io::Result<()>) -> Result<(), CommandError> {
 }
 
 /// Whether a change is at one of these paths, below it, or takes what is there with it.
-fn is_asked_for(change: &Change, paths: &[PathBuf]) -> bool {
+pub(super) fn is_asked_for(change: &Change, paths: &[PathBuf]) -> bool {
     let takes_it = |path: &Path| {
         matches!(change.what, What::Deleted | What::Renamed { .. })
             && path.starts_with(&change.path)

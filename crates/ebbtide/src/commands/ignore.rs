@@ -63,6 +63,13 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Ignores patterns that are absolute already.
+    pub fn of(patterns: Vec<PathBuf>, dry_run: bool) -> Self {
+        Self { patterns, undo: false, state: None, dry_run, json: false }
+    }
+}
+
 /// What is done, for the report.
 #[derive(Default)]
 struct Done {
@@ -122,7 +129,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 
 /// A pattern as it was typed, made absolute: relative ones are taken from the working directory, and a
 /// name with special characters is one wherever it is.
-fn wanted(typed: &Path) -> Result<PathBuf, CommandError> {
+pub fn wanted(typed: &Path) -> Result<PathBuf, CommandError> {
     let bytes = typed.as_os_str().as_bytes();
     let cannot = || format!("cannot ignore {}", escape(bytes));
     let text = typed.to_str().ok_or_else(|| {
@@ -149,7 +156,7 @@ fn wanted(typed: &Path) -> Result<PathBuf, CommandError> {
 }
 
 /// Decides for absolute patterns.
-fn planned(
+pub fn planned(
     patterns: &[PathBuf],
     sources: &[SourceFile],
     context: &Context,
@@ -159,7 +166,7 @@ fn planned(
 }
 
 /// The text with what was planned.
-fn with(plan: &Plan, text: &str, name: &str) -> Result<String, CommandError> {
+pub fn with(plan: &Plan, text: &str, name: &str) -> Result<String, CommandError> {
     let rules = plan.additions.iter().map(|it| (&it.list, it.pattern.as_str()));
     ignore::add_rules(text, rules).map_err(|error| {
         CommandError::new(Kind::Usage, format!("cannot add to {}", printable(name)))
@@ -168,7 +175,7 @@ fn with(plan: &Plan, text: &str, name: &str) -> Result<String, CommandError> {
 }
 
 /// What is new, for people.
-fn told(plan: &Plan, target: Option<&Target>, context: &Context) -> String {
+pub fn told(plan: &Plan, target: Option<&Target>, context: &Context) -> String {
     let file = target.map(|target| printable(&target.source().name)).unwrap_or_default();
     let mut text = String::new();
     for addition in &plan.additions {
@@ -179,7 +186,7 @@ fn told(plan: &Plan, target: Option<&Target>, context: &Context) -> String {
 }
 
 /// What needs nothing, for people.
-fn already(plan: &Plan) -> String {
+pub fn already(plan: &Plan) -> String {
     let mut text = String::new();
     for (pattern, rule) in &plan.ignored {
         let path = shown(pattern);
@@ -318,7 +325,7 @@ fn refused(Refusal { message, hint }: Refusal) -> CommandError {
 }
 
 /// A pattern as people write it.
-fn shown(pattern: &Path) -> String {
+pub fn shown(pattern: &Path) -> String {
     let name = pattern.strip_prefix("/**").ok().filter(|rest| rest.iter().count() == 1);
     escape(name.unwrap_or(pattern).as_os_str().as_bytes())
 }

@@ -17,6 +17,7 @@ pub mod log;
 mod machine;
 pub mod rehearse;
 pub mod restore;
+mod review;
 mod schema;
 pub mod status;
 pub mod try_root;
@@ -36,6 +37,7 @@ pub enum Command {
     Keep(keep::Args),
     Forget(forget::Args),
     Ignore(ignore::Args),
+    Review(review::Args),
     Check(check::Args),
     Status(status::Args),
     Diff(diff::Args),
@@ -62,6 +64,7 @@ impl Command {
             Self::Keep(args) => keep::run(args, context),
             Self::Forget(args) => forget::run(args, context),
             Self::Ignore(args) => ignore::run(args, context),
+            Self::Review(args) => review::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Diff(args) => diff::run(args, context),
