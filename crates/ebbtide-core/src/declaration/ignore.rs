@@ -62,7 +62,7 @@ impl Rules {
     /// A rule by which all is ignored that a pattern describes.
     fn containing(&self, pattern: &Path) -> Option<&Rule> {
         let fixed = fixed(pattern);
-        let whole = |rule: &&Rule| fixed.parent().is_some() && covers(&rule.pattern, &fixed);
+        let whole = |rule: &&Rule| covers(&rule.pattern, &fixed);
         self.rules
             .iter()
             .find(|rule| rule.pattern == pattern)
