@@ -202,7 +202,8 @@ impl Session {
 /// Runs it in a terminal, lets somebody type there, and checks that the terminal is as it was before.
 /// Returns the status.
 fn typed(root: &Path, type_there: impl FnOnce(&mut Session, u32)) -> Option<i32> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    // With the other end in its own hands, it would not notice that the terminal goes.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags).unwrap();
     unlockpt(&master).unwrap();
     let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
@@ -288,5 +289,48 @@ fn single_keys_of_a_terminal() {
         });
         assert_eq!(done, Some(0));
         assert!(read(root, FILE).unwrap().ends_with("\n[ignore]\npaths = [\"*.pyc\"]\n"));
+    });
+}
+
+#[test]
+fn a_terminal_that_goes_ends_it() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(KINDS[0]);
+    machine.set_up(KEPT);
+    machine.live("", |root, boot| {
+        settle(&machine, root, boot);
+        let before = read(root, FILE);
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        unlockpt(&master).unwrap();
+        let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
+        let mut program = command(root, &[]);
+        let other = || Stdio::from(terminal.try_clone().unwrap());
+        program.stdin(other()).stdout(other()).stderr(other());
+        let child = in_new_session(&mut program, Some(terminal.try_clone().unwrap())).spawn();
+        let mut child = child.unwrap();
+        drop((program, terminal));
+        let (mut master, mut shown) = (File::from(master), String::new());
+        let mut piece = [0; 4096];
+        while !shown.contains("? > ") {
+            let count = master.read(&mut piece).unwrap();
+            shown.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        drop(master);
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if begin.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("it waits for a terminal that has gone");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert!(!status.success(), "{status}");
+        assert_eq!(read(root, FILE), before);
     });
 }
