@@ -212,7 +212,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__diff)
-            opts="-0 -h --boot --all --sort --lines --tree --json --null --config --color --help"
+            opts="-0 -h --boot --content --kept --all --sort --lines --tree --json --null --config --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -534,7 +534,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status diff boots boots-show log restore gc forget keep ignore try rehearse check check-presets check-explain"
+            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc forget keep ignore try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

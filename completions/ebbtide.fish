@@ -150,7 +150,7 @@ never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -l brief -d 'Print one line if something should be looked at, and else nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand status" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l boot -d 'The root of this boot, and what the reset after it took away; `last`: the newest past root' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l boot -d 'The root of this boot, and what the reset after it took away; `last`: the newest past root; `N..M`: what is different in boot M\'s root since boot N, `N..`: in the running one' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l sort -d 'What comes first: newest or biggest' -r -f -a "newest\t''
 biggest\t''"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l lines -d 'Tell it in this many lines at most' -r
@@ -158,6 +158,8 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l config -d 'Read
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l content -d 'Show what is different in these files, line by line'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l kept -d 'List what the next reset keeps instead, and how much that is'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l all -d 'List caches, locks and the like too, and what is ignored'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l tree -d 'Print a tree of directories, with each path that changed'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l json -d 'Print JSON'
@@ -189,7 +191,7 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand log" -s h -l help -d 'Print help'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l boot -d 'The version that the root of this boot had; `base`: that of the base' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l boot -d 'The version that the root of this boot had; `last`: the newest past root; `base`: that of the base' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l to -d 'Put it into this directory, and not in its own place' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l config -d 'Read this declaration instead of /etc/ebbtide' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand restore" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'

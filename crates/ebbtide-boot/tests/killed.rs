@@ -31,7 +31,7 @@ struct Story {
 
 impl Story {
     fn new(kind: Kind, clean: bool) -> Self {
-        let farm = Volume::new(Filesystem::Xfs, 6 << 30).unwrap();
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
         let mut machine = Machine::within(farm.path(), kind);
         machine.name_device_by_uuid();
         let more = format!("[store.more]\n{} = \"more\"\n", machine.place_of_stores());

@@ -1,5 +1,9 @@
 //! A root and the base that it was made from: what the reset that follows takes away, or took.
 
+pub mod content;
+pub mod kept;
+mod sides;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,11 +19,26 @@ use crate::record::{BaseIdentity, BootNumber, Record};
 use crate::status;
 use crate::volume;
 
-/// A root beside its base, ready to be compared.
+pub use sides::{Side, Sides};
+
+/// What is compared with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The running root with its base.
+    Running,
+    /// The past root of this boot with its base.
+    Past(BootNumber),
+    /// The past root of the later boot, or else the running one, with the past root of an earlier boot.
+    Between(BootNumber, Option<BootNumber>),
+}
+
+/// A root beside its base, or beside an earlier root, ready to be compared.
 #[derive(Debug)]
 pub struct Diff {
     /// The boot whose root it is, if that is known.
     pub boot: Option<BootNumber>,
+    /// The boot whose past root it is compared with; `None`: it is compared with its base.
+    pub since: Option<BootNumber>,
     /// The base that the root was made from.
     pub base: BaseIdentity,
     /// Whether it is a past root: a reset has taken the changes already.
@@ -36,75 +55,48 @@ enum Trees {
     Overlay { upper: OwnedFd, base: OwnedFd },
     /// A snapshot, and what it is one of.
     Subvolumes { root: OwnedFd, base: OwnedFd },
+    /// Two roots.
+    Roots { root: OwnedFd, earlier: OwnedFd },
+}
+
+/// A root that is compared.
+#[derive(Debug)]
+struct Root {
+    boot: Option<BootNumber>,
+    is_past: bool,
+    base: BaseIdentity,
+    uncovered: Vec<PathBuf>,
+    kept: Kept,
 }
 
 impl Diff {
-    /// Opens the running root, which is mounted at `sysroot`. Needs root.
+    /// Opens what is to be compared; the running root is mounted at `sysroot`. Needs root.
     ///
     /// # Errors
     ///
-    /// Among others if what is mounted there is not the root that the next reset puts away.
-    pub fn of_running(boot: &Boot, sysroot: &Path) -> Result<Self> {
+    /// Among others if a root is not there any more, or the base that it was made from, or if what is
+    /// mounted at `sysroot` is not the root that the next reset puts away.
+    pub fn open(boot: &Boot, sysroot: &Path, which: Which) -> Result<Self> {
         let container = boot.open_container()?;
-        let root = backend::mounted(container.backend(), sysroot)?;
-        let in_ram = root.is_in_ram();
-        if !in_ram
-            && backend::identity(&container, Path::new(name::ROOT)).ok().as_ref() != Some(&root)
-        {
-            return Err(Failure::new(format!(
-                "{} is not the root that the next reset puts away",
-                sysroot.display()
-            ))
-            .hint("`ebbtide status` says what it is"));
-        }
-        let record = boot.read_record().filter(|record| record.root.as_ref() == Some(&root));
-        let base = backend::base_of(&container, &root)?;
-        let trees = match container.backend() {
-            Backend::Btrfs => {
-                // A mount of its own: what is mounted on the root is not in it.
-                let root = volume::clone_directory(sysroot, MountAttributes::NOATIME)?;
-                Trees::Subvolumes { root, base: backend::open_base(&container, base.number)? }
+        let (earlier, root) = roots(boot, &container, sysroot, which)?;
+        let since = earlier.as_ref().and_then(|earlier| earlier.boot);
+        let (trees, kept) = match earlier {
+            Some(earlier) => {
+                let trees = Trees::Roots {
+                    root: root.whole(boot, &container, sysroot)?,
+                    earlier: earlier.whole(boot, &container, sysroot)?,
+                };
+                (trees, root.kept.or(earlier.kept))
             }
-            Backend::Overlay | Backend::Tmpfs => {
-                Trees::overlay(&container, Path::new(name::ROOT), &base, &boot.run)?
-            }
+            None => (root.beside_base(boot, &container, sysroot)?, root.kept),
         };
-        let uncovered = uncovered(record.as_ref());
-        let declared = declared(boot, &container)?;
-        let kept = kept(paths(&declared, |_| true), record.as_ref(), &uncovered);
-        let number = record.map(|record| record.number);
-        Ok(Self { boot: number, base, is_past: false, uncovered, kept, trees })
+        let Root { boot, is_past, base, uncovered, .. } = root;
+        Ok(Self { boot, since, base, is_past, uncovered, kept, trees })
     }
 
-    /// Opens the root of an earlier boot; with `None` the one that was put away last. Needs root.
-    ///
-    /// What was kept is what its record says was mounted on it, and what is copied or linked into a root
-    /// as it is declared now.
-    ///
-    /// # Errors
-    ///
-    /// Among others if that boot's root is not there any more, or the base that it was made from.
-    pub fn of_past(boot: &Boot, number: Option<BootNumber>) -> Result<Self> {
-        let container = boot.open_container()?;
-        let number = past_root(&container, number)?;
-        let place = Path::new(name::PAST).join(number.to_string());
-        let base = backend::base_of(&container, &backend::identity(&container, &place)?)?;
-        let trees = match container.backend() {
-            Backend::Btrfs => Trees::Subvolumes {
-                root: container.open_directory(&place)?,
-                base: backend::open_base(&container, base.number)?,
-            },
-            Backend::Overlay | Backend::Tmpfs => {
-                Trees::overlay(&container, &place, &base, &boot.run)?
-            }
-        };
-        let record = container.record(number)?;
-        let uncovered = uncovered(record.as_ref());
-        let declared = declared(boot, &container)?;
-        // A mount that is declared now may not have been then: only the record knows.
-        let was_not_mounted = |entry: &&Entry| record.is_none() || entry.method != Method::Bind;
-        let kept = kept(paths(&declared, was_not_mounted), record.as_ref(), &uncovered);
-        Ok(Self { boot: Some(number), base, is_past: true, uncovered, kept, trees })
+    /// Opens the running root, which is mounted at `sysroot`; see [`Self::open`].
+    pub fn of_running(boot: &Boot, sysroot: &Path) -> Result<Self> {
+        Self::open(boot, sysroot, Which::Running)
     }
 
     /// Visits all changes in the order of a walk.
@@ -116,46 +108,126 @@ impl Diff {
             Trees::Subvolumes { root, base } => {
                 changes::btrfs(root.as_fd(), base.as_fd(), &self.kept, visit)
             }
+            Trees::Roots { root, earlier } => {
+                changes::between(root.as_fd(), earlier.as_fd(), &self.kept, visit)
+            }
         }
     }
 }
 
-impl Trees {
-    fn overlay(
-        container: &Container,
-        place: &Path,
-        base: &BaseIdentity,
-        run: &Path,
-    ) -> Result<Self> {
-        let upper = backend::upper(container, place, run)?
-            .ok_or_else(|| Failure::new(format!("{} is no overlay", place.display())))?;
-        let base = backend::open_base(container, base.number)?;
-        Ok(Self::Overlay { upper, base })
+/// The root that is meant, and the one that it is compared with if that is not its base.
+fn roots(
+    boot: &Boot,
+    container: &Container,
+    sysroot: &Path,
+    which: Which,
+) -> Result<(Option<Root>, Root)> {
+    match which {
+        Which::Running => Ok((None, Root::running(boot, container, sysroot)?)),
+        Which::Past(number) => Ok((None, Root::past(boot, container, number)?)),
+        Which::Between(first, Some(second)) if first >= second => {
+            Err(Failure::new(format!("boot {second} does not come after boot {first}"))
+                .hint("the earlier boot is named first, as in 3..7"))
+        }
+        Which::Between(first, second) => {
+            let earlier = Root::past(boot, container, first)?;
+            let root = match second {
+                Some(number) => Root::past(boot, container, number)?,
+                None => Root::running(boot, container, sysroot)?,
+            };
+            Ok((Some(earlier), root))
+        }
     }
 }
 
-/// The boot whose past root is meant, or why there is none.
-fn past_root(container: &Container, number: Option<BootNumber>) -> Result<BootNumber> {
-    const LIST: &str = "`ebbtide boots` lists the roots that there are";
-    let past = container.numbers(name::PAST)?;
-    let Some(number) = number else {
-        return past.last().copied().ok_or_else(|| {
-            Failure::new("there is no past root").hint(
-                "a reset puts one away; a root in RAM goes with the power, unless `archive` is declared",
-            )
-        });
-    };
-    if past.contains(&number) {
-        return Ok(number);
+impl Root {
+    fn running(boot: &Boot, container: &Container, sysroot: &Path) -> Result<Self> {
+        let root = backend::mounted(container.backend(), sysroot)?;
+        let in_ram = root.is_in_ram();
+        if !in_ram
+            && backend::identity(container, Path::new(name::ROOT)).ok().as_ref() != Some(&root)
+        {
+            return Err(Failure::new(format!(
+                "{} is not the root that the next reset puts away",
+                sysroot.display()
+            ))
+            .hint("`ebbtide status` says what it is"));
+        }
+        let record = boot.read_record().filter(|record| record.root.as_ref() == Some(&root));
+        let base = backend::base_of(container, &root)?;
+        let uncovered = uncovered(record.as_ref());
+        let declared = declared(boot, container)?;
+        let kept = kept(paths(&declared, |_| true), record.as_ref(), &uncovered);
+        let boot = record.map(|record| record.number);
+        Ok(Self { boot, is_past: false, base, uncovered, kept })
+    }
+
+    /// The root of an earlier boot. What was kept is what its record says was mounted on it, and what is
+    /// copied or linked into a root as it is declared now.
+    fn past(boot: &Boot, container: &Container, number: BootNumber) -> Result<Self> {
+        has_past_root(container, number)?;
+        let base = backend::base_of(container, &backend::identity(container, &place(number))?)?;
+        let record = container.record(number)?;
+        let uncovered = uncovered(record.as_ref());
+        let declared = declared(boot, container)?;
+        // A mount that is declared now may not have been then: only the record knows.
+        let was_not_mounted = |entry: &&Entry| record.is_none() || entry.method != Method::Bind;
+        let kept = kept(paths(&declared, was_not_mounted), record.as_ref(), &uncovered);
+        Ok(Self { boot: Some(number), is_past: true, base, uncovered, kept })
+    }
+
+    /// Where it lies in the container.
+    fn place(&self) -> PathBuf {
+        match self.boot.filter(|_| self.is_past) {
+            Some(number) => place(number),
+            None => PathBuf::from(name::ROOT),
+        }
+    }
+
+    /// Opens the way to compare it with its base that costs least.
+    fn beside_base(&self, boot: &Boot, container: &Container, sysroot: &Path) -> Result<Trees> {
+        let base = backend::open_base(container, self.base.number)?;
+        let place = self.place();
+        match container.backend() {
+            Backend::Btrfs => {
+                Ok(Trees::Subvolumes { root: self.whole(boot, container, sysroot)?, base })
+            }
+            Backend::Overlay | Backend::Tmpfs => {
+                let upper = backend::upper(container, &place, &boot.run)?
+                    .ok_or_else(|| Failure::new(format!("{} is no overlay", place.display())))?;
+                Ok(Trees::Overlay { upper, base })
+            }
+        }
+    }
+
+    /// Opens all of it, for reading.
+    fn whole(&self, boot: &Boot, container: &Container, sysroot: &Path) -> Result<OwnedFd> {
+        if self.is_past {
+            return backend::tree(container, &self.place(), &boot.run);
+        }
+        // A mount of its own: what is mounted on the root is not in it.
+        volume::clone_directory(sysroot, MountAttributes::NOATIME)
+    }
+}
+
+fn place(number: BootNumber) -> PathBuf {
+    Path::new(name::PAST).join(number.to_string())
+}
+
+/// Fails if a boot has no past root, and says why.
+fn has_past_root(container: &Container, number: BootNumber) -> Result<()> {
+    let roots = container.numbers(name::PAST)?;
+    if roots.contains(&number) {
+        return Ok(());
     }
     let uuid = |number| Some(container.record(number).ok()??.root?.uuid());
     let same = |other: &&BootNumber| uuid(number).is_some() && uuid(**other) == uuid(number);
     let failure = Failure::new(format!("there is no past root of boot {number}"));
-    Err(match past.iter().find(same) {
+    Err(match roots.iter().find(same) {
         Some(later) => {
             failure.hint(format!("boot {later} went on with the same root, and has it: look there"))
         }
-        None => failure.hint(LIST),
+        None => failure.hint("`ebbtide boots` lists the roots that there are"),
     })
 }
 

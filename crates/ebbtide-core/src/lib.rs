@@ -4,6 +4,8 @@
 //! are behind the feature `declaration`, so that the boot binary carries neither.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "declaration")]
+pub mod applications;
 pub mod archive;
 pub mod attach;
 pub mod backend;

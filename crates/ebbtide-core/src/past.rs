@@ -19,7 +19,7 @@ use crate::backend;
 use crate::compiled::Backend;
 use crate::compiled::StoreName;
 use crate::container::{Container, name};
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::record::{BootNumber, Ending, Outcome, Record, RootIdentity};
 use crate::store;
 
@@ -50,6 +50,19 @@ pub struct PastBoot {
 /// All boots that left a root or a record, newest first. `path` is the container's own.
 pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result<Vec<PastBoot>> {
     list(container, path, kernel_boot_id, None)
+}
+
+/// The boot whose root was put away last.
+///
+/// # Errors
+///
+/// Among others if there is no past root.
+pub fn newest_root(container: &Container) -> Result<BootNumber> {
+    container.numbers(name::PAST)?.last().copied().ok_or_else(|| {
+        Failure::new("there is no past root").hint(
+            "a reset puts one away; a root in RAM goes with the power, unless `archive` is declared",
+        )
+    })
 }
 
 /// All that is known about one boot.

@@ -1,6 +1,7 @@
 //! The command line of Ebbtide: a library, so that what is made from its definition (man pages,
 //! completions, the reference) can't differ from it.
 
+mod boot_name;
 mod bug;
 mod changes;
 mod cli;
@@ -18,6 +19,7 @@ mod status;
 mod style;
 mod table;
 mod text;
+mod unified;
 
 pub use cli::definition;
 pub use ebbtide_core::declaration::schema as declaration_schema;

@@ -28,6 +28,7 @@ pub fn shapes() -> Vec<Shape> {
     vec![
         shape::<status::Json<'_>>("status", 1),
         shape::<diff::Json>("diff", 1),
+        shape::<diff::kept::Json>("diff-kept", 1),
         shape::<boots::Json<'_>>("boots", 1),
         shape::<boots::show::Json<'_>>("boots-show", 1),
         shape::<log::Json<'_>>("log", 1),

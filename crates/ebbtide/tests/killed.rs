@@ -62,7 +62,7 @@ struct Story {
 
 impl Story {
     fn new(kind: Kind, scene: Scene) -> Self {
-        let farm = Volume::new(Filesystem::Xfs, 6 << 30).unwrap();
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
         let mut machine = Machine::within(farm.path(), kind);
         machine.name_device_by_uuid();
         machine.set_up_with(RETENTION, KEPT);
@@ -357,7 +357,7 @@ struct SetUp {
 
 impl SetUp {
     fn new(kind: Kind) -> Self {
-        let farm = Volume::new(Filesystem::Xfs, 6 << 30).unwrap();
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
         let mut machine = Machine::within(farm.path(), kind);
         machine.name_device_by_uuid();
         machine.look(|top| write(top, "outside/file", "not Ebbtide's\n"));
@@ -440,12 +440,13 @@ impl SetUp {
     }
 }
 
-/// There are many points, and most are in the copy of the base: each run takes some of them.
+/// There are many points, and most are in the copy of the base: one of so many is taken.
+const EACH: usize = 10;
+
 fn init_at_points(kind: Kind) {
     if !is_root() {
         return;
     }
-    const EACH: usize = 10;
     let story = SetUp::new(kind);
     let trace = story.farm.path().join("trace");
     let (output, _) = story.on_a_copy(cut::traced(&trace));

@@ -133,7 +133,23 @@ impl Volume {
     ///
     /// Fails when the image cannot be made or mounted.
     pub fn new(filesystem: Filesystem, size: u64) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("ebbtide-volume-").tempdir()?;
+        Self::within(&std::env::temp_dir(), filesystem, size)
+    }
+
+    /// The same with its image in RAM where a system has a place for that, so that a flush takes no time:
+    /// for tests that flush by the thousand.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the image cannot be made or mounted.
+    pub fn in_memory(filesystem: Filesystem, size: u64) -> Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let above = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self::within(&above, filesystem, size)
+    }
+
+    fn within(above: &Path, filesystem: Filesystem, size: u64) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("ebbtide-volume-").tempdir_in(above)?;
         let image = directory.path().join("image");
         sparse_file(&image, size)?;
         filesystem.make(&image, "test")?;

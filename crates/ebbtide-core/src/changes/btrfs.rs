@@ -13,10 +13,10 @@ use ebbtide_sys::btrfs::{self, ChangedInodes};
 use ebbtide_sys::file::{self, open_quietly, read_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
-use ebbtide_sys::tree::stack::{DirectoryStack, identity};
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::way::{self, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
@@ -46,18 +46,11 @@ pub fn btrfs(
         .context(|| "cannot ask btrfs what changed in the root")?;
     let mount = metadata::metadata(root).context(|| "cannot look at the root")?.mount_id;
     let mut walk = Walk { root, base, mount, changed, visit, renamed: VecDeque::new() };
-    let top = PathBuf::from("/");
-    walk.renamed.push_back(Renamed { path: top.clone(), from: top });
+    walk.renamed.push_back(Renamed::top());
     while let Some(next) = walk.renamed.pop_front() {
         walk.subtree(&next, kept)?;
     }
     Ok(())
-}
-
-/// A directory that is looked at together with another one of the base.
-struct Renamed {
-    path: PathBuf,
-    from: PathBuf,
 }
 
 struct Walk<'w, 'v> {
@@ -69,25 +62,9 @@ struct Walk<'w, 'v> {
     renamed: VecDeque<Renamed>,
 }
 
-/// The way down to where the walk is.
-struct Way<'k> {
-    path: PathBuf,
-    root: DirectoryStack,
-    base: DirectoryStack,
-    levels: Vec<Level<'k>>,
-}
-
-/// One directory on the way.
-struct Level<'k> {
-    /// Names that are still to be looked at, last one first.
-    names: Vec<OsString>,
-    /// Whether the base has the directory: it is on the stack then.
-    in_base: bool,
-    /// The device number of the root's subvolume; `None` within another one, in which inode numbers
-    /// mean something else.
-    own: Option<(u32, u32)>,
-    kept: Option<&'k Kept>,
-}
+/// The way down to where the walk is. Of each directory it knows the device number of the root's subvolume;
+/// `None` within another one, in which inode numbers mean something else.
+type Way<'k> = way::Way<'k, Option<(u32, u32)>>;
 
 /// What lies at a path: in the root, in the base.
 struct Pair {
@@ -102,28 +79,16 @@ struct Pair {
 impl Walk<'_, '_> {
     fn subtree(&mut self, top: &Renamed, kept: &Kept) -> Result<()> {
         let failed = || format!("cannot look at {}", shown(&top.path));
-        let open = |tree, path| unless_gone(resolve::open_directory(tree, path));
-        let Some(root) = open(self.root, &top.path).context(failed)? else { return Ok(()) };
-        let base = open(self.base, &top.from).context(failed)?;
-        let kept = top.path.iter().skip(1).try_fold(kept, |kept, name| kept.get(name));
-        let found = metadata::metadata(root.as_fd()).context(failed)?;
-        let (root_stack, base_stack) = (DirectoryStack::default(), DirectoryStack::default());
-        let path = top.path.clone();
-        let mut way = Way { path, root: root_stack, base: base_stack, levels: Vec::new() };
-        let names = self.names(&root, base.as_ref(), self.unchanged(found.inode));
-        way.enter(root, base, names.context(failed)?, Some(found.device), kept).context(failed)?;
-        while let Some(level) = way.levels.last_mut() {
-            let Some(name) = level.names.pop() else {
-                way.leave().context(failed)?;
-                continue;
-            };
-            let kept = level.kept.and_then(|kept| kept.get(&name));
-            if kept.is_some_and(Kept::is_kept) {
-                continue;
-            }
-            way.path.push(&name);
+        let Some(pair) = top.open(self.root, self.base, kept).context(failed)? else {
+            return Ok(());
+        };
+        let found = metadata::metadata(pair.root.as_fd()).context(failed)?;
+        let mut way = Way::new(top);
+        let names = self.names(&pair.root, pair.base.as_ref(), self.unchanged(found.inode));
+        way.enter(pair, names.context(failed)?, Some(found.device)).context(failed)?;
+        while let Some((name, kept)) = way.next().context(failed)? {
             if !self.name(&mut way, &name, kept)? {
-                way.path.pop();
+                way.back();
             }
         }
         Ok(())
@@ -143,14 +108,9 @@ impl Walk<'_, '_> {
     ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
-        let Some(level) = way.levels.last() else { return Ok(false) };
-        let root = way.root.top().context(failed)?;
+        let root = way.root().context(failed)?;
         let found = metadata_of_entry(root, name).context(failed)?;
-        let before = if level.in_base {
-            metadata_of_entry(way.base.top().context(failed)?, name).context(failed)?
-        } else {
-            None
-        };
+        let before = way.before(name).context(failed)?;
         let Some(found) = found else {
             self.gone(&path, before.as_ref());
             return Ok(false);
@@ -158,7 +118,7 @@ impl Walk<'_, '_> {
         if found.mount_id != self.mount {
             return Ok(false);
         }
-        let own = level.own == Some(found.device);
+        let own = way.known() == Some(&Some(found.device));
         let is_same = |before: &Metadata| before.kind == found.kind && before.inode == found.inode;
         let same = own && before.as_ref().is_some_and(is_same) && !self.changed.is_new(found.inode);
         let pair = Pair { found, before, own, same };
@@ -171,7 +131,7 @@ impl Walk<'_, '_> {
         let Pair { found, before, .. } = &pair;
         match before {
             Some(before) if before.kind == found.kind => {
-                let base = way.base.top().context(failed)?;
+                let base = way.base().context(failed)?;
                 let root = Node { dir: root, name, found };
                 let base = Node { dir: base, name, found: before };
                 if let Some(what) = compare(&root, &base).context(failed)? {
@@ -206,12 +166,12 @@ impl Walk<'_, '_> {
             self.renamed.push_back(Renamed { path, from });
             return Ok(false);
         }
-        let root = way.root.top().context(failed)?;
+        let root = way.root().context(failed)?;
         let open = |tree| unless_gone(open_quietly(tree, name, OFlags::DIRECTORY));
         let Some(inner) = open(root).context(failed)? else { return Ok(false) };
         let mut inner_base = None;
         if let Some(before) = before.as_ref().filter(|before| before.kind == FileKind::Directory) {
-            let base = way.base.top().context(failed)?;
+            let base = way.base().context(failed)?;
             if unchanged.is_none() {
                 let root = Node { dir: root, name, found };
                 let node = Node { dir: base, name, found: before };
@@ -229,7 +189,8 @@ impl Walk<'_, '_> {
         }
         let names = self.names(&inner, inner_base.as_ref(), unchanged).context(failed)?;
         let own = own.then_some(found.device);
-        way.enter(inner, inner_base, names, own, kept).context(failed)?;
+        let pair = way::Pair { root: inner, base: inner_base, kept };
+        way.enter(pair, names, own).context(failed)?;
         Ok(true)
     }
 
@@ -267,37 +228,5 @@ impl Walk<'_, '_> {
         if let Some(before) = before {
             (self.visit)(deleted(path, before));
         }
-    }
-}
-
-impl<'k> Way<'k> {
-    fn enter(
-        &mut self,
-        root: OwnedFd,
-        base: Option<OwnedFd>,
-        mut names: Vec<OsString>,
-        own: Option<(u32, u32)>,
-        kept: Option<&'k Kept>,
-    ) -> ebbtide_sys::Result<()> {
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        names.dedup();
-        let in_base = base.is_some();
-        let found = metadata::metadata(root.as_fd())?;
-        self.root.push(root, identity(&found));
-        if let Some(base) = base {
-            let found = metadata::metadata(base.as_fd())?;
-            self.base.push(base, identity(&found));
-        }
-        self.levels.push(Level { names, in_base, own, kept });
-        Ok(())
-    }
-
-    fn leave(&mut self) -> ebbtide_sys::Result<()> {
-        self.root.pop()?;
-        if self.levels.pop().is_some_and(|level| level.in_base) {
-            self.base.pop()?;
-        }
-        self.path.pop();
-        Ok(())
     }
 }

@@ -58,8 +58,13 @@ fn is_other_link(root: &Node<'_>, base: &Node<'_>) -> Result<bool> {
 fn attributes(node: &Node<'_>) -> Result<Vec<(OsString, Vec<u8>)>> {
     let opened = resolve::open_path(node.dir, Path::new(node.name))?;
     let mut all = xattr::all(opened.as_fd())?;
-    all.retain(|(name, _)| !name.as_bytes().starts_with(PRIVATE));
+    all.retain(|(name, _)| !is_private_attribute(name));
     Ok(all)
+}
+
+/// Whether it is a note of overlayfs to itself.
+pub(crate) fn is_private_attribute(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(PRIVATE)
 }
 
 /// `None` for what has gone, or has become something else, since it was looked at.

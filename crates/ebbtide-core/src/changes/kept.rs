@@ -25,6 +25,32 @@ impl Kept {
         self.below.get(name)
     }
 
+    /// Whether an entry covers this absolute path: it is the entry's, or below it.
+    pub fn covers(&self, path: &Path) -> bool {
+        let mut node = self;
+        for name in path.strip_prefix("/").unwrap_or(path) {
+            if node.kept {
+                return true;
+            }
+            match node.below.get(name) {
+                Some(below) => node = below,
+                None => return false,
+            }
+        }
+        node.kept
+    }
+
+    /// What is kept by one of two.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        self.kept |= other.kept;
+        for (name, node) in other.below {
+            let mine = self.below.remove(&name).unwrap_or_default();
+            self.below.insert(name, mine.or(node));
+        }
+        self
+    }
+
     /// Whether an entry covers this path; else one lies below it.
     pub(super) fn is_kept(&self) -> bool {
         self.kept
@@ -43,5 +69,23 @@ impl<'p> FromIterator<&'p Path> for Kept {
             node.kept = true;
         }
         top
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_covers_itself_and_what_is_below() {
+        let of = |paths: &[&str]| paths.iter().map(Path::new).collect::<Kept>();
+        let kept = of(&["/var/log", "/etc/a/b"]).or(of(&["/etc/a/c", "/srv"]));
+        for path in ["/var/log", "/var/log/x/y", "/etc/a/b", "/etc/a/c/d", "/srv"] {
+            assert!(kept.covers(Path::new(path)), "{path}");
+        }
+        for path in ["/", "/var", "/var/logs", "/etc/a", "/etc/a/d", "/srv2"] {
+            assert!(!kept.covers(Path::new(path)), "{path}");
+        }
+        assert!(of(&["/"]).covers(Path::new("/any")));
     }
 }

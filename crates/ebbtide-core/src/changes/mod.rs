@@ -12,6 +12,7 @@ mod noise;
 mod overlay;
 mod reference;
 mod summary;
+mod way;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -21,10 +22,13 @@ use ebbtide_sys::metadata::{FileKind, Time};
 use crate::failure::Result;
 
 pub use btrfs::btrfs;
+pub(crate) use compare::is_private_attribute;
 pub use kept::Kept;
+#[cfg(feature = "declaration")]
+pub(crate) use noise::in_home;
 pub use noise::is_noise;
 pub use overlay::overlay as overlay_each;
-pub use reference::reference;
+pub use reference::{between, reference};
 pub use summary::{Branch, Changes, Group, More, Order, Summary, Tally};
 
 /// One difference between a root and its base.

@@ -55,7 +55,7 @@ pub fn is_noise(path: &Path) -> bool {
 }
 
 /// The path within a home, if it is in one.
-fn in_home(path: &Path) -> Option<&Path> {
+pub(crate) fn in_home(path: &Path) -> Option<&Path> {
     if let Ok(path) = path.strip_prefix("/root") {
         return Some(path);
     }

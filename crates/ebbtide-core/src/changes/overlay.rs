@@ -5,17 +5,17 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::file::{open_quietly, read_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
-use ebbtide_sys::tree::stack::{DirectoryStack, identity};
 use ebbtide_sys::{resolve, xattr};
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::way::{self, Pair, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Failure, Result};
 
@@ -40,19 +40,12 @@ pub fn overlay(
     }
     let mount = metadata::metadata(base).context(|| "cannot look at the base")?.mount_id;
     let mut walk = Walk { upper, base, mount, visit, renamed: VecDeque::new() };
-    let root = PathBuf::from("/");
-    walk.renamed.push_back(Renamed { path: root.clone(), from: root });
+    walk.renamed.push_back(Renamed::top());
     // Renamed directories wait for their turn: their place in the base is another than their own.
     while let Some(next) = walk.renamed.pop_front() {
         walk.subtree(&next, kept)?;
     }
     Ok(())
-}
-
-/// A directory that is looked at together with another one of the base.
-struct Renamed {
-    path: PathBuf,
-    from: PathBuf,
 }
 
 struct Walk<'w, 'v> {
@@ -64,27 +57,16 @@ struct Walk<'w, 'v> {
     renamed: VecDeque<Renamed>,
 }
 
-/// The way down to where the walk is.
-struct Way<'k> {
-    path: PathBuf,
-    /// The same place in the base, where it has one.
-    from: PathBuf,
-    upper: DirectoryStack,
-    base: DirectoryStack,
-    levels: Vec<Level<'k>>,
-}
+/// The way down to where the walk is: the root's side of it is the upper directory.
+type Way<'k> = way::Way<'k, Layers>;
 
-/// One directory on the way.
-struct Level<'k> {
-    /// Names that are still to be looked at, last one first.
-    names: Vec<OsString>,
-    /// Whether the base has the directory: it is on the stack then.
-    in_base: bool,
+/// What is known of a directory on the way.
+#[derive(Clone, Copy)]
+struct Layers {
     /// Whether what the base has in it shows through.
     merged: bool,
     /// Whether empty files in it may be whiteouts.
     whiteout_files: bool,
-    kept: Option<&'k Kept>,
 }
 
 /// What the kernel noted about a directory.
@@ -97,33 +79,15 @@ struct Notes {
 impl Walk<'_, '_> {
     fn subtree(&mut self, top: &Renamed, kept: &Kept) -> Result<()> {
         let failed = || format!("cannot look at {}", shown(&top.path));
-        let open = |tree, path| unless_gone(resolve::open_directory(tree, path));
-        let Some(upper) = open(self.upper, &top.path).context(failed)? else { return Ok(()) };
-        let base = open(self.base, &top.from).context(failed)?;
-        let kept = top.path.iter().skip(1).try_fold(kept, |kept, name| kept.get(name));
-        let notes = notes(upper.as_fd()).context(failed)?;
-        let mut way = Way {
-            path: top.path.clone(),
-            from: top.from.clone(),
-            upper: DirectoryStack::default(),
-            base: DirectoryStack::default(),
-            levels: Vec::new(),
+        let Some(pair) = top.open(self.upper, self.base, kept).context(failed)? else {
+            return Ok(());
         };
-        way.enter(upper, base, true, notes.whiteout_files, kept).context(failed)?;
-        while let Some(level) = way.levels.last_mut() {
-            let Some(name) = level.names.pop() else {
-                way.leave().context(failed)?;
-                continue;
-            };
-            let kept = level.kept.and_then(|kept| kept.get(&name));
-            if kept.is_some_and(Kept::is_kept) {
-                continue;
-            }
-            way.path.push(&name);
-            way.from.push(&name);
+        let whiteout_files = notes(pair.root.as_fd()).context(failed)?.whiteout_files;
+        let mut way = Way::new(top);
+        enter(&mut way, pair, Layers { merged: true, whiteout_files }).context(failed)?;
+        while let Some((name, kept)) = way.next().context(failed)? {
             if !self.name(&mut way, &name, kept)? {
-                way.path.pop();
-                way.from.pop();
+                way.back();
             }
         }
         Ok(())
@@ -138,15 +102,10 @@ impl Walk<'_, '_> {
     ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
-        let Some(level) = way.levels.last() else { return Ok(false) };
-        let (in_base, merged, whiteout_files) = (level.in_base, level.merged, level.whiteout_files);
-        let upper = way.upper.top().context(failed)?;
+        let Some(&Layers { merged, whiteout_files }) = way.known() else { return Ok(false) };
+        let upper = way.root().context(failed)?;
         let found = metadata_of_entry(upper, name).context(failed)?;
-        let before = if in_base {
-            metadata_of_entry(way.base.top().context(failed)?, name).context(failed)?
-        } else {
-            None
-        };
+        let before = way.before(name).context(failed)?;
         if before.as_ref().is_some_and(|before| before.mount_id != self.mount) {
             return Err(Failure::new(format!(
                 "something is mounted on the base at {}",
@@ -169,7 +128,7 @@ impl Walk<'_, '_> {
         match &before {
             Some(before) if before.kind == found.kind => {
                 refuse_metacopy(upper, name, &found, &path)?;
-                let base = way.base.top().context(failed)?;
+                let base = way.base().context(failed)?;
                 let root = Node { dir: upper, name, found: &found };
                 let base = Node { dir: base, name, found: before };
                 if let Some(what) = compare(&root, &base).context(failed)? {
@@ -194,11 +153,11 @@ impl Walk<'_, '_> {
     ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
-        let upper = way.upper.top().context(failed)?;
+        let upper = way.root().context(failed)?;
         let open = |tree| unless_gone(open_quietly(tree, name, OFlags::DIRECTORY));
         let Some(inner) = open(upper).context(failed)? else { return Ok(false) };
         let notes = notes(inner.as_fd()).context(failed)?;
-        let parent_merged = way.levels.last().is_some_and(|level| level.merged);
+        let parent_merged = way.known().is_some_and(|known| known.merged);
         let origin = self.origin(way, &notes, parent_merged).context(failed)?;
         // Renamed, and back again: it is where it was.
         let back = origin.as_ref() == Some(&way.from);
@@ -211,7 +170,7 @@ impl Walk<'_, '_> {
         let same = before.filter(|before| before.kind == FileKind::Directory);
         let mut inner_base = None;
         if let Some(before) = same {
-            let base = way.base.top().context(failed)?;
+            let base = way.base().context(failed)?;
             let root = Node { dir: upper, name, found };
             let node = Node { dir: base, name, found: before };
             if let Some(what) = compare(&root, &node).context(failed)? {
@@ -226,7 +185,8 @@ impl Walk<'_, '_> {
             }
         }
         let merged = (parent_merged || back) && !notes.opaque && inner_base.is_some();
-        way.enter(inner, inner_base, merged, notes.whiteout_files, kept).context(failed)?;
+        let known = Layers { merged, whiteout_files: notes.whiteout_files };
+        enter(way, Pair { root: inner, base: inner_base, kept }, known).context(failed)?;
         Ok(true)
     }
 
@@ -258,45 +218,14 @@ impl Walk<'_, '_> {
     }
 }
 
-impl<'k> Way<'k> {
-    fn enter(
-        &mut self,
-        upper: OwnedFd,
-        base: Option<OwnedFd>,
-        merged: bool,
-        whiteout_files: bool,
-        kept: Option<&'k Kept>,
-    ) -> ebbtide_sys::Result<()> {
-        let names = |fd: &OwnedFd| -> ebbtide_sys::Result<Vec<OsString>> {
-            Ok(read_directory(fd.as_fd())?.into_iter().map(|entry| entry.name).collect())
-        };
-        let mut all = names(&upper)?;
-        if let Some(base) = base.as_ref().filter(|_| !merged) {
-            // What the base has here is gone, unless the upper directory has it again.
-            all.extend(names(base)?);
-        }
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        all.dedup();
-        let in_base = base.is_some();
-        let found = metadata::metadata(upper.as_fd())?;
-        self.upper.push(upper, identity(&found));
-        if let Some(base) = base {
-            let found = metadata::metadata(base.as_fd())?;
-            self.base.push(base, identity(&found));
-        }
-        self.levels.push(Level { names: all, in_base, merged, whiteout_files, kept });
-        Ok(())
+fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>, known: Layers) -> ebbtide_sys::Result<()> {
+    // Where the base does not show through, what it has is gone, unless the upper directory has it again.
+    let base = pair.base.as_ref().filter(|_| !known.merged);
+    let mut names = Vec::new();
+    for directory in [Some(&pair.root), base].into_iter().flatten() {
+        names.extend(read_directory(directory.as_fd())?.into_iter().map(|entry| entry.name));
     }
-
-    fn leave(&mut self) -> ebbtide_sys::Result<()> {
-        self.upper.pop()?;
-        if self.levels.pop().is_some_and(|level| level.in_base) {
-            self.base.pop()?;
-        }
-        self.path.pop();
-        self.from.pop();
-        Ok(())
-    }
+    way.enter(pair, names, known)
 }
 
 fn notes(directory: BorrowedFd<'_>) -> ebbtide_sys::Result<Notes> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use ebbtide_sys::file::{open_quietly, read_directory};
-use ebbtide_sys::metadata::{self, FileKind, metadata_of_entry};
+use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
@@ -25,16 +25,42 @@ pub fn reference(
     kept: &Kept,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
+    walk(root, base, kept, false, visit)
+}
+
+/// Visits all differences between two roots that come from one base, or from bases of one lineage: as
+/// [`reference()`], but what is one inode with the same times in both is not compared.
+///
+/// A snapshot has the inodes of its origin, and an overlay those of its base; no program sets the time of
+/// the last change of an inode.
+pub fn between(
+    root: BorrowedFd<'_>,
+    earlier: BorrowedFd<'_>,
+    kept: &Kept,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    walk(root, earlier, kept, true, visit)
+}
+
+fn walk(
+    root: BorrowedFd<'_>,
+    base: BorrowedFd<'_>,
+    kept: &Kept,
+    kin: bool,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
     if kept.is_kept() {
         return Ok(());
     }
     let top = metadata::metadata(root).context(|| "cannot look at the root")?;
-    let mut walk = Walk { mount: top.mount_id, path: PathBuf::from("/"), visit };
+    let mut walk = Walk { mount: top.mount_id, kin, path: PathBuf::from("/"), visit };
     walk.directory(root, Some(base), Some(kept))
 }
 
 struct Walk<'w, 'v> {
     mount: u64,
+    /// Whether the same inode number means the same inode.
+    kin: bool,
     path: PathBuf,
     visit: &'w mut Visit<'v>,
 }
@@ -92,7 +118,12 @@ impl Walk<'_, '_> {
         }
         let same_kind = before.as_ref().is_some_and(|before| before.kind == now.kind);
         let way = now.kind == FileKind::Directory && kept.is_some();
+        let is_same = |before: &Metadata| {
+            let key = |it: &Metadata| (it.inode, it.size, it.modified, it.changed);
+            self.kin && same_kind && key(before) == key(&now)
+        };
         match (&before, base) {
+            (Some(before), Some(_)) if is_same(before) => {}
             (Some(before), Some(base)) if same_kind => {
                 let root = Node { dir: root, name, found: &now };
                 let base = Node { dir: base, name, found: before };
@@ -132,5 +163,9 @@ pub(super) fn below(
     visit: &mut Visit<'_>,
 ) -> Result<()> {
     let top = metadata::metadata(root).context(|| "cannot look at the root")?;
-    Walk { mount: top.mount_id, path: path.to_owned(), visit }.directory(root, Some(base), kept)
+    Walk { mount: top.mount_id, kin: false, path: path.to_owned(), visit }.directory(
+        root,
+        Some(base),
+        kept,
+    )
 }

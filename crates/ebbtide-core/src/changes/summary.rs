@@ -80,7 +80,7 @@ impl Tally {
         tally
     }
 
-    fn weight(&self, order: Order) -> Weight {
+    pub(crate) fn weight(&self, order: Order) -> Weight {
         match order {
             Order::Biggest => (self.bytes, self.count(), self.newest),
             Order::Newest => (0, 0, self.newest),
@@ -88,7 +88,7 @@ impl Tally {
     }
 }
 
-type Weight = (u64, u64, Option<Time>);
+pub(crate) type Weight = (u64, u64, Option<Time>);
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -191,6 +191,12 @@ impl Node {
 }
 
 impl Changes {
+    /// With less memory than else: so many paths.
+    #[cfg(feature = "declaration")]
+    pub(crate) fn remembering(paths: usize) -> Self {
+        Self { remembered: paths, ..Self::default() }
+    }
+
     /// Adds a change.
     pub fn add(&mut self, change: &Change) {
         let tally = Tally::of(change);

@@ -191,12 +191,12 @@ fn part(identity: &mut Sha256, bytes: &[u8]) {
 }
 
 /// Nothing, or a file where a directory would have to be.
-fn is_absent(error: &Error) -> bool {
+pub(crate) fn is_absent(error: &Error) -> bool {
     matches!(error.errno(), Errno::NOENT | Errno::NOTDIR)
 }
 
 /// Says which link is in the way.
-fn explain(tree: BorrowedFd<'_>, relative: &Path, error: Error) -> Failure {
+pub(crate) fn explain(tree: BorrowedFd<'_>, relative: &Path, error: Error) -> Failure {
     let mut way: Vec<_> = relative.ancestors().skip(1).collect();
     way.reverse();
     let is_link = |above: &&&Path| {
@@ -251,7 +251,7 @@ fn content(
 }
 
 /// Opens a regular file without a trace in its times.
-pub(super) fn open_regular(tree: BorrowedFd<'_>, relative: &Path) -> Result<(OwnedFd, Metadata)> {
+pub(crate) fn open_regular(tree: BorrowedFd<'_>, relative: &Path) -> Result<(OwnedFd, Metadata)> {
     let (parent, name) = resolve::split_parent(relative).unwrap_or((relative, OsStr::new("")));
     let parent = resolve::open_directory(tree, parent).context(|| "cannot open its directory")?;
     let file = open_quietly(parent.as_fd(), name, OFlags::NONBLOCK)

@@ -1,5 +1,6 @@
 //! What the next reset takes away, in lines for a person.
 
+mod applications;
 pub mod hidden;
 mod tree;
 
@@ -12,6 +13,7 @@ use ebbtide_sys::escape;
 use crate::context::Context;
 use crate::text::size;
 
+pub use applications::{has_preset, render as render_applications};
 pub use tree::render as render_tree;
 
 /// A path that is longer pushes what follows to the right.
@@ -23,23 +25,24 @@ pub fn render(summary: &Summary, context: &Context) -> String {
     if summary.total.count() == 0 {
         return String::new();
     }
+    lines(summary, "", context) + &total(&summary.total)
+}
+
+/// The lines of groups, and of what there is besides, each after `indent`.
+fn lines(summary: &Summary, indent: &str, context: &Context) -> String {
     let paths: Vec<String> = summary.groups.iter().map(path).collect();
     let width = paths.iter().map(|path| path.chars().count()).max().unwrap_or(0).min(WIDTH);
     let mut text = String::new();
     for (group, path) in summary.groups.iter().zip(&paths) {
         let size = amount(&group.tally);
         let what = what(group);
-        let _ = writeln!(text, "{} {size:>8}  {path:width$}  {what}", mark(group, context));
+        let _ = writeln!(text, "{indent}{} {size:>8}  {path:width$}  {what}", mark(group, context));
     }
     if let Some(more) = &summary.more {
         let size = amount(&more.tally);
         let groups = format!("… and {} more", more.groups);
-        let _ = writeln!(text, "  {size:>8}  {groups:width$}  {}", counts(&more.tally));
+        let _ = writeln!(text, "{indent}  {size:>8}  {groups:width$}  {}", counts(&more.tally));
     }
-    let _ = match summary.total.bytes {
-        0 => writeln!(text, "{}", counts(&summary.total)),
-        bytes => writeln!(text, "{}: {}", counts(&summary.total), size(bytes)),
-    };
     text
 }
 
@@ -48,6 +51,22 @@ pub fn line(group: &Group, context: &Context) -> String {
     let size = amount(&group.tally);
     let size = if size.is_empty() { size } else { format!("{size}  ") };
     format!("{} {size}{}  {}", mark(group, context), path(group), what(group))
+}
+
+/// The line of the total.
+fn total(tally: &Tally) -> String {
+    match tally.bytes {
+        0 => format!("{}\n", counts(tally)),
+        bytes => format!("{}: {}\n", counts(tally), size(bytes)),
+    }
+}
+
+/// `3 new, 1 changed, 2.9 KiB`.
+fn amount_of(tally: &Tally) -> String {
+    match tally.bytes {
+        0 => counts(tally),
+        bytes => format!("{}, {}", counts(tally), size(bytes)),
+    }
 }
 
 fn path(group: &Group) -> String {

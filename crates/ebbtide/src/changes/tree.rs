@@ -1,25 +1,20 @@
 //! Changes as a tree, for a person.
 
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
 use ebbtide_core::changes::{Branch, Changes, Order};
 use ebbtide_sys::escape;
 
-use super::{amount, counts, mark, what};
+use super::{amount, mark, total, what};
 use crate::context::Context;
-use crate::text::size;
 
 /// Renders each directory with what changed in it, and each path in it below it.
 pub fn render(changes: &Changes, order: Order, context: &Context) -> String {
     let mut text = String::new();
     changes.branches(order, &mut |branch| text.push_str(&line(&branch, context)));
-    let total = changes.total();
-    if total.count() > 0 {
-        let _ = match total.bytes {
-            0 => writeln!(text, "{}", counts(&total)),
-            bytes => writeln!(text, "{}: {}", counts(&total), size(bytes)),
-        };
+    let all = changes.total();
+    if all.count() > 0 {
+        text.push_str(&total(&all));
     }
     text
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use ebbtide_core::past::{self, PastBoot};
-use ebbtide_core::record::{BootNumber, Ending, Outcome, Switch};
+use ebbtide_core::record::{Ending, Outcome, Switch};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::machine;
+use crate::boot_name::BootName;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -31,7 +32,7 @@ Examples:
   sudo ebbtide boots --json | jq '.boots[].number'
 
   All about one of them:
-    sudo ebbtide boots show 7
+    sudo ebbtide boots show last
 
   Look into the root of boot 7:
     sudo ebbtide boots mount 7 /mnt
@@ -60,14 +61,14 @@ enum Command {
     /// Shows all that is known about one boot: what was reset, what failed, what left the stores
     #[command(after_help = "\
 Examples:
-  sudo ebbtide boots show 7
+  sudo ebbtide boots show last
   sudo ebbtide boots show 7 --json | jq .record.problems
 
 Exit status: 0 done; 1 failed, or there is no such boot; 2 wrong command line or declaration.")]
     Show {
-        /// The number of the boot
+        /// The number of the boot; `last`: that of the newest past root
         #[arg(value_name = "BOOT")]
-        number: u64,
+        boot: BootName,
         #[command(flatten)]
         common: Common,
     },
@@ -87,7 +88,7 @@ pub struct Json<'a> {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let (common, only) = match &args.command {
         Some(Command::Mount(args)) => return mount::run(args, context),
-        Some(Command::Show { number, common }) => (common, Some(BootNumber(*number))),
+        Some(Command::Show { boot, common }) => (common, Some(*boot)),
         None => (&args.common, None),
     };
     let boot = machine::running(common.config.as_deref(), context)?;
@@ -95,7 +96,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())
     })?;
-    if let Some(number) = only {
+    if let Some(only) = only {
+        let number = only.find(&container)?;
         return show::run(&boot, &container, &kernel_boot_id, number, common.json, context);
     }
     let boots = past::boots(&container, &boot.locator.container.path, &kernel_boot_id)?;

@@ -1,5 +1,7 @@
 //! `ebbtide diff`: what the next reset takes away, or an earlier one took.
 
+mod content;
+pub mod kept;
 mod report;
 
 use std::io::{self, Write as _};
@@ -7,14 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
+use ebbtide_core::applications::{Applications, Grouped};
 use ebbtide_core::changes::{Change, Changes, Order, What};
-use ebbtide_core::diff::Diff;
-use ebbtide_core::record::BootNumber;
+use ebbtide_core::declaration::built_in_presets;
+use ebbtide_core::diff::{Diff, Sides, Which};
 
 pub use self::report::Json;
 use self::report::Report;
 use super::declare::absolute;
 use super::machine;
+use crate::boot_name::BootOrRange;
 use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
@@ -28,6 +32,7 @@ change; nor is what is mounted on the root. A line tells a path, or a directory 
 changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
 What is made again by itself, such as caches and locks, and what the declaration ignores, is only
 counted, unless it is asked for.
+What a preset names, or what an installed package has, stands below it.
 
 Examples:
   sudo ebbtide diff
@@ -39,22 +44,45 @@ Examples:
   What the last reset took away, to bring some of it back:
     sudo ebbtide diff --boot last
 
+  What is different in a file, and what changed since an earlier boot:
+    sudo ebbtide diff --content /etc/hosts
+    sudo ebbtide diff --boot 3..7 /etc
+
+  What the next reset keeps, and how much that is:
+    sudo ebbtide diff --kept
+
   Save what is there still, for a look at it later:
     sudo ebbtide diff -0 | sudo tar --null --no-recursion -cf lost.tar -T -
 
 Of a past root, a path counts as kept if it was mounted there, or if it is copied or linked into
-roots as it is declared now.
+roots as it is declared now. Two roots are compared without what was kept in either of the boots. In
+what `--content` shows, what a terminal would interpret is escaped. `--kept` adds up what the stores have;
+of more than 500,000 files in one entry, those are all that is looked at.
 
-Exit status: 0 nothing is taken away; 3 something is; 1 it could not be found out; 2 wrong command
-line or declaration.")]
+Exit status: 0 nothing is taken away or different, or `--kept`; 3 something is; 1 it could not be found
+out; 2 wrong command line or declaration.")]
 #[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
 pub struct Args {
     /// Only what is at these paths or below them
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The root of this boot, and what the reset after it took away; `last`: the newest past root
-    #[arg(long, value_name = "BOOT", value_parser = past)]
-    boot: Option<Past>,
+    /// The root of this boot, and what the reset after it took away; `last`: the newest past root;
+    /// `N..M`: what is different in boot M's root since boot N, `N..`: in the running one
+    #[arg(long, value_name = "BOOT")]
+    boot: Option<BootOrRange>,
+    /// Show what is different in these files, line by line
+    #[arg(
+        long,
+        requires = "paths",
+        conflicts_with_all = ["all", "sort", "lines", "tree", "json", "null"]
+    )]
+    content: bool,
+    /// List what the next reset keeps instead, and how much that is
+    #[arg(
+        long,
+        conflicts_with_all = ["boot", "content", "all", "sort", "lines", "tree", "null"]
+    )]
+    kept: bool,
     /// List caches, locks and the like too, and what is ignored
     #[arg(long)]
     all: bool,
@@ -84,23 +112,6 @@ pub struct Args {
     config: Option<PathBuf>,
 }
 
-/// A past root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Past {
-    Last,
-    Boot(BootNumber),
-}
-
-fn past(text: &str) -> Result<Past, String> {
-    match text {
-        "last" => Ok(Past::Last),
-        number => number
-            .parse()
-            .map(|number| Past::Boot(BootNumber(number)))
-            .map_err(|_| "the number of a boot, or `last`".to_owned()),
-    }
-}
-
 /// What comes first.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Sort {
@@ -121,17 +132,26 @@ impl From<Sort> for Order {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
     let boot = machine::running(args.config.as_deref(), context)?;
-    let diff = match args.boot {
-        None => Diff::of_running(&boot, &context.sysroot)?,
-        Some(Past::Last) => Diff::of_past(&boot, None)?,
-        Some(Past::Boot(number)) => Diff::of_past(&boot, Some(number))?,
+    if args.kept {
+        return kept::run(&boot, &paths, args.json, context);
+    }
+    let which = match args.boot {
+        None => Which::Running,
+        Some(name) => name.find(&boot.open_container()?)?,
     };
+    if args.content {
+        return content::run(&Sides::open(&boot, &context.sysroot, which)?, &paths, context);
+    }
+    let diff = Diff::open(&boot, &context.sysroot, which)?;
     let mut changes = Changes::default();
     let mut hidden = if args.all || !paths.is_empty() {
         Hidden::nothing()
     } else {
         Hidden::as_declared(args.config.as_deref(), context)
     };
+    let mut applications = applications(context);
+    let mut grouped = Grouped::default();
+    let by_application = !args.tree && !args.null;
     let mut list = Vec::new();
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -147,8 +167,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             written = out.write_all(path).and_then(|()| out.write_all(b"\0"));
         }
         changes.add(&change);
-        if args.json {
-            list.push(change);
+        if by_application {
+            let application = applications.of(&change.path);
+            grouped.add(application.as_ref(), &change);
+            if args.json {
+                list.push((change, application));
+            }
         }
     })?;
     done(written.and_then(|()| out.flush()))?;
@@ -156,6 +180,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let report = Report {
         diff: &diff,
         changes: &changes,
+        grouped: &grouped,
         hidden: &hidden,
         list: &list,
         order: args.sort.into(),
@@ -167,6 +192,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         context.print(&text)?;
     }
     Ok(if changes.is_empty() { Status::DONE } else { Status::FOUND })
+}
+
+/// The applications of this system.
+fn applications(context: &Context) -> Applications {
+    let presets = crate::declaration::surroundings(context).map(|around| around.presets);
+    // What is wrong with what this system has of presets is for `check` to tell.
+    Applications::new(&presets.unwrap_or_else(|_| built_in_presets()), &context.sysroot)
 }
 
 /// A reader that has seen enough is no failure.

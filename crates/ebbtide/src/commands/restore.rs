@@ -8,7 +8,6 @@ use ebbtide_core::failure::Problem;
 use ebbtide_core::past::restore::{After, Done, Plan, Replaced, Request, Restore, Wanted};
 use ebbtide_core::past::sources::Place;
 use ebbtide_core::past::version::{Kind, Version};
-use ebbtide_core::record::BootNumber;
 use ebbtide_sys::escape;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,6 +15,7 @@ use serde::Serialize;
 use super::declare::absolute;
 use super::log::places;
 use super::{keep, machine};
+use crate::boot_name::BootOrBase;
 use crate::context::Context;
 use crate::error::CommandError;
 
@@ -37,6 +37,7 @@ old program may have been replaced because it was not safe. No symbolic link is 
 Examples:
   sudo ebbtide restore /etc/hosts
   sudo ebbtide restore --boot 7 --dry-run /var/lib/app
+  sudo ebbtide restore --boot last /srv
   sudo ebbtide restore --keep /var/lib/app
   sudo ebbtide restore --to /tmp /etc/nftables.conf
 
@@ -46,9 +47,9 @@ pub struct Args {
     /// What to bring back: files or directories
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The version that the root of this boot had; `base`: that of the base
-    #[arg(long, value_name = "BOOT", value_parser = wanted)]
-    boot: Option<Wanted>,
+    /// The version that the root of this boot had; `last`: the newest past root; `base`: that of the base
+    #[arg(long, value_name = "BOOT")]
+    boot: Option<BootOrBase>,
     /// Put it into this directory, and not in its own place
     #[arg(long, value_name = "DIR", conflicts_with_all = ["force", "keep"])]
     to: Option<PathBuf>,
@@ -67,16 +68,6 @@ pub struct Args {
     /// Print JSON
     #[arg(long, conflicts_with = "keep")]
     json: bool,
-}
-
-fn wanted(text: &str) -> Result<Wanted, String> {
-    match text {
-        "base" => Ok(Wanted::Base),
-        number => number
-            .parse()
-            .map(|number| Wanted::Boot(BootNumber(number)))
-            .map_err(|_| "the number of a boot, or `base`".to_owned()),
-    }
 }
 
 /// What `ebbtide restore --json` prints.
@@ -117,19 +108,19 @@ struct Restored<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    let boot = machine::running(args.config.as_deref(), context)?;
+    let wanted = match args.boot {
+        None => Wanted::Newest,
+        Some(BootOrBase::Base) => Wanted::Base,
+        Some(BootOrBase::Boot(name)) => Wanted::Boot(name.find(&boot.open_container()?)?),
+    };
     let requests: Vec<Request> = args
         .paths
         .iter()
         .map(|path| {
-            Ok(Request {
-                path: absolute(path)?,
-                wanted: args.boot.unwrap_or(Wanted::Newest),
-                to: args.to.clone(),
-                force: args.force,
-            })
+            Ok(Request { path: absolute(path)?, wanted, to: args.to.clone(), force: args.force })
         })
         .collect::<Result<_, CommandError>>()?;
-    let boot = machine::running(args.config.as_deref(), context)?;
     let mut restore = Restore::open(&boot, &context.sysroot)?;
     let lock = if args.dry_run { None } else { Some(restore.lock()?) };
     for problem in restore.problems() {
@@ -291,19 +282,5 @@ fn described(version: &Version) -> String {
             format!("a link to {}", version.target.as_deref().unwrap_or_default())
         }
         _ => format!("modified {when} UTC"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_boot_is_a_number_or_the_base() {
-        assert_eq!(wanted("7"), Ok(Wanted::Boot(BootNumber(7))));
-        assert_eq!(wanted("base"), Ok(Wanted::Base));
-        for odd in ["", "-1", "seven", "7 "] {
-            wanted(odd).unwrap_err();
-        }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use ebbtide_core::changes::Group;
-use ebbtide_core::diff::Diff;
+use ebbtide_core::diff::{Diff, Which};
 use ebbtide_core::pattern;
 use ebbtide_sys::escape;
 
@@ -101,7 +101,7 @@ enum End {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
     let boot = machine::running(None, context)?;
-    let diff = Diff::of_running(&boot, &context.sysroot)?;
+    let diff = Diff::open(&boot, &context.sysroot, Which::Running)?;
     let mut hidden = if args.all { Hidden::nothing() } else { Hidden::as_declared(None, context) };
     let mut all = Vec::new();
     diff.each(&mut |change| {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use ebbtide_core::past::mounted;
-use ebbtide_core::record::BootNumber;
 use ebbtide_sys::escape;
 
+use crate::boot_name::BootName;
 use crate::commands::machine;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -25,9 +25,9 @@ Examples:
 
 Exit status: 0 done; 1 failed, or there is no such past root; 2 wrong command line or declaration.")]
 pub struct Args {
-    /// The number of the boot
+    /// The number of the boot; `last`: that of the newest past root
     #[arg(value_name = "BOOT")]
-    number: u64,
+    boot: BootName,
     /// Where to: an empty directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
@@ -42,7 +42,7 @@ pub struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let boot = machine::running(args.config.as_deref(), context)?;
     let container = boot.open_container()?;
-    let number = BootNumber(args.number);
+    let number = args.boot.find(&container)?;
     let directory = escape(args.directory.as_os_str().as_encoded_bytes());
     if args.dry_run {
         mounted::check(&container, number, &args.directory)?;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use ebbtide_core::applications::{Application, Grouped};
 use ebbtide_core::changes::{Change, Changes, Order, Summary, Tally, What};
 use ebbtide_core::diff::Diff;
 use ebbtide_core::record::BootNumber;
@@ -27,8 +28,10 @@ pub struct Report<'a> {
     pub changes: &'a Changes,
     /// What is only counted.
     pub hidden: &'a Hidden,
-    /// All changes one by one, where they are wanted.
-    pub list: &'a [Change],
+    /// The same for each application, but for a tree.
+    pub grouped: &'a Grouped,
+    /// All changes one by one with the application of each, where they are wanted.
+    pub list: &'a [(Change, Option<Application>)],
     /// What comes first.
     pub order: Order,
 }
@@ -40,12 +43,17 @@ pub struct Json {
     version: u32,
     /// The boot whose root it is, if that is known.
     boot: Option<BootNumber>,
+    /// The boot whose past root it is compared with; without one, it is compared with its base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<BootNumber>,
     /// Whether it is a past root, so that a reset has taken the changes already.
     past: bool,
     /// The number of the base that the root was made from.
     base: u64,
     /// What is taken away, in groups.
     changes: Summary,
+    /// What is taken away of each application, and nothing of those that have none.
+    applications: Vec<ApplicationJson>,
     /// Caches, locks and the like, which are not in the groups.
     noise: Tally,
     /// What the declaration ignores, which is not in the groups either.
@@ -54,6 +62,17 @@ pub struct Json {
     paths: Vec<PathJson>,
     /// Entries that were not in place in this boot, so that what was written there is told, escaped.
     uncovered: Vec<String>,
+}
+
+/// What changed of one application.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ApplicationChanges")]
+struct ApplicationJson {
+    /// Which one: `{"preset": NAME}`, or `{"package": NAME}`.
+    application: Application,
+    /// How much it is.
+    #[serde(flatten)]
+    tally: Tally,
 }
 
 /// One change.
@@ -73,6 +92,9 @@ struct PathJson {
     /// Where the base has a renamed directory, escaped.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    /// The application that it belongs to, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<Application>,
 }
 
 impl Report<'_> {
@@ -81,19 +103,39 @@ impl Report<'_> {
         Json {
             version: 1,
             boot: self.diff.boot,
+            since: self.diff.since,
             past: self.diff.is_past,
             base: self.diff.base.number,
             changes: self.changes.summary(LISTED, self.order),
+            applications: self
+                .grouped
+                .tallies(self.order)
+                .into_iter()
+                .map(|(it, tally)| ApplicationJson { application: it.clone(), tally })
+                .collect(),
             noise: self.hidden.noise(),
             ignored: self.hidden.ignored(),
-            paths: self.list.iter().map(one).collect(),
+            paths: self
+                .list
+                .iter()
+                .map(|(change, application)| one(change, application.as_ref()))
+                .collect(),
             uncovered: self.diff.uncovered.iter().map(|path| shown(path)).collect(),
         }
     }
 
     /// For a person, in so many lines at most.
     pub fn text(&self, lines: usize, context: &Context) -> String {
-        self.around(&changes::render(&self.changes.summary(lines, self.order), context))
+        let total = self.changes.total();
+        let told = changes::render_applications(self.grouped, &total, lines, self.order, context);
+        let mut text = self.around(&told);
+        let is_running = !self.diff.is_past && self.diff.since.is_none();
+        if is_running && changes::has_preset(self.grouped) {
+            text.push_str(
+                "to keep all that a preset names: put its name into `presets` of [keep]\n",
+            );
+        }
+        text
     }
 
     /// For a person, with every path.
@@ -101,15 +143,38 @@ impl Report<'_> {
         self.around(&changes::render_tree(self.changes, self.order, context))
     }
 
+    /// What is different, after what was compared.
+    fn told(&self, told: &str) -> String {
+        let now = self.diff.boot.filter(|_| self.diff.is_past);
+        let nothing = self.changes.is_empty();
+        match (self.diff.since, now) {
+            (Some(since), Some(boot)) if nothing => {
+                format!("boots {since} and {boot} left roots that are the same\n")
+            }
+            (Some(since), Some(boot)) => {
+                format!("the root of boot {boot}, compared with that of boot {since}:\n{told}")
+            }
+            (Some(since), None) if nothing => {
+                format!("the running root is the same as that of boot {since}\n")
+            }
+            (Some(since), None) => {
+                format!("the running root, compared with that of boot {since}:\n{told}")
+            }
+            (None, None) if nothing => {
+                "nothing was changed that the next reset takes away\n".to_owned()
+            }
+            (None, None) => format!("the next reset takes away:\n{told}"),
+            (None, Some(boot)) if nothing => {
+                format!("the reset after boot {boot} took nothing away\n")
+            }
+            (None, Some(boot)) => format!("the reset after boot {boot} took away:\n{told}"),
+        }
+    }
+
     fn around(&self, told: &str) -> String {
         // A past root is that of a boot whose number is known.
         let past = self.diff.boot.filter(|_| self.diff.is_past);
-        let mut text = match (past, self.changes.is_empty()) {
-            (None, true) => "nothing was changed that the next reset takes away\n".to_owned(),
-            (None, false) => format!("the next reset takes away:\n{told}"),
-            (Some(boot), true) => format!("the reset after boot {boot} took nothing away\n"),
-            (Some(boot), false) => format!("the reset after boot {boot} took away:\n{told}"),
-        };
+        let mut text = self.told(told);
         text += &self.hidden.line();
         let which = if past.is_some() { "that boot" } else { "this boot" };
         let _ = match self.diff.uncovered.as_slice() {
@@ -124,7 +189,7 @@ impl Report<'_> {
             }
         };
         let _ = match past {
-            _ if self.changes.is_empty() => Ok(()),
+            _ if self.changes.is_empty() || self.diff.since.is_some() => Ok(()),
             None => writeln!(text, "to keep some of it: ebbtide keep PATH…"),
             Some(boot) => {
                 writeln!(text, "to bring some of it back: ebbtide restore --boot {boot} PATH…")
@@ -134,7 +199,7 @@ impl Report<'_> {
     }
 }
 
-fn one(change: &Change) -> PathJson {
+fn one(change: &Change, application: Option<&Application>) -> PathJson {
     PathJson {
         path: shown(&change.path),
         change: change.what.name(),
@@ -145,10 +210,11 @@ fn one(change: &Change) -> PathJson {
             What::Renamed { from } => Some(shown(from)),
             _ => None,
         },
+        application: application.cloned(),
     }
 }
 
-fn kind(kind: FileKind) -> &'static str {
+pub(super) fn kind(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Regular => "file",
         FileKind::Directory => "directory",

@@ -1,0 +1,115 @@
+//! Which application a path belongs to: the one whose preset names it, or else the package that has it.
+
+mod grouped;
+mod packages;
+mod rpm;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::changes;
+use crate::declaration::{PresetFile, read_preset};
+
+pub use grouped::{Grouped, Part};
+use packages::Packages;
+
+/// An application, by the name of what tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Application {
+    /// The preset that keeps it, if it is declared.
+    Preset(String),
+    /// The installed package, by the package manager's name for it.
+    Package(String),
+}
+
+/// The applications of a system.
+#[derive(Debug)]
+pub struct Applications {
+    /// The preset of each path that one names.
+    presets: BTreeMap<PathBuf, String>,
+    /// The same of paths in homes.
+    in_homes: BTreeMap<PathBuf, String>,
+    /// What is installed, read when it is first asked for.
+    packages: Option<Packages>,
+    /// The root that they are installed on.
+    sysroot: PathBuf,
+}
+
+impl Applications {
+    /// Those that presets name, and those that are installed on the root at `sysroot`. Reads nothing yet.
+    ///
+    /// What can't be read of a package manager is as if it was not there: nothing fails for it.
+    pub fn new(presets: &[PresetFile], sysroot: &Path) -> Self {
+        let (mut of_machine, mut in_homes) = (BTreeMap::new(), BTreeMap::new());
+        for file in presets {
+            let Some(preset) = read_preset(0, &file.source, &mut Vec::new()) else { continue };
+            let all = [(&mut of_machine, preset.entries), (&mut in_homes, preset.user_entries)];
+            for (paths, entries) in all {
+                for entry in entries {
+                    paths.insert(entry.path().to_owned(), file.name.clone());
+                }
+            }
+        }
+        Self { presets: of_machine, in_homes, packages: None, sysroot: sysroot.to_owned() }
+    }
+
+    /// The application that an absolute path belongs to, if that is known.
+    ///
+    /// What no package has by its name belongs to the package that has its directory, if no other one
+    /// has that too.
+    pub fn of(&mut self, path: &Path) -> Option<Application> {
+        let named = |paths: &BTreeMap<PathBuf, String>, path: &Path| {
+            path.ancestors().find_map(|above| paths.get(above)).cloned()
+        };
+        let preset = named(&self.presets, path)
+            .or_else(|| changes::in_home(path).and_then(|inside| named(&self.in_homes, inside)));
+        if let Some(preset) = preset {
+            return Some(Application::Preset(preset));
+        }
+        let sysroot = &self.sysroot;
+        let packages = self.packages.get_or_insert_with(|| Packages::read(sysroot));
+        packages.of(path).map(|name| Application::Package(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::declaration::SourceFile;
+
+    fn file(name: &str, text: &str) -> PresetFile {
+        let source = SourceFile { name: name.to_owned(), text: text.to_owned() };
+        PresetFile { name: name.to_owned(), source }
+    }
+
+    #[test]
+    fn a_preset_comes_before_a_package() {
+        let root = tempfile::tempdir().unwrap();
+        let info = root.path().join("var/lib/dpkg/info");
+        fs::create_dir_all(&info).unwrap();
+        let list = "/.\n/etc\n/var\n/var/lib\n/var/lib/app\n/var/lib/kept\n";
+        fs::write(info.join("app:amd64.list"), list).unwrap();
+        let preset = "version = 1\n\
+            [[directories]]\npath = \"/var/lib/kept\"\nreason = \"r\"\n\
+            [[user.files]]\npath = \".app/rc\"\nreason = \"r\"\n";
+        let presets = [file("kept", preset), file("broken", "version = 9\n")];
+        let mut applications = Applications::new(&presets, root.path());
+        let mut of = |path: &str| applications.of(Path::new(path));
+        let kept = Some(Application::Preset("kept".to_owned()));
+        let app = Some(Application::Package("app".to_owned()));
+        for path in ["/var/lib/kept", "/var/lib/kept/x", "/home/a/.app/rc", "/root/.app/rc"] {
+            assert_eq!(of(path), kept, "{path}");
+        }
+        assert_eq!(of("/var/lib/app/db"), app);
+        // A single package has /etc here, and there are no others to share it with; but `/` is nobody's.
+        for path in ["/home/a/.app", "/home/a/x", "/srv/.app/rc", "/"] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
+}
