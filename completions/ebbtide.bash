@@ -37,6 +37,9 @@ _ebbtide() {
             ebbtide,gc)
                 cmd="ebbtide__subcmd__gc"
                 ;;
+            ebbtide,ignore)
+                cmd="ebbtide__subcmd__ignore"
+                ;;
             ebbtide,init)
                 cmd="ebbtide__subcmd__init"
                 ;;
@@ -51,6 +54,9 @@ _ebbtide() {
                 ;;
             ebbtide,restore)
                 cmd="ebbtide__subcmd__restore"
+                ;;
+            ebbtide,review)
+                cmd="ebbtide__subcmd__review"
                 ;;
             ebbtide,schema)
                 cmd="ebbtide__subcmd__schema"
@@ -74,7 +80,7 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try rehearse init apply keep forget check status diff boots log restore flush gc schema"
+            opts="-h -V --color --help --version try rehearse init apply keep forget ignore review check status diff boots log restore flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -297,6 +303,28 @@ _ebbtide() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ebbtide__subcmd__ignore)
+            opts="-h --undo --state --dry-run --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ebbtide__subcmd__init)
             opts="-y -h --device --volume --backend --base-directory --base-subvolume --base-blank --config --container --home --root-home --srv --updaters --grub --dry-run --yes --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -487,8 +515,34 @@ _ebbtide() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ebbtide__subcmd__review)
+            opts="-h --all --sort --lines --dry-run --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --sort)
+                    COMPREPLY=($(compgen -W "newest biggest" -- "${cur}"))
+                    return 0
+                    ;;
+                --lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc forget keep try rehearse check check-presets check-explain"
+            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc forget keep ignore try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -528,7 +582,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__try)
-            opts="-h --base --state --config --no-network --json --color --help"
+            opts="-h --base --state --config --no-network --all --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -35,6 +35,8 @@ complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "init" -d 'Sets a vo
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes the declaration what the next boot reads, and brings the running system to it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares paths, takes what lies there into a store, and attaches it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "forget" -d 'Takes paths out of the declaration; what their stores have stays there'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "ignore" -d 'Declares what `diff` need not tell; without a pattern, lists it'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "review" -d 'Decides about changes one at a time: keep, ignore, or neither'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "check" -d 'Finds mistakes in the declaration before the next boot does'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "status" -d 'Proves that this root is new, and that what is declared is in place'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "diff" -d 'Lists what the next reset takes away'
@@ -52,6 +54,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l color -d 'When t
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l no-network -d 'Have no network but the loopback interface'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -l all -d 'Tell caches, locks and the like too, and what is ignored'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand try" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l config -d 'Find the container by this declaration, instead of as this boot did' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand rehearse" -l size -d 'How much RAM what is written may take: a share, or bytes with K, M, G or T' -r
@@ -116,6 +119,23 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l move-back -d 
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l dry-run -d 'Show what would be written and done, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand forget" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l state -d 'Do so for the throw-away root whose state is in this directory' -r -F
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l undo -d 'Take these patterns out of the declaration, so that what they describe is told again'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l dry-run -d 'Show what would be written, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l sort -d 'What comes first: newest or biggest' -r -f -a "newest\t''
+biggest\t''"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l lines -d 'Tell it in this many groups at most' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l all -d 'Ask about caches, locks and the like too, and what is ignored'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l dry-run -d 'Show what would be written and done, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l config -d 'Check this file alone, instead of the layers of this system' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l explain -d 'Say which file and line decides what about this path, instead' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand check" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
@@ -141,7 +161,7 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l content -d 'Show what is different in these files, line by line'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l kept -d 'List what the next reset keeps instead, and how much that is'
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l all -d 'List caches, locks and the like too'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l all -d 'List caches, locks and the like too, and what is ignored'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l tree -d 'Print a tree of directories, with each path that changed'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -l json -d 'Print JSON'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand diff" -s 0 -l null -d 'Print each path that is there, and a NUL after it; what was deleted is left out'

@@ -30,6 +30,7 @@ pub mod live;
 pub mod locator;
 pub(crate) mod moment;
 pub mod past;
+pub mod pattern;
 #[cfg(feature = "declaration")]
 pub mod publish;
 pub mod ram;

@@ -42,8 +42,12 @@ Examples:
   Keep it no longer; its data stay in their store:
     ebbtide forget /var/lib/app
 
-  See what the next boot takes away:
+  See what the next boot takes away, and never again what is not worth a look:
     ebbtide diff
+    ebbtide ignore '*.pyc'
+
+  Decide about it one by one:
+    ebbtide review
 
   Look around in the next boot before it comes, and see whether all services start:
     ebbtide rehearse

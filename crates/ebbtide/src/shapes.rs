@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::commands::{
-    boots, check, diff, forget, gc, keep, log, rehearse, restore, status, try_root,
+    boots, check, diff, forget, gc, ignore, keep, log, rehearse, restore, status, try_root,
 };
 
 /// The name of the declaration among the schemas.
@@ -36,6 +36,7 @@ pub fn shapes() -> Vec<Shape> {
         shape::<gc::Json<'_>>("gc", 1),
         shape::<forget::Json<'_>>("forget", 1),
         shape::<keep::Json<'_>>("keep", 1),
+        shape::<ignore::Json<'_>>("ignore", 1),
         shape::<try_root::report::Json>("try", 1),
         shape::<rehearse::report::Json<'_>>("rehearse", 1),
         shape::<check::Document>("check", 1),

@@ -70,6 +70,8 @@ directories = ["/var/log"]
 fn help() {
     insta::assert_snapshot!("help", run(&["--help"]));
     insta::assert_snapshot!("help_keep", run(&["keep", "--help"]));
+    insta::assert_snapshot!("help_ignore", run(&["ignore", "--help"]));
+    insta::assert_snapshot!("help_review", run(&["review", "--help"]));
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
     insta::assert_snapshot!("help_try", run(&["try", "--help"]));

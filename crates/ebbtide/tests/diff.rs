@@ -178,6 +178,69 @@ fn told_of_the_past(machine: &Machine, kind: Kind) {
 }
 
 #[test]
+fn what_is_ignored_is_only_counted() {
+    if !is_root() {
+        return;
+    }
+    let machine = Machine::of(KINDS[0]);
+    machine.set_up("[keep]\ndirectories = [\"/var/log\"]\n");
+    machine.live("", |root, boot| {
+        mess(root);
+        write(
+            root,
+            "/etc/ebbtide/ebbtide.toml",
+            "version = 1\n[ignore]\npaths = [\"/var/lib/app\", \"/**/[gi]*\"]\n",
+        );
+        let diff = |arguments: &[&str]| {
+            let arguments =
+                [&["diff", "--sort", "biggest", "--color", "never"], arguments].concat();
+            let ran = ebbtide(&boot.run, root, &arguments);
+            (ran.status, ran.text())
+        };
+        insta::assert_snapshot!(diff(&[]).1, @r"
+        the next reset takes away:
+        +      3 B  /srv/\x1b[2J\n\xff  new
+        +      0 B  /home/bob/          new
+        +      0 B  /var/lib/           new
+        -           /home/alice/        deleted
+        3 new, 1 deleted: 3 B
+        besides, 6 that are noise or ignored, of 28 B: --all lists them
+        to keep some of it: ebbtide keep PATH…
+        ");
+        assert!(diff(&["--all"]).1.contains("/var/lib/app/db"));
+        assert!(diff(&["/var/lib"]).1.contains("/var/lib/app/db"));
+        let json: serde_json::Value = serde_json::from_str(&diff(&["--json"]).1).unwrap();
+        let count = |key: &str, sort: &str| json[key][sort].as_u64().unwrap();
+        assert_eq!(
+            (count("ignored", "added"), count("ignored", "bytes")),
+            (2, 11 + 12),
+            "{json:#}"
+        );
+        assert_eq!((count("ignored", "changed"), count("ignored", "deleted")), (1, 1), "{json:#}");
+        assert_eq!(count("noise", "added"), 2, "{json:#}");
+        // All that is left.
+        write(
+            root,
+            "/etc/ebbtide/ebbtide.toml",
+            "version = 1\n[ignore]\npaths = [\"/var\", \"/[a-z]*/?*\"]\n",
+        );
+        let (status, text) = diff(&[]);
+        assert_eq!(status, 0, "{text}");
+        assert!(text.starts_with("nothing was changed"), "{text}");
+        // A mistake hides nothing, and is said.
+        write(root, "/etc/ebbtide/ebbtide.toml", "version = 1\n[ignore\n");
+        let ran = ebbtide(&boot.run, root, &["diff"]);
+        assert_eq!(ran.status, 3);
+        assert_eq!(
+            ran.err,
+            "/etc/ebbtide/ebbtide.toml can't be understood, so what it ignores is told: see \
+             `ebbtide check`\n"
+        );
+        assert!(String::from_utf8(ran.out).unwrap().contains("/var/lib/app"));
+    });
+}
+
+#[test]
 fn a_past_root_is_told_without_what_was_kept_then() {
     if !is_root() {
         return;

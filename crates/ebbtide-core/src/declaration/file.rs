@@ -79,6 +79,9 @@ pub(super) struct File {
     /// The paths that are kept.
     #[schemars(with = "Option<Keep>")]
     pub keep: Keep,
+    /// What tools only count when they tell what the next reset takes away. It is taken away all the same.
+    #[schemars(with = "Option<Ignore>")]
+    pub ignore: Ignore,
     /// What users keep below their homes, by the user's name.
     #[schemars(with = "Option<shape::Users>")]
     pub users: BTreeMap<String, User>,
@@ -338,6 +341,16 @@ pub(super) struct Keep {
     pub files: Vec<Entry>,
 }
 
+/// What tools only count.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Ignore {
+    /// Paths, each with all that lies below it; `*`, `?` and `[…]` stand for parts of a name, `**` for any
+    /// number of directories. What has no slash is a name, wherever it is.
+    #[schemars(with = "Option<Vec<shape::IgnoredPath>>")]
+    pub paths: Vec<At<PathBuf>>,
+}
+
 /// What a user keeps. All of it lies below their home, and belongs to them.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -356,6 +369,9 @@ pub(super) struct User {
     /// Single regular files, relative to the home.
     #[schemars(with = "Option<Vec<shape::UserEntryForm>>")]
     pub files: Vec<Entry>,
+    /// What tools only count, relative to the home; patterns as in `[ignore]`.
+    #[schemars(with = "Option<Vec<shape::RelativePath>>")]
+    pub ignore: Vec<At<PathBuf>>,
 }
 
 impl User {
@@ -365,6 +381,7 @@ impl User {
         self.presets.extend(later.presets);
         self.directories.extend(later.directories);
         self.files.extend(later.files);
+        self.ignore.extend(later.ignore);
     }
 }
 

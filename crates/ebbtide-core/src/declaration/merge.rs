@@ -20,6 +20,8 @@ pub(super) struct Merged {
     pub stores: BTreeMap<StoreName, Store>,
     /// By path, so that parents precede children.
     pub entries: BTreeMap<PathBuf, Entry>,
+    /// Absolute patterns of what is only counted.
+    pub ignored: Vec<At<PathBuf>>,
     /// Entries of earlier layers that a later one replaced.
     pub overridden: Vec<Entry>,
 }
@@ -37,6 +39,7 @@ pub(super) fn merge(
     for file in files {
         merged.root = file.root.or(merged.root);
         merged.stores.extend(file.store);
+        merged.ignored.extend(file.ignore.paths);
         for entry in file.keep.directories.into_iter().chain(file.keep.files) {
             insert(&mut merged, entry, problems);
         }
@@ -57,6 +60,9 @@ pub(super) fn merge(
         for entry in resident.user.directories.iter().chain(&resident.user.files) {
             insert(&mut merged, at_home(name, &resident.home, entry), problems);
         }
+    }
+    for resident in residents.values() {
+        merged.ignored.extend(resident.ignored());
     }
     from_presets(&mut merged, library, &presets, &residents, problems);
     move_to_private(&mut merged, surroundings, problems);

@@ -10,6 +10,7 @@ mod entries;
 mod explain;
 mod file;
 pub mod forget;
+pub mod ignore;
 pub mod keep;
 mod layers;
 mod lint;

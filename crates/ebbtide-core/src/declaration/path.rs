@@ -81,6 +81,48 @@ pub(super) fn in_home(text: &str) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(text))
 }
 
+/// Checks the spelling of a pattern, and makes it absolute: what has no slash is a name in any depth.
+pub(super) fn pattern(text: &str) -> Result<PathBuf, Fault> {
+    limits(text)?;
+    everything(text)?;
+    let any_depth = |text: &str| toml_string(&format!("**/{}", normalise(text)));
+    if !text.contains('/') {
+        return match text {
+            "." | ".." => Err(Fault::new(untidy(text))),
+            text if text.starts_with('~') => absolute(text),
+            name => Ok(Path::new("/**").join(name)),
+        };
+    }
+    let whole = if text.starts_with("**/") { format!("/{text}") } else { text.to_owned() };
+    if !whole.starts_with(['/', '~']) {
+        let normal = toml_string(&format!("/{}", normalise(text)));
+        return Err(Fault::new("the path is not absolute")
+            .hint(format!("write {normal}, or {} for any depth", any_depth(text))));
+    }
+    absolute(&whole)
+}
+
+/// Checks the spelling of a pattern below a home.
+pub(super) fn pattern_in_home(text: &str) -> Result<PathBuf, Fault> {
+    limits(text)?;
+    if text.starts_with('/') {
+        return Err(Fault::new("a path of a user is taken below their home")
+            .hint("write it relative to the home; what lies elsewhere belongs in `[ignore]`"));
+    }
+    everything(text)?;
+    in_home(text)
+}
+
+/// Refuses a pattern that leaves nothing to be told.
+fn everything(text: &str) -> Result<(), Fault> {
+    let mut names = text.split('/').filter(|name| !name.is_empty() && *name != ".");
+    if names.all(|name| name.bytes().all(|byte| byte == b'*')) {
+        return Err(Fault::new("the pattern ignores everything")
+            .hint("name what nobody needs to be told about"));
+    }
+    Ok(())
+}
+
 /// Checks the spelling of a path below a volume's top level.
 pub(super) fn relative(text: &str) -> Result<PathBuf, Fault> {
     limits(text)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::file::{At, Attachment, Entry, File, Keep, Place, Store, StoreOption, User};
+use super::file::{At, Attachment, Entry, File, Ignore, Keep, Place, Store, StoreOption, User};
 use super::path;
 use super::problem::{Lines, Mark, Problem, Severity, quote};
 use super::value::{Reader, Table, Value, is_account_name};
@@ -15,7 +15,7 @@ use crate::compiled::{Class, Kind, MountOption, Parent};
 
 pub(super) use root::ROOT_KEYS;
 
-pub(super) const FILE_KEYS: [&str; 5] = ["version", "root", "store", "keep", "users"];
+pub(super) const FILE_KEYS: [&str; 6] = ["version", "root", "store", "keep", "ignore", "users"];
 pub(super) const STORE_KEYS: [&str; 6] =
     ["device", "subvolume", "directory", "class", "options", "trash"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
@@ -25,7 +25,8 @@ const STORE_OPTIONS: [(&str, StoreOption); 4] = [
     ("noexec", StoreOption::Noexec),
 ];
 pub(super) const KEEP_KEYS: [&str; 3] = ["presets", "directories", "files"];
-pub(super) const USER_KEYS: [&str; 4] = ["home", "presets", "directories", "files"];
+pub(super) const IGNORE_KEYS: [&str; 1] = ["paths"];
+pub(super) const USER_KEYS: [&str; 5] = ["home", "presets", "directories", "files", "ignore"];
 pub(super) const USER_ENTRY_KEYS: [&str; 6] =
     ["path", "store", "method", "mode", "options", "optional"];
 pub(super) const ENTRY_KEYS: [&str; 9] =
@@ -70,6 +71,7 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
         let tables = [
             ("root", &ROOT_KEYS[..]),
             ("keep", &KEEP_KEYS),
+            ("ignore", &IGNORE_KEYS),
             ("store.NAME", &STORE_KEYS),
             ("users.NAME", &USER_KEYS),
         ];
@@ -84,6 +86,7 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
         root: table.get("root").and_then(|value| reader.root(table, value)),
         store: table.get("store").map(|value| reader.stores(value)).unwrap_or_default(),
         keep: table.get("keep").map(|value| reader.keep(value)).unwrap_or_default(),
+        ignore: table.get("ignore").map(|value| reader.ignore(value)).unwrap_or_default(),
         users: table.get("users").map(|value| reader.users(value)).unwrap_or_default(),
     })
 }
@@ -241,6 +244,15 @@ impl Reader<'_> {
         }
     }
 
+    fn ignore(&mut self, value: &Value<'_>) -> Ignore {
+        let Some(table) = self.table(value, "[ignore]", &IGNORE_KEYS) else {
+            return Ignore::default();
+        };
+        let paths =
+            self.each(table, "paths", |reader, value| reader.path(value, "pattern", path::pattern));
+        Ignore { paths }
+    }
+
     fn presets(&mut self, table: Table<'_, '_>) -> Vec<At<String>> {
         self.each(table, "presets", |reader, value| {
             let name = reader.text(value, "preset")?;
@@ -281,6 +293,9 @@ impl Reader<'_> {
                 reader.user_entry(value, Kind::Directory)
             }),
             files: self.each(table, "files", |reader, value| reader.user_entry(value, Kind::File)),
+            ignore: self.each(table, "ignore", |reader, value| {
+                reader.path(value, "pattern", path::pattern_in_home)
+            }),
         })
     }
 

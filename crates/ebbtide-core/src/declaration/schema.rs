@@ -100,6 +100,11 @@ shapes! {
         "type": "string",
         "pattern": concat!("^(/", component!(), ")+$"),
     });
+    /// An absolute pattern in its normal spelling, one for any depth, or a name.
+    IgnoredPath = |_| json_schema!({
+        "type": "string",
+        "pattern": concat!("^(((\\*\\*)?(/", component!(), ")+)|", component!(), ")$"),
+    });
     /// A relative path in its normal spelling.
     RelativePath = |_| json_schema!({
         "type": "string",
@@ -231,6 +236,7 @@ mod tests {
             ("/definitions/KeepBoots/properties", &retention::KEEP_BOOTS_KEYS),
             ("/definitions/KeepTrash/properties", &retention::KEEP_TRASH_KEYS),
             ("/definitions/Keep/properties", &read::KEEP_KEYS),
+            ("/definitions/Ignore/properties", &read::IGNORE_KEYS),
             ("/definitions/User/properties", &read::USER_KEYS),
             ("/definitions/Entry/properties", &read::ENTRY_KEYS),
             ("/definitions/Entry/properties/parent/properties", &read::PARENT_KEYS),

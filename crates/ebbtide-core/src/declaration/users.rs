@@ -3,16 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::file::{Entry, User};
+use super::file::{At, Entry, User};
 use super::path::reserved;
 use super::problem::{Mark, Problem, Severity, quote};
 use crate::compiled::Principal;
+use crate::pattern;
 
 /// A user with a home that is known.
 #[derive(Debug)]
 pub(super) struct Resident {
     pub user: User,
     pub home: PathBuf,
+}
+
+impl Resident {
+    /// What is only counted of what lies in the home, as absolute patterns.
+    pub(super) fn ignored(&self) -> impl Iterator<Item = At<PathBuf>> {
+        // A name in the home is no pattern, whatever is in it.
+        let home = PathBuf::from(pattern::literal(&self.home.to_string_lossy()));
+        self.user
+            .ignore
+            .iter()
+            .map(move |rule| At { value: home.join(&rule.value), place: rule.place.clone() })
+    }
 }
 
 /// Finds the homes: as declared, else as in the accounts of the system, else the usual place.

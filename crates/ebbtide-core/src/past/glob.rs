@@ -1,4 +1,4 @@
-//! Patterns of paths, looked for in a tree: `*`, `?` and `[…]` within a name, `**` for any depth.
+//! Patterns of paths, looked for in a tree.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +9,8 @@ use ebbtide_sys::file::{open_quietly, read_directory};
 use ebbtide_sys::metadata::{FileKind, metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
 use rustix::fs::OFlags;
+
+use crate::pattern::{ANY_DEPTH, is_special, matches_name};
 
 /// How many names are looked at in one tree.
 const LIMIT: usize = 500_000;
@@ -28,8 +30,7 @@ impl Glob {
     pub fn new(path: &Path) -> Option<Self> {
         let names: Vec<&[u8]> =
             path.strip_prefix("/").unwrap_or(path).iter().map(OsStrExt::as_bytes).collect();
-        let is_special = |name: &&[u8]| name.iter().any(|byte| b"*?[".contains(byte));
-        let first = names.iter().position(is_special)?;
+        let first = names.iter().position(|name| is_special(name))?;
         let (before, after) = names.split_at_checked(first)?;
         let prefix = before.iter().map(|name| std::ffi::OsStr::from_bytes(name)).collect();
         Some(Self { prefix, parts: after.iter().map(|name| name.to_vec()).collect() })
@@ -74,7 +75,7 @@ impl Walk<'_> {
             self.complete = false;
             return Ok(());
         }
-        let any_depth = part == b"**";
+        let any_depth = part == ANY_DEPTH;
         if any_depth && !rest.is_empty() {
             self.directory(directory, path, rest, depth)?;
         }
@@ -84,7 +85,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             self.left -= 1;
-            if !any_depth && !matches(part, entry.name.as_bytes()) {
+            if !any_depth && !matches_name(part, entry.name.as_bytes()) {
                 continue;
             }
             let inner = path.join(&entry.name);
@@ -106,70 +107,12 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a name is as a pattern of one name has it.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return name.is_empty() };
-    match first {
-        b'*' => (0..=name.len()).any(|skip| name.get(skip..).is_some_and(|it| matches(rest, it))),
-        b'?' => name.split_first().is_some_and(|(_, after)| matches(rest, after)),
-        b'[' => match (class(rest), name.split_first()) {
-            (Some((is_in, rest)), Some((byte, after))) => is_in(*byte) && matches(rest, after),
-            // Without an end it is a bracket.
-            (None, Some((b'[', after))) => matches(rest, after),
-            _ => false,
-        },
-        literal => {
-            name.split_first().is_some_and(|(byte, after)| byte == literal && matches(rest, after))
-        }
-    }
-}
-
-/// Reads `a-z]` or `!a]`: what is in it, and what comes after.
-fn class(pattern: &[u8]) -> Option<(impl Fn(u8) -> bool, &[u8])> {
-    // A bracket that comes first is one of them.
-    let negated = pattern.first() == Some(&b'!');
-    let start = usize::from(negated);
-    let end = start + 1 + pattern.get(start + 1..)?.iter().position(|byte| *byte == b']')?;
-    let (inside, rest) = (pattern.get(start..end)?, pattern.get(end + 1..)?);
-    let is_in = move |byte: u8| {
-        let in_range = inside.windows(3).any(|three| match three {
-            [low, b'-', high] => (low..=high).contains(&&byte),
-            _ => false,
-        });
-        (in_range || inside.contains(&byte)) != negated
-    };
-    Some((is_in, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn names_match_patterns() {
-        for (pattern, name, expected) in [
-            ("*.conf", "a.conf", true),
-            ("*.conf", ".conf", true),
-            ("*.conf", "a.conf.d", false),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("*a*b*", "xaxbx", true),
-            ("*a*b*", "xbxax", false),
-            ("[a-c]1", "b1", true),
-            ("[a-c]1", "d1", false),
-            ("[!a-c]1", "d1", true),
-            ("[]]", "]", true),
-            ("[", "[", true),
-            ("[a", "[a", true),
-            ("", "", true),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
-        }
-        assert!(matches(b"*\xff", b"a\xff"));
-    }
 
     #[test]
     fn paths_are_found_in_any_depth_and_behind_no_link() {

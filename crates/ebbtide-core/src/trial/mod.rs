@@ -28,7 +28,7 @@ pub use state::{DECLARATION, DEFAULT, State};
 
 use crate::backend::overlay;
 use crate::boot::{self, Boot, RUN};
-use crate::changes::{self, Change, Changes, Kept, What};
+use crate::changes::{self, Change, Kept, What};
 use crate::container::name;
 use crate::declaration::Declaration;
 use crate::enclosure::mounts::open_directory;
@@ -124,15 +124,13 @@ impl Trial {
         &self.kept
     }
 
-    /// What the next reset takes away, on all filesystems.
-    pub fn changes(&self) -> Result<Changes> {
-        let mut changes = Changes::default();
+    /// Visits what the next reset takes away, on all filesystems.
+    pub fn each_change(&self, visit: &mut changes::Visit<'_>) -> Result<()> {
         self.visit_changes(&mut |change| {
             if !self.before.contains(&(change.path.clone(), change.when)) {
-                changes.add(&change);
+                visit(change);
             }
-        })?;
-        Ok(changes)
+        })
     }
 
     fn all_changes(&self) -> Result<Vec<Change>> {

@@ -1,6 +1,7 @@
 //! What the next reset takes away, in lines for a person.
 
 mod applications;
+pub mod hidden;
 mod tree;
 
 use std::fmt::Write as _;
@@ -43,6 +44,13 @@ fn lines(summary: &Summary, indent: &str, context: &Context) -> String {
         let _ = writeln!(text, "{indent}  {size:>8}  {groups:width$}  {}", counts(&more.tally));
     }
     text
+}
+
+/// Renders one group by itself.
+pub fn line(group: &Group, context: &Context) -> String {
+    let size = amount(&group.tally);
+    let size = if size.is_empty() { size } else { format!("{size}  ") };
+    format!("{} {size}{}  {}", mark(group, context), path(group), what(group))
 }
 
 /// The line of the total.

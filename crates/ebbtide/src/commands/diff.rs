@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::applications::{Applications, Grouped};
-use ebbtide_core::changes::{Change, Changes, Order, What, is_noise};
+use ebbtide_core::changes::{Change, Changes, Order, What};
 use ebbtide_core::declaration::built_in_presets;
 use ebbtide_core::diff::{Diff, Sides, Which};
 
@@ -19,6 +19,7 @@ use self::report::Report;
 use super::declare::absolute;
 use super::machine;
 use crate::boot_name::BootOrRange;
+use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -29,7 +30,8 @@ use crate::status::Status;
 Compares the root with the base that it was made from. What is declared is kept, and so is no
 change; nor is what is mounted on the root. A line tells a path, or a directory by all that
 changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
-What is made again by itself, such as caches and locks, is only counted, unless it is asked for.
+What is made again by itself, such as caches and locks, and what the declaration ignores, is only
+counted, unless it is asked for.
 What a preset names, or what an installed package has, stands below it.
 
 Examples:
@@ -81,7 +83,7 @@ pub struct Args {
         conflicts_with_all = ["boot", "content", "all", "sort", "lines", "tree", "null"]
     )]
     kept: bool,
-    /// List caches, locks and the like too
+    /// List caches, locks and the like too, and what is ignored
     #[arg(long)]
     all: bool,
     /// What comes first: newest or biggest
@@ -112,7 +114,7 @@ pub struct Args {
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Sort {
+pub(super) enum Sort {
     Newest,
     Biggest,
 }
@@ -141,11 +143,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return content::run(&Sides::open(&boot, &context.sysroot, which)?, &paths, context);
     }
     let diff = Diff::open(&boot, &context.sysroot, which)?;
-    let (mut changes, mut noise) = (Changes::default(), Changes::default());
+    let mut changes = Changes::default();
+    let mut hidden = if args.all || !paths.is_empty() {
+        Hidden::nothing()
+    } else {
+        Hidden::as_declared(args.config.as_deref(), context)
+    };
     let mut applications = applications(context);
     let mut grouped = Grouped::default();
     let by_application = !args.tree && !args.null;
-    let hides_noise = !args.all && paths.is_empty();
     let mut list = Vec::new();
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -153,8 +159,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         if !is_asked_for(&change, &paths) {
             return;
         }
-        if hides_noise && is_noise(&change.path) {
-            noise.add(&change);
+        if hidden.takes(&change) {
             return;
         }
         if args.null && written.is_ok() && change.what != What::Deleted {
@@ -176,7 +181,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         diff: &diff,
         changes: &changes,
         grouped: &grouped,
-        noise: noise.total(),
+        hidden: &hidden,
         list: &list,
         order: args.sort.into(),
     };
@@ -208,7 +213,7 @@ fn done(result: io::Result<()>) -> Result<(), CommandError> {
 }
 
 /// Whether a change is at one of these paths, below it, or takes what is there with it.
-fn is_asked_for(change: &Change, paths: &[PathBuf]) -> bool {
+pub(super) fn is_asked_for(change: &Change, paths: &[PathBuf]) -> bool {
     let takes_it = |path: &Path| {
         matches!(change.what, What::Deleted | What::Renamed { .. })
             && path.starts_with(&change.path)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::compiled::StoreName;
 use ebbtide_core::declaration::keep::{self, Addition, Options, Plan, Refusal, Section};
-use ebbtide_core::declaration::{Declaration, Outcome, Severity, SourceFile, Target};
+use ebbtide_core::declaration::{Declaration, Outcome, Problem, Severity, SourceFile, Target};
 use ebbtide_core::live;
 use ebbtide_core::trial::{DECLARATION, LastRoot};
 use ebbtide_sys::escape;
@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::apply::{How, Prepared};
 use super::declare::{absolute, in_force, sound, tell};
-use super::machine;
+use super::{ignore, machine};
 use crate::context::Context;
 use crate::difference;
 use crate::error::{CommandError, Kind};
@@ -62,12 +62,20 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// What is to be ignored in the same go.
+    #[arg(skip)]
+    ignored: Vec<PathBuf>,
 }
 
 impl Args {
     /// Keeps paths as the declaration's defaults say.
     pub fn of(paths: Vec<PathBuf>) -> Self {
-        Self { paths, state: None, store: None, method: None, dry_run: false, json: false }
+        Self::reviewed(paths, Vec::new(), false)
+    }
+
+    /// Keeps paths so, and ignores these absolute patterns.
+    pub fn reviewed(paths: Vec<PathBuf>, ignored: Vec<PathBuf>, dry_run: bool) -> Self {
+        Self { paths, state: None, store: None, method: None, dry_run, json: false, ignored }
     }
 }
 
@@ -129,7 +137,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     };
     let before = sound(&sources, context)?;
     let plan = plan(args, &sources, context)?;
-    if plan.additions.is_empty() {
+    let ignored = ignore::planned(&args.ignored, &sources, context)?;
+    if plan.additions.is_empty() && ignored.additions.is_empty() {
         report(args, &plan, None, &[], &already(&plan), context)?;
         return Ok(Status::DONE);
     }
@@ -141,6 +150,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let cannot = || format!("cannot add to {}", target.source().name);
     let text = keep::add(&target.source().text, &plan.additions)
         .map_err(|error| CommandError::new(Kind::Usage, cannot()).cause(error.to_string()))?;
+    let text = ignore::with(&ignored, &text, &target.source().name)?;
     let declaration = check(&target.with_text(&sources, &text), &before, &plan, context)?;
     let mut shown = already(&plan);
     if args.dry_run {
@@ -162,6 +172,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         let file = printable(&target.source().name);
         let _ = writeln!(shown, "{} {path} is declared: {file}", context.good("+"));
     }
+    shown += &ignore::told(&ignored, Some(&target), context);
     if is_state {
         target.write(&text)?;
         shown += "it is attached the next time that `ebbtide try` runs on this state\n";
@@ -192,6 +203,27 @@ fn check(
         let paths = plan.additions.iter().map(|it| escape(it.absolute.as_os_str().as_bytes()));
         let paths = paths.collect::<Vec<_>>().join(", ");
         CommandError::new(Kind::Usage, format!("cannot keep {paths}: nothing was written"))
+    })
+}
+
+/// Checks whether these paths could be kept together, as the declaration's defaults say.
+///
+/// # Errors
+///
+/// What speaks against it.
+pub fn verify(paths: Vec<PathBuf>, context: &Context) -> Result<(), CommandError> {
+    let sources = crate::declaration::read(context, None)?;
+    let plan = plan(&Args::of(paths), &sources, context)?;
+    let target = Target::find(&context.sysroot)?;
+    let cannot = || CommandError::new(Kind::Usage, "cannot keep it");
+    let text = keep::add(&target.source().text, &plan.additions)
+        .map_err(|error| cannot().cause(error.to_string()))?;
+    let outcome = crate::declaration::check(context, &target.with_text(&sources, &text))?;
+    let Some(problem) = outcome.problems.into_iter().find(Problem::is_error) else { return Ok(()) };
+    let error = cannot().cause(problem.message);
+    Err(match problem.hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     })
 }
 

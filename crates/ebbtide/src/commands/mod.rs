@@ -8,6 +8,7 @@ pub mod diff;
 mod flush;
 pub mod forget;
 pub mod gc;
+pub mod ignore;
 mod init;
 mod internal;
 pub mod keep;
@@ -16,6 +17,7 @@ pub mod log;
 mod machine;
 pub mod rehearse;
 pub mod restore;
+mod review;
 mod schema;
 pub mod status;
 pub mod try_root;
@@ -34,6 +36,8 @@ pub enum Command {
     Apply(apply::Args),
     Keep(keep::Args),
     Forget(forget::Args),
+    Ignore(ignore::Args),
+    Review(review::Args),
     Check(check::Args),
     Status(status::Args),
     Diff(diff::Args),
@@ -59,6 +63,8 @@ impl Command {
             Self::Apply(args) => apply::run(args, context),
             Self::Keep(args) => keep::run(args, context),
             Self::Forget(args) => forget::run(args, context),
+            Self::Ignore(args) => ignore::run(args, context),
+            Self::Review(args) => review::run(args, context),
             Self::Check(args) => check::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Diff(args) => diff::run(args, context),

@@ -7,10 +7,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use ebbtide_core::changes::Changes;
 use ebbtide_core::failure::Level;
 use ebbtide_core::trial::{self, End, Program, State, Trial};
 
 use self::report::Report;
+use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::declaration;
 use crate::error::{CommandError, Kind};
@@ -61,6 +63,9 @@ pub struct Args {
     /// Have no network but the loopback interface
     #[arg(long)]
     no_network: bool,
+    /// Tell caches, locks and the like too, and what is ignored
+    #[arg(long)]
+    all: bool,
     /// Print what the next start takes away as JSON, or write it to a file
     #[arg(
         long,
@@ -101,6 +106,8 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     // Users and presets are those of the system that is tried.
     let tried = context.for_sysroot(base);
     let declaration = declaration::load(&tried, Some(&path))?;
+    let hidden =
+        if args.all { Hidden::nothing() } else { Hidden::as_declared(Some(&path), &tried) };
     let console = relay::terminals();
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let program = Program {
@@ -128,7 +135,7 @@ fn attempt(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if let Err(failure) = trial.end(&mut log) {
         context.tell(&format!("the end of this root could not be noted: {}", failure.chain()));
     }
-    report(args, &trial, &end, state.path(), context)?;
+    report(args, &trial, &end, hidden, state.path(), context)?;
     Ok(status_of(end, context))
 }
 
@@ -167,13 +174,19 @@ fn report(
     args: &Args,
     trial: &Trial,
     end: &End,
+    mut hidden: Hidden,
     state: &Path,
     context: &Context,
 ) -> Result<(), CommandError> {
-    let changes = trial.changes()?;
+    let mut changes = Changes::default();
+    trial.each_change(&mut |change| {
+        if !hidden.takes(&change) {
+            changes.add(&change);
+        }
+    })?;
     let (kept, notes) = (trial.kept(), trial.notes());
     let in_ram = trial.in_ram();
-    let report = Report { end, changes: &changes, kept, notes, in_ram, state };
+    let report = Report { end, changes: &changes, hidden: &hidden, kept, notes, in_ram, state };
     match &args.json {
         None => context.tell_styled(report.text(&context.on_standard_error()).trim_end()),
         Some(path) if path == Path::new(STDOUT) => context.print_json(&report.json())?,

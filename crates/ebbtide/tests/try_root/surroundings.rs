@@ -106,3 +106,25 @@ fn the_report_is_short_for_people_and_whole_for_machines() {
     let printed = Try::new(&it.state).base(&base).with(&["--json"]).sh("true").out();
     assert!(printed.starts_with("{\n  \"version\": 1,"), "{printed}");
 }
+
+#[test]
+fn noise_and_what_is_ignored_is_only_counted() {
+    needs_root!();
+    let scratch = Scratch::new();
+    let base = scratch.path("root");
+    small_system(&base);
+    let it = Try::new(&scratch.path("state")).base(&base);
+    it.keep("directories = []\n[ignore]\npaths = [\"/srv/build\", \"*.o\"]\n");
+    let script = "mkdir -p /srv/build /srv/app; echo x >/srv/build/x; echo y >/srv/app/y; \
+                  echo z >/srv/app/z.o; mkdir -p /root/.cache; echo c >/root/.cache/c";
+    let told = it.sh(script).err();
+    assert!(told.contains("/srv/app/y") && !told.contains("/srv/build"), "{told}");
+    assert!(
+        told.contains("\nbesides, 3 that are noise or ignored, of 6 B: --all lists them\n"),
+        "{told}"
+    );
+    let all = it.with(&["--all"]);
+    let told = all.sh(script).err();
+    assert!(told.contains("/srv/build/") && told.contains("/root/"), "{told}");
+    assert!(!told.contains("besides"), "{told}");
+}

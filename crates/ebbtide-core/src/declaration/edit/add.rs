@@ -18,13 +18,13 @@ pub fn add(text: &str, additions: &[Addition]) -> Result<String, EditError> {
     edited(text, |document| {
         additions.iter().try_for_each(|addition| {
             let table = section(document, &addition.section)?;
-            insert(table, list(addition.kind), addition)
+            insert(table, list(addition.kind), &fields(addition))
         })
     })
 }
 
 /// The table that an entry goes into.
-fn section<'d>(
+pub(super) fn section<'d>(
     document: &'d mut DocumentMut,
     section: &Section,
 ) -> Result<&'d mut dyn TableLike, EditError> {
@@ -48,7 +48,7 @@ fn section<'d>(
 }
 
 /// Makes a table behind everything else, comments at the end of the file included.
-fn new_table_at_the_end(document: &mut DocumentMut, key: &str, implicit: bool) {
+pub(super) fn new_table_at_the_end(document: &mut DocumentMut, key: &str, implicit: bool) {
     if document.contains_key(key) {
         return;
     }
@@ -66,7 +66,12 @@ fn new_table_at_the_end(document: &mut DocumentMut, key: &str, implicit: bool) {
     document.insert(key, Item::Table(new));
 }
 
-fn insert(table: &mut dyn TableLike, key: &str, addition: &Addition) -> Result<(), EditError> {
+/// Adds an entry with these fields to a list.
+pub(super) fn insert(
+    table: &mut dyn TableLike,
+    key: &str,
+    fields: &[(Key, Value)],
+) -> Result<(), EditError> {
     if !table.contains_key(key) {
         close_up(table);
         table.insert(key, Item::Value(Value::Array(Array::new())));
@@ -77,13 +82,13 @@ fn insert(table: &mut dyn TableLike, key: &str, addition: &Addition) -> Result<(
     }
     match table.get_mut(key) {
         Some(Item::Value(Value::Array(array))) => {
-            push(array, entry(addition), key.len());
+            push(array, entry(fields), key.len());
             Ok(())
         }
         Some(Item::ArrayOfTables(tables)) => {
             let mut new = Table::new();
-            for (key, value) in fields(addition) {
-                new.insert(&key, Item::Value(value));
+            for (key, value) in fields {
+                new.insert(key, Item::Value(value.clone()));
             }
             new.decor_mut().set_prefix("\n");
             tables.push(new);
@@ -113,16 +118,15 @@ fn fields(addition: &Addition) -> Vec<(Key, Value)> {
 }
 
 /// A string on one line, whatever is in it.
-fn string(text: &str) -> Value {
+pub(super) fn string(text: &str) -> Value {
     toml_string(text).parse().unwrap_or_else(|_| text.into())
 }
 
 /// The entry in its short form, if that says all.
-fn entry(addition: &Addition) -> Value {
-    let fields = fields(addition);
-    match fields.as_slice() {
+fn entry(fields: &[(Key, Value)]) -> Value {
+    match fields {
         [(_, path)] => path.clone(),
-        _ => Value::InlineTable(fields.into_iter().collect::<InlineTable>()),
+        _ => Value::InlineTable(fields.iter().cloned().collect::<InlineTable>()),
     }
 }
 

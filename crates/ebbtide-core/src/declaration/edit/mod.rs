@@ -1,6 +1,7 @@
 //! Changing the text of a declaration, with everything else left as it is written.
 
 mod add;
+mod ignore;
 mod remove;
 
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
@@ -8,6 +9,7 @@ use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 use crate::compiled::Kind;
 
 pub use add::add;
+pub use ignore::{List, RulePosition, add_rules, remove_rules};
 pub use remove::{Position, remove};
 
 /// Why a text can't be changed.

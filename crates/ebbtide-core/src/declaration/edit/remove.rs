@@ -51,7 +51,7 @@ fn take_out(document: &mut DocumentMut, position: &Position) -> Result<(), EditE
     }
 }
 
-fn take_element(array: &mut Array, index: usize) {
+pub(super) fn take_element(array: &mut Array, index: usize) {
     let comma = array.trailing_comma();
     let is_last = index + 1 == array.len();
     let taken = array.remove(index);

@@ -13,8 +13,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::changes;
+use crate::changes::hidden::Hidden;
 use crate::context::Context;
-use crate::text::{count, size};
+use crate::text::count;
 
 /// How many groups are told to a machine.
 const LISTED: usize = 1000;
@@ -26,7 +27,7 @@ pub struct Report<'a> {
     /// All changes added up.
     pub changes: &'a Changes,
     /// What is only counted.
-    pub noise: Tally,
+    pub hidden: &'a Hidden,
     /// The same for each application, but for a tree.
     pub grouped: &'a Grouped,
     /// All changes one by one with the application of each, where they are wanted.
@@ -55,6 +56,8 @@ pub struct Json {
     applications: Vec<ApplicationJson>,
     /// Caches, locks and the like, which are not in the groups.
     noise: Tally,
+    /// What the declaration ignores, which is not in the groups either.
+    ignored: Tally,
     /// Each change, in the order of a walk.
     paths: Vec<PathJson>,
     /// Entries that were not in place in this boot, so that what was written there is told, escaped.
@@ -110,7 +113,8 @@ impl Report<'_> {
                 .into_iter()
                 .map(|(it, tally)| ApplicationJson { application: it.clone(), tally })
                 .collect(),
-            noise: self.noise,
+            noise: self.hidden.noise(),
+            ignored: self.hidden.ignored(),
             paths: self
                 .list
                 .iter()
@@ -171,18 +175,7 @@ impl Report<'_> {
         // A past root is that of a boot whose number is known.
         let past = self.diff.boot.filter(|_| self.diff.is_past);
         let mut text = self.told(told);
-        let _ = match (self.noise.count(), size(self.noise.bytes)) {
-            (0, _) => Ok(()),
-            (1, size) => {
-                writeln!(text, "besides, a cache, lock or the like of {size}: --all lists it")
-            }
-            (all, size) => {
-                writeln!(
-                    text,
-                    "besides, {all} caches, locks and the like of {size}: --all lists them"
-                )
-            }
-        };
+        text += &self.hidden.line();
         let which = if past.is_some() { "that boot" } else { "this boot" };
         let _ = match self.diff.uncovered.as_slice() {
             [] => Ok(()),

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ebbtide_core::changes::{Changes, Order, Summary};
+use ebbtide_core::changes::{Changes, Order, Summary, Tally};
 use ebbtide_core::trial::{End, Note};
 use ebbtide_sys::escape;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::changes;
+use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::text::count;
 
@@ -24,6 +25,8 @@ pub struct Report<'a> {
     pub end: &'a End,
     /// What the next reset takes away.
     pub changes: &'a Changes,
+    /// What of that is only counted.
+    pub hidden: &'a Hidden,
     /// The paths that are kept.
     pub kept: &'a [PathBuf],
     /// What was not as it is outside.
@@ -43,6 +46,10 @@ pub struct Json {
     command: Command,
     /// What the next start takes away.
     changes: Summary,
+    /// Caches, locks and the like, which are not in the groups.
+    noise: Tally,
+    /// What the declaration ignores, which is not in the groups either.
+    ignored: Tally,
     /// Paths that are kept because somebody declared them, escaped.
     kept: Vec<String>,
     /// What was not as it is outside.
@@ -92,6 +99,8 @@ impl Report<'_> {
             version: 1,
             command: Command::of(self.end),
             changes: self.changes.summary(LISTED, Order::Biggest),
+            noise: self.hidden.noise(),
+            ignored: self.hidden.ignored(),
             kept: self.kept.iter().map(|path| shown(path)).collect(),
             notes: self
                 .notes
@@ -118,6 +127,7 @@ impl Report<'_> {
             text.push_str(intro);
             text.push_str(&changes::render(&summary, context));
         }
+        text += &self.hidden.line();
         match self.kept {
             [] => {}
             [one] => {
@@ -161,7 +171,9 @@ mod tests {
     fn told(changes: &Changes, kept: &[PathBuf]) -> String {
         let (end, state) = (End::Exited(0), Path::new("/var/lib/ebbtide/try"));
         let context = Context::new("/".into(), Color::Never);
-        Report { end: &end, changes, kept, notes: &[], in_ram: false, state }.text(&context)
+        let hidden = Hidden::nothing();
+        Report { end: &end, changes, hidden: &hidden, kept, notes: &[], in_ram: false, state }
+            .text(&context)
     }
 
     #[test]
