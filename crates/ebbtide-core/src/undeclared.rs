@@ -139,9 +139,15 @@ impl Walk<'_> {
             }
             let Some(seen) = metadata_of_entry(directory.as_fd(), &entry.name)? else { continue };
             let note = self.known.get(&inner).copied().or(above);
-            let holds = |it: &Path| it.starts_with(&inner);
-            let deeper = self.kept.iter().any(|it| holds(it))
-                || (note.is_none() && self.known.keys().any(|it| holds(it)));
+            // What lies below a path follows it in the order of paths.
+            let deeper =
+                self.kept.range(inner.as_path()..).next().is_some_and(|it| it.starts_with(&inner))
+                    || (note.is_none()
+                        && self
+                            .known
+                            .range(inner.clone()..)
+                            .next()
+                            .is_some_and(|(it, _)| it.starts_with(&inner)));
             if seen.kind == FileKind::Directory {
                 let child = file::open_quietly(directory.as_fd(), &entry.name, OFlags::DIRECTORY)?;
                 if deeper && depth < DEPTH {

@@ -1,7 +1,8 @@
-//! What `keep` and `forget` have in common: files of the declaration get another text, which is checked,
+//! What `keep`, `forget` and `ignore` have in common: files of the declaration get another text, which is checked,
 //! comes into force, and is taken back if it can't.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +12,7 @@ use ebbtide_sys::escape;
 use super::apply::{Done, How, InForce, Prepared};
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
-use crate::text::count;
+use crate::text::{count, printable};
 
 /// Writes the files and brings them into force; if the next boot would not read them, puts all back.
 pub fn in_force(
@@ -28,26 +29,57 @@ pub fn write<'c>(
     prepared: Prepared<'c>,
     files: &[(Target, String)],
 ) -> Result<InForce<'c>, CommandError> {
-    let mut written = Vec::new();
-    let mut write = || -> Result<(), CommandError> {
-        for (target, text) in files {
-            target.write(text)?;
-            written.push(target);
+    write_files(files)?;
+    prepared.publish().map_err(|error| put_back(error, files))
+}
+
+/// Writes the files; if one can't be, puts the others back.
+pub fn write_files(files: &[(Target, String)]) -> Result<(), CommandError> {
+    for (index, (target, text)) in files.iter().enumerate() {
+        if let Err(failure) = target.write(text) {
+            return Err(put_back(failure.into(), files.get(..index).unwrap_or_default()));
         }
-        Ok(())
-    };
-    write().and_then(|()| prepared.publish()).map_err(|mut error| {
-        for target in written.iter().rev() {
-            let name = &target.source().name;
-            error = match target.undo() {
-                Ok(()) => error.hint(format!("{name} is as it was")),
-                Err(undo) => {
-                    error.hint(format!("{name} is changed all the same: {}", undo.chain()))
-                }
-            };
+    }
+    Ok(())
+}
+
+fn put_back(error: CommandError, written: &[(Target, String)]) -> CommandError {
+    written.iter().rev().fold(error, |error, (target, _)| {
+        let name = &target.source().name;
+        match target.undo() {
+            Ok(()) => error.hint(format!("{name} is as it was")),
+            Err(undo) => error.hint(format!("{name} is changed all the same: {}", undo.chain())),
         }
-        error
     })
+}
+
+/// The files that something is taken out of, each with its new text. `state` is the one of a throw-away
+/// root.
+pub fn taken_out<P, E: Display>(
+    by_file: &BTreeMap<usize, Vec<P>>,
+    sources: &[SourceFile],
+    mut state: Option<Target>,
+    context: &Context,
+    remove: impl Fn(&str, &[P]) -> Result<String, E>,
+) -> Result<Vec<(Target, String)>, CommandError> {
+    let mut files = Vec::new();
+    for (index, positions) in by_file {
+        let Some(source) = sources.get(*index) else { continue };
+        let cannot = || format!("cannot take it out of {}", printable(&source.name));
+        let target = match state.take() {
+            Some(target) => Some(target),
+            None => Target::named(&context.sysroot, &source.name)?,
+        };
+        let target = target.filter(|it| it.source().text == source.text).ok_or_else(|| {
+            CommandError::new(Kind::Usage, cannot())
+                .cause("it is read-only")
+                .hint("take it out where that file is made, such as the system's configuration")
+        })?;
+        let text = remove(&source.text, positions)
+            .map_err(|error| CommandError::new(Kind::Usage, cannot()).cause(error.to_string()))?;
+        files.push((target, text));
+    }
+    Ok(files)
 }
 
 /// Brings the running system to what the next boot reads.

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::apply::{How, Prepared};
-use super::declare::{absolute, in_force, sound, tell};
+use super::declare::{absolute, in_force, sound, taken_out, tell};
 use super::machine;
 use crate::context::Context;
 use crate::difference;
@@ -114,7 +114,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if !is_state {
         machine::require_root()?;
     }
-    let files = files(&plan, &sources, state, context)?;
+    let files = taken_out(&plan.files, &sources, state, context, forget::remove)?;
     let declaration = check(&files, &sources, &plan, context)?;
     let paths = || plan.declared.iter().map(|(path, _)| path.clone()).collect();
     let mover = args.move_back.then(|| Mover::new(paths(), context)).transpose()?;
@@ -187,34 +187,6 @@ fn refused(Refusal { message, hint }: Refusal) -> CommandError {
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-/// The files that change, each with its new text.
-fn files(
-    plan: &Plan,
-    sources: &[SourceFile],
-    state: Option<Target>,
-    context: &Context,
-) -> Result<Vec<(Target, String)>, CommandError> {
-    let mut state = state;
-    let mut files = Vec::new();
-    for (index, positions) in &plan.files {
-        let Some(source) = sources.get(*index) else { continue };
-        let cannot = || format!("cannot take it out of {}", printable(&source.name));
-        let target = match state.take() {
-            Some(target) => Some(target),
-            None => Target::named(&context.sysroot, &source.name)?,
-        };
-        let target = target.filter(|it| it.source().text == source.text).ok_or_else(|| {
-            CommandError::new(Kind::Usage, cannot())
-                .cause("it is read-only")
-                .hint("take it out where that file is made, such as the system's configuration")
-        })?;
-        let text = forget::remove(&source.text, positions)
-            .map_err(|error| CommandError::new(Kind::Usage, cannot()).cause(error.to_string()))?;
-        files.push((target, text));
-    }
-    Ok(files)
 }
 
 /// Checks the declaration without the entries, and that they are not kept by something else.

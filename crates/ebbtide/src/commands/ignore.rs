@@ -15,7 +15,7 @@ use ebbtide_core::trial::DECLARATION;
 use ebbtide_sys::escape;
 
 pub use self::report::Json;
-use super::declare::{absolute, sound, tell};
+use super::declare::{self, absolute, sound, tell};
 use super::machine;
 use crate::context::Context;
 use crate::difference;
@@ -116,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         if !done.files.is_empty() && !is_state {
             machine::require_root()?;
         }
-        write(&done.files)?;
+        declare::write_files(&done.files)?;
         done.shown += &told(&done.plan, done.files.first().map(|(target, _)| target), context);
         for rule in &done.undo.rules {
             let (mark, path) = (context.bad("-"), shown(&rule.pattern));
@@ -236,52 +236,17 @@ fn added(
 fn taken_out(
     patterns: &[PathBuf],
     sources: &[SourceFile],
-    mut state: Option<Target>,
+    state: Option<Target>,
     context: &Context,
 ) -> Result<Done, CommandError> {
     let surroundings = crate::declaration::surroundings(context)?;
     let undo = ignore::undo(sources, &surroundings, patterns).map_err(refused)?;
-    let mut files = Vec::new();
-    for (index, positions) in &undo.files {
-        let Some(source) = sources.get(*index) else { continue };
-        let cannot = || format!("cannot take it out of {}", printable(&source.name));
-        let target = match state.take() {
-            Some(target) => Some(target),
-            None => Target::named(&context.sysroot, &source.name)?,
-        };
-        let target = target.filter(|it| it.source().text == source.text).ok_or_else(|| {
-            CommandError::new(Kind::Usage, cannot())
-                .cause("it is read-only")
-                .hint("take it out where that file is made, such as the system's configuration")
-        })?;
-        let text = ignore::remove_rules(&source.text, positions)
-            .map_err(|error| CommandError::new(Kind::Usage, cannot()).cause(error.to_string()))?;
-        files.push((target, text));
-    }
+    let files = declare::taken_out(&undo.files, sources, state, context, ignore::remove_rules)?;
     let mut text = String::new();
     for pattern in &undo.unknown {
         let _ = writeln!(text, "{} is not ignored", shown(pattern));
     }
     Ok(Done { undo, files, shown: text, ..Done::default() })
-}
-
-/// Writes the files; if one can't be, puts the others back.
-fn write(files: &[(Target, String)]) -> Result<(), CommandError> {
-    for (index, (target, text)) in files.iter().enumerate() {
-        let Err(failure) = target.write(text) else { continue };
-        let mut error = CommandError::from(failure);
-        for (written, _) in files.iter().take(index) {
-            let name = &written.source().name;
-            error = match written.undo() {
-                Ok(()) => error.hint(format!("{name} is as it was")),
-                Err(undo) => {
-                    error.hint(format!("{name} is changed all the same: {}", undo.chain()))
-                }
-            };
-        }
-        return Err(error);
-    }
-    Ok(())
 }
 
 /// Checks the declaration as it is going to be.
