@@ -164,7 +164,9 @@ fn a_terminal_that_goes_takes_the_command_along() {
     needs_root!();
     let scratch = Scratch::new();
     let mark = format!("hangup-{}", std::process::id());
-    let mut it = Session::start(&scratch, &["env", &format!("MARK={mark}"), "sleep", "1000"]);
+    // Under nohup(1) the command would not mind.
+    let command = ["env", "--default-signal=HUP", &format!("MARK={mark}"), "sleep", "1000"];
+    let mut it = Session::start(&scratch, &command);
     crate::harness::until("the command runs", || !crate::harness::processes_with(&mark).is_empty());
     let pid = rustix::process::Pid::from_raw(it.child.id().cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
