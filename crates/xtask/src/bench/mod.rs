@@ -69,7 +69,7 @@ leaves no root.
 
 A boot in a container begins with `ebbtide-boot up` and ends when the last process has; two seconds between
 boot and shutdown are not counted. What entries add is the price of so many mounts in systemd, which has a unit
-for each: with as many mounts that Ebbtide knows nothing of it is the same or more. Goals that only fewer
+for each: with as many mounts that Ebbtide knows nothing of it is about the same. Goals that only fewer
 mounts could meet stay in the table. Sometimes systemd has not looked at the mount table again when entries are
 taken down, because it does so five times in a second at most, and starts umount(8) for what is unmounted
 already. The virtual machine has an emulated processor, which is slower than a real one by an order of
