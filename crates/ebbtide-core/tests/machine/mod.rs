@@ -427,7 +427,9 @@ impl Machine {
             let top = work.join("top");
             fs::create_dir_all(&top).unwrap();
             let top_level = if self.kind.filesystem == "btrfs" { "subvolid=5" } else { "rw" };
-            run("mount", &["-o", top_level, &self.device.0, top.to_str().unwrap()]);
+            // Not by mount(8), which takes a UUID from a cache that a parallel test may just have filled.
+            let device = ebbtide_sys::device::find(&self.device.0).unwrap();
+            run("mount", &["-o", top_level, device.to_str().unwrap(), top.to_str().unwrap()]);
             look(&top)
         })
     }
