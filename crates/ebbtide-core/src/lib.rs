@@ -10,6 +10,8 @@ pub mod archive;
 pub mod attach;
 pub mod backend;
 pub mod boot;
+#[cfg(feature = "declaration")]
+pub(crate) mod bounded;
 pub mod changes;
 pub mod compiled;
 pub mod container;
@@ -25,6 +27,8 @@ pub mod fstab;
 pub mod gc;
 pub mod harvest;
 pub mod held;
+#[cfg(feature = "declaration")]
+pub mod inspection;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;

@@ -21,7 +21,9 @@ use crate::metadata::set_mode;
 
 pub use mount_point::create_mount_point;
 pub(crate) use read::read_link_fd;
-pub use read::{DirectoryEntry, open_quietly, read_directory, read_limited, read_link};
+pub use read::{
+    DirectoryEntry, is_empty_directory, open_quietly, read_directory, read_limited, read_link,
+};
 pub use remove::{remove_tree, remove_tree_by_force, unprotect};
 pub use replace::{replace_content, replace_file, replace_file_unsettled};
 pub use room::{Room, room};

@@ -172,7 +172,8 @@ fn check_finds_nothing() {
     {
       "version": 1,
       "ok": true,
-      "problems": []
+      "problems": [],
+      "machine": null
     }
     "#);
 }

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Element, Level, Renderer, Snippet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SourceFile;
+use crate::compiled::Origin;
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -65,6 +67,34 @@ pub struct Report {
 }
 
 impl Problem {
+    /// A problem of what was declared at a place that an entry remembers. `sources` are those that were
+    /// checked; in them the path is marked, or its line.
+    pub fn at(
+        severity: Severity,
+        message: impl Into<String>,
+        path: &Path,
+        origin: &Origin,
+        sources: &[SourceFile],
+    ) -> Self {
+        let file = sources.iter().position(|source| source.name == origin.file);
+        let text = file.and_then(|file| sources.get(file)).map_or("", |it| it.text.as_str());
+        let number = usize::try_from(origin.line).unwrap_or(usize::MAX).saturating_sub(1);
+        let before: usize = text.split_inclusive('\n').take(number).map(str::len).sum();
+        let line = text.get(before..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let written = path.to_str().and_then(|path| {
+            let quoted = toml_string(path);
+            line.find(&quoted).map(|at| at..at + quoted.len())
+        });
+        let indent = line.len() - line.trim_start().len();
+        let span = written.unwrap_or(indent..line.trim_end().len().max(indent));
+        let mark = Mark {
+            file: file.unwrap_or(usize::MAX),
+            span: before + span.start..before + span.end,
+            label: String::new(),
+        };
+        Self { severity, message: message.into(), mark, other: None, hint: None }
+    }
+
     /// Whether it keeps the declaration from being used.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error

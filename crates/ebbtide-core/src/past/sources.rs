@@ -201,7 +201,7 @@ impl Sources {
 }
 
 /// Whether what is mounted at `sysroot` is the root that this container made for this boot.
-fn runs(boot: &Boot, container: &Container, sysroot: &Path) -> bool {
+pub(crate) fn runs(boot: &Boot, container: &Container, sysroot: &Path) -> bool {
     let Ok(mounted) = backend::mounted(container.backend(), sysroot) else { return false };
     let recorded = boot.read_record().and_then(|record| record.root);
     recorded.as_ref() == Some(&mounted)

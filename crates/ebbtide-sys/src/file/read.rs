@@ -104,6 +104,19 @@ pub struct DirectoryEntry {
     pub kind: Option<FileKind>,
 }
 
+/// Returns whether a directory has no entry. However many it has, only the first ones are read.
+pub fn is_empty_directory(fd: BorrowedFd<'_>) -> Result<bool> {
+    let failed = |e| Error::new("getdents64", e).fd(fd);
+    let own = open_quietly(fd, OsStr::new("."), OFlags::DIRECTORY)?;
+    for entry in Dir::new(own).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Lists a directory without `.` and `..`, in the filesystem's order. See getdents(2).
 ///
 /// The descriptor's own position is not used, and it may be `O_PATH`.

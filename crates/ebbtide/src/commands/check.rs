@@ -1,5 +1,7 @@
 //! `ebbtide check`: finds mistakes in the declaration before the next boot does.
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,9 @@ use ebbtide_core::declaration::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::machine::{Looked, look};
 use crate::context::Context;
-use crate::declaration::{check, read, render};
+use crate::declaration::{read, render, surroundings};
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::{count, printable};
@@ -21,12 +24,17 @@ use ebbtide_sys::escape;
 ///
 /// Reads all layers: /usr/lib/ebbtide/*.toml, /etc/ebbtide/ebbtide.toml and
 /// /etc/ebbtide/ebbtide.d/*.toml, and the machine's own in its state store, where later ones win.
-/// Changes nothing, needs no rights, and looks at no disk: it tells what is wrong with the words, not
-/// whether a device is there.
+/// Changes nothing, and needs no rights: it tells what is wrong with the words, not whether a device is
+/// there.
+///
+/// As root on a machine that runs Ebbtide, it also tells what can only be seen there: paths at which
+/// nothing ever was in three boots or more, with one that may have been meant; secrets that others can
+/// read; and mounted files that a program tried to replace, which fails on a mount. Of a large directory,
+/// it looks at the beginning, and says so.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  ebbtide check
+  sudo ebbtide check
   ebbtide check --config new.toml
   ebbtide check --presets
   ebbtide check --explain /etc/passwd
@@ -77,7 +85,7 @@ struct Listed {
 
 fn list(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let mut presets: BTreeMap<String, Listed> = BTreeMap::new();
-    for file in crate::declaration::surroundings(context)?.presets {
+    for file in surroundings(context)?.presets {
         let Some(preset) = declaration::read_preset(0, &file.source, &mut Vec::new()) else {
             continue;
         };
@@ -116,6 +124,9 @@ pub struct Document {
     ok: bool,
     /// All problems, in the order of files and lines.
     problems: Vec<Report>,
+    /// Whether the running machine was looked at; null where there is none to look at: on a machine
+    /// without Ebbtide, and with `--config`.
+    machine: Option<Looked>,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
@@ -126,13 +137,21 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if let Some(path) = &args.explain {
         return explain(path, &sources, args, context);
     }
-    let outcome = check(context, &sources)?;
+    let surroundings = surroundings(context)?;
+    let mut outcome = declaration::check_in(&sources, &surroundings);
     let ok = outcome.declaration.is_some();
+    let looked = match args.config {
+        Some(_) => None,
+        None => look(&mut outcome, &surroundings, context),
+    };
     if args.json {
         let problems = declaration::report(&outcome.problems, &outcome.sources);
-        let document = Document { version: 1, ok, problems };
+        let document = Document { version: 1, ok, problems, machine: looked };
         context.print_json(&document)?;
     } else {
+        if let Some(looked) = &looked {
+            looked.tell(context);
+        }
         let problems = render(&outcome.problems, &outcome.sources, context.color_out());
         context.print(&format!("{problems}{}\n", summary(&sources, &outcome)))?;
     }
@@ -160,7 +179,7 @@ fn explain(
     }
     // Slashes too many and `.` are no part of it.
     let path: PathBuf = path.components().collect();
-    let surroundings = crate::declaration::surroundings(context)?;
+    let surroundings = surroundings(context)?;
     let explanation = declaration::explain(sources, &surroundings, &path);
     if args.json {
         context.print_json(&Explained { version: 1, explanation })?;
