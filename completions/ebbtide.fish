@@ -129,7 +129,7 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -l json -d 'Prin
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand ignore" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l sort -d 'What comes first: newest or biggest' -r -f -a "newest\t''
 biggest\t''"
-complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l lines -d 'Tell it in this many groups at most' -r
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l lines -d 'Tell it in this many lines at most' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand review" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"

@@ -5,8 +5,11 @@ mod packages;
 mod rpm;
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::file::is_empty_directory;
+use ebbtide_sys::resolve;
 use serde::Serialize;
 
 use crate::changes;
@@ -37,6 +40,15 @@ pub struct Applications {
     packages: Option<Packages>,
     /// The root that they are installed on.
     sysroot: PathBuf,
+}
+
+/// Whether a root has a database of packages with something in it.
+pub fn has_packages(root: BorrowedFd<'_>) -> bool {
+    let databases = ["var/lib/dpkg/info", "var/lib/pacman/local"].iter().chain(rpm::DATABASES);
+    databases.map(Path::new).any(|database| {
+        let opened = resolve::open_directory(root, database);
+        opened.and_then(|it| is_empty_directory(it.as_fd())).is_ok_and(|empty| !empty)
+    })
 }
 
 impl Applications {

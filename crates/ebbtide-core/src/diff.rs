@@ -4,7 +4,7 @@ pub mod content;
 pub mod kept;
 mod sides;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::mount::MountAttributes;
@@ -47,6 +47,8 @@ pub struct Diff {
     pub uncovered: Vec<PathBuf>,
     kept: Kept,
     trees: Trees,
+    /// Of a past root: all of it.
+    past: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -86,17 +88,32 @@ impl Diff {
                     root: root.whole(boot, &container, sysroot)?,
                     earlier: earlier.whole(boot, &container, sysroot)?,
                 };
-                (trees, root.kept.or(earlier.kept))
+                (trees, root.kept.clone().or(earlier.kept))
             }
-            None => (root.beside_base(boot, &container, sysroot)?, root.kept),
+            None => (root.beside_base(boot, &container, sysroot)?, root.kept.clone()),
         };
-        let Root { boot, is_past, base, uncovered, .. } = root;
-        Ok(Self { boot, since, base, is_past, uncovered, kept, trees })
+        // Without it, only less is known of it.
+        let past = root.is_past.then(|| root.whole(boot, &container, sysroot).ok()).flatten();
+        Ok(Self {
+            boot: root.boot,
+            since,
+            base: root.base,
+            is_past: root.is_past,
+            uncovered: root.uncovered,
+            kept,
+            trees,
+            past,
+        })
     }
 
     /// Opens the running root, which is mounted at `sysroot`; see [`Self::open`].
     pub fn of_running(boot: &Boot, sysroot: &Path) -> Result<Self> {
         Self::open(boot, sysroot, Which::Running)
+    }
+
+    /// The whole of the past root that is looked at; `None` if it is the running one.
+    pub fn past_root(&self) -> Option<BorrowedFd<'_>> {
+        self.past.as_ref().map(AsFd::as_fd)
     }
 
     /// Visits all changes in the order of a walk.

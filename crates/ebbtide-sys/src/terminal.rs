@@ -42,6 +42,12 @@ pub fn is_foreground(terminal: BorrowedFd<'_>) -> bool {
     rustix::termios::tcgetpgrp(terminal).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
+/// How many columns a terminal has. `None` for what is no terminal, or does not say.
+pub fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(fd).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Gives a terminal the size of another one. What does not say its size is left alone.
 pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let size = rustix::termios::tcgetwinsize(from)
@@ -106,7 +112,8 @@ mod tests {
         let size = rustix::termios::Winsize { ws_row: 7, ws_col: 9, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&other, size).unwrap();
         copy_size(other.as_fd(), master.as_fd()).unwrap();
-        assert_eq!(rustix::termios::tcgetwinsize(&slave).unwrap().ws_col, 9);
+        assert_eq!(columns(slave.as_fd()), Some(9));
+        assert_eq!(columns(devpts.as_fd()), None);
 
         let settings = Settings::of(slave.as_fd()).unwrap();
         settings.raw().set(slave.as_fd()).unwrap();

@@ -139,7 +139,7 @@ pub fn run() -> Status {
         Ok(cli) => cli,
         Err(answer) => return explain(&answer, is_try),
     };
-    let context = Context::new(sysroot, color);
+    let context = Context::new(sysroot, color).fitting();
     command.run(&context).unwrap_or_else(|error| {
         error.print(context.color_err());
         error.status()

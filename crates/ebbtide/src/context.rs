@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -26,23 +27,43 @@ pub struct Context {
     /// The root of the system that a command is about.
     pub sysroot: PathBuf,
     color: Color,
+    /// How wide the terminal is that results go to; `None` if they go elsewhere.
+    columns: Option<usize>,
 }
 
 impl Context {
     /// A context for one run.
     pub fn new(sysroot: PathBuf, color: Color) -> Self {
-        Self { sysroot, color }
+        Self { sysroot, color, columns: None }
+    }
+
+    /// The same with lines that fit the terminal on standard output, if it is one.
+    #[must_use]
+    pub fn fitting(self) -> Self {
+        Self { columns: ebbtide_sys::terminal::columns(io::stdout().as_fd()), ..self }
+    }
+
+    /// The same on a terminal of so many columns.
+    #[cfg(test)]
+    pub fn on_terminal(self, columns: usize) -> Self {
+        Self { columns: Some(columns), ..self }
+    }
+
+    /// How wide lines may be, in columns; `None` where nobody looks at a terminal.
+    pub fn columns(&self) -> Option<usize> {
+        self.columns
     }
 
     /// The same for another system.
     pub fn for_sysroot(&self, sysroot: &Path) -> Self {
-        Self { sysroot: sysroot.to_owned(), color: self.color }
+        Self { sysroot: sysroot.to_owned(), ..*self }
     }
 
     /// The same for a result that goes to standard error.
     pub fn on_standard_error(&self) -> Self {
         let color = if self.color_err() { Color::Always } else { Color::Never };
-        Self { sysroot: self.sysroot.clone(), color }
+        let columns = ebbtide_sys::terminal::columns(io::stderr().as_fd());
+        Self { sysroot: self.sysroot.clone(), color, columns }
     }
 
     /// Whether to colour what goes to standard output.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 pub use ebbtide_sys::text::size;
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Escapes what a terminal would interpret, and leaves alone what is escaped already.
 pub fn printable(text: &str) -> String {
@@ -33,6 +34,38 @@ pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
     }
     safe.push('\n');
     Ok(safe)
+}
+
+/// How many columns a text takes on a terminal.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// Fills a text up with spaces to so many columns of a terminal.
+pub fn padded(text: &str, width: usize) -> String {
+    let missing = width.saturating_sub(columns(text));
+    format!("{text}{}", " ".repeat(missing))
+}
+
+/// Cuts a path to so many columns of a terminal, with an ellipsis in its middle: how it begins says where
+/// it is, and how it ends what it is.
+pub fn shortened(path: &str, width: usize) -> String {
+    if columns(path) <= width {
+        return path.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let head: String = take(path.chars(), room / 2).collect();
+    let tail: Vec<char> = take(path.chars().rev(), room - columns(&head)).collect();
+    let tail: String = tail.into_iter().rev().collect();
+    format!("{head}…{tail}")
+}
+
+/// As many characters as fit.
+fn take(characters: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
+    characters.scan(0, move |taken, c| {
+        *taken += c.width().unwrap_or(0);
+        (*taken <= width).then_some(c)
+    })
 }
 
 /// Counts things: `1 file`, `2 files`.
@@ -86,6 +119,20 @@ mod tests {
         let once = printable("tab\t esc\u{1b} c1\u{9b} rtl\u{202e} back\\slash ä 日本");
         assert_eq!(once, r"tab\t esc\x1b c1\u{9b} rtl\u{202e} back\slash ä 日本");
         assert_eq!(printable(&once), once);
+    }
+
+    #[test]
+    fn a_path_is_cut_in_its_middle() {
+        let path = "/srv/www/example.org/index.html";
+        assert_eq!(shortened(path, 31), path);
+        assert_eq!(shortened(path, 30), "/srv/www/examp….org/index.html");
+        assert_eq!(shortened(path, 11), "/srv/….html");
+        assert_eq!(shortened(path, 1), "…");
+        // A letter of these takes two columns.
+        assert_eq!(shortened("/日本語/日本語", 15), "/日本語/日本語");
+        assert_eq!(shortened("/日本語/日本語", 12), "/日本…日本語");
+        assert_eq!(columns(&shortened("/日本語/日本語", 11)), 10);
+        assert_eq!(padded("日", 4), "日  ");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 #[path = "../../ebbtide-core/tests/machine/mod.rs"]
 mod machine;
+mod session;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -10,14 +11,13 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ebbtide_core::boot::Boot;
-use ebbtide_sys::child::in_new_session;
 use machine::{KINDS, Machine, is_root, read, run, write};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::tcgetattr;
+use session::Session;
 
 const KEPT: &str = "[keep]\ndirectories = [\n  \"/var/log\", # all of them\n]\n";
 const FILE: &str = "/etc/ebbtide/ebbtide.toml";
@@ -37,6 +37,7 @@ fn settle(machine: &Machine, root: &Path, boot: &Boot) {
     fs::remove_file(root.join("etc/group")).unwrap();
     fs::write(root.join(OsStr::from_bytes(b"srv/*\x1b[2J\xff")), "bad").unwrap();
     write(root, "/home/bob/.cache/thumbnails/1", "12345");
+    fs::create_dir(root.join("home/eve")).unwrap();
 }
 
 fn command(root: &Path, arguments: &[&str]) -> Command {
@@ -173,63 +174,17 @@ fn nothing_is_written_without_a_yes() {
     }
 }
 
-/// A terminal, with somebody in front of it.
-struct Session {
-    master: File,
-    shown: Arc<Mutex<String>>,
-    seen: usize,
-}
-
-impl Session {
-    fn shows(&mut self, text: &str) {
-        let begin = Instant::now();
-        loop {
-            let shown = self.shown.lock().unwrap().clone();
-            if let Some(at) = shown[self.seen..].find(text) {
-                self.seen += at + text.len();
-                return;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(30), "{text:?} is not in {shown:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn keys(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).unwrap();
-    }
-}
-
 /// Runs it in a terminal, lets somebody type there, and checks that the terminal is as it was before.
 /// Returns the status.
 fn typed(root: &Path, type_there: impl FnOnce(&mut Session, u32)) -> Option<i32> {
-    // With the other end in its own hands, it would not notice that the terminal goes.
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags).unwrap();
-    unlockpt(&master).unwrap();
-    let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
-    let before = tcgetattr(&terminal).unwrap();
-    let mut program = command(root, &["--lines", "5"]);
-    let other = || Stdio::from(terminal.try_clone().unwrap());
-    program.stdin(other()).stdout(other()).stderr(other());
-    let child = in_new_session(&mut program, Some(terminal.try_clone().unwrap())).spawn();
-    let mut child = child.unwrap();
-    drop(program);
-    let shown = Arc::new(Mutex::new(String::new()));
-    let master = File::from(master);
-    let (mut reader, all) = (master.try_clone().unwrap(), Arc::clone(&shown));
-    std::thread::spawn(move || {
-        let mut piece = [0; 4096];
-        while let Ok(count @ 1..) = reader.read(&mut piece) {
-            all.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..count]));
-        }
-    });
-    let mut session = Session { master, shown, seen: 0 };
-    type_there(&mut session, child.id());
-    let status = child.wait().unwrap().code();
-    let after = tcgetattr(&terminal).unwrap();
-    assert_eq!(after.local_modes, before.local_modes);
-    assert_eq!(after.input_modes, before.input_modes);
-    assert_eq!(after.output_modes, before.output_modes);
+    let (_master, fresh) = session::terminal();
+    let before = tcgetattr(&fresh).unwrap();
+    let mut session = Session::start(command(root, &["--lines", "5"]), 24, 100);
+    let pid = session.child.id();
+    type_there(&mut session, pid);
+    let terminal = session.terminal.try_clone().unwrap();
+    let status = session.status();
+    session::assert_same_settings(&terminal, &before);
     status
 }
 
@@ -302,16 +257,9 @@ fn a_terminal_that_goes_ends_it() {
     machine.live("", |root, boot| {
         settle(&machine, root, boot);
         let before = read(root, FILE);
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).unwrap();
-        unlockpt(&master).unwrap();
-        let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
-        let mut program = command(root, &[]);
-        let other = || Stdio::from(terminal.try_clone().unwrap());
-        program.stdin(other()).stdout(other()).stderr(other());
-        let child = in_new_session(&mut program, Some(terminal.try_clone().unwrap())).spawn();
-        let mut child = child.unwrap();
-        drop((program, terminal));
+        let (master, terminal) = session::terminal();
+        let mut child = session::spawn_in(&terminal, command(root, &[]));
+        drop(terminal);
         let (mut master, mut shown) = (File::from(master), String::new());
         let mut piece = [0; 4096];
         while !shown.contains("? > ") {

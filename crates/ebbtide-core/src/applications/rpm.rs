@@ -10,7 +10,7 @@ use crate::bounded::output;
 const TIME: Duration = Duration::from_secs(20);
 
 /// Where the database lies; without one, the program is not run.
-const DATABASES: &[&str] = &["var/lib/rpm", "usr/lib/sysimage/rpm"];
+pub(super) const DATABASES: &[&str] = &["var/lib/rpm", "usr/lib/sysimage/rpm"];
 
 /// Lists the paths of all packages, a line for each: the package, a tab, and the path.
 ///

@@ -1,11 +1,12 @@
 //! Changes that are only counted: noise, and what the declaration ignores.
 
 use std::error::Error as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ebbtide_core::changes::{Change, Changes, Tally, is_noise};
+use ebbtide_core::changes::{Change, Changes, Tally, What, is_noise};
 use ebbtide_core::declaration::ignore::Rules;
 use ebbtide_core::declaration::{self, Surroundings};
+use ebbtide_sys::metadata::FileKind;
 
 use crate::context::Context;
 use crate::text::size;
@@ -17,12 +18,25 @@ pub struct Hidden {
     rules: Option<Rules>,
     noise: Changes,
     ignored: Changes,
+    /// New directories on the way to where the walk is, the outermost first.
+    waiting: Vec<Directory>,
+}
+
+/// A new directory. It is told if anything in it is, or if nothing is in it at all.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    /// Until it is told.
+    change: Option<Change>,
+    /// Whether anything in it is hidden.
+    hides: bool,
 }
 
 impl Hidden {
     /// Hides nothing.
     pub fn nothing() -> Self {
-        Self { rules: None, noise: Changes::default(), ignored: Changes::default() }
+        let (noise, ignored) = (Changes::default(), Changes::default());
+        Self { rules: None, noise, ignored, waiting: Vec::new() }
     }
 
     /// Hides noise, and what these rules ignore.
@@ -56,8 +70,56 @@ impl Hidden {
         }
     }
 
-    /// Counts a change, if it is one of those.
-    pub fn takes(&mut self, change: &Change) -> bool {
+    /// Tells changes that are not hidden, and counts the others. They come in the order of a walk, and the
+    /// last ones are told by [`Self::finish`].
+    pub fn sift(&mut self, change: Change, tell: &mut dyn FnMut(Change)) {
+        while self.waiting.last().is_some_and(|outer| !change.path.starts_with(&outer.path)) {
+            self.leave(tell);
+        }
+        if self.takes(&change) {
+            self.has_hidden();
+        } else if change.what == What::Added && change.kind == FileKind::Directory {
+            let path = change.path.clone();
+            self.waiting.push(Directory { path, change: Some(change), hides: false });
+        } else {
+            self.tell_waiting(tell);
+            tell(change);
+        }
+    }
+
+    /// Tells what is still to be told after the last change.
+    pub fn finish(&mut self, tell: &mut dyn FnMut(Change)) {
+        while !self.waiting.is_empty() {
+            self.leave(tell);
+        }
+    }
+
+    /// Nothing more comes in the innermost directory.
+    fn leave(&mut self, tell: &mut dyn FnMut(Change)) {
+        match self.waiting.pop() {
+            Some(Directory { change: Some(_), hides: true, .. }) => self.has_hidden(),
+            Some(Directory { change: Some(change), .. }) => {
+                self.tell_waiting(tell);
+                tell(change);
+            }
+            _ => {}
+        }
+    }
+
+    fn has_hidden(&mut self) {
+        if let Some(directory) = self.waiting.last_mut() {
+            directory.hides = true;
+        }
+    }
+
+    fn tell_waiting(&mut self, tell: &mut dyn FnMut(Change)) {
+        for directory in &mut self.waiting {
+            directory.change.take().into_iter().for_each(&mut *tell);
+        }
+    }
+
+    /// Counts a change, if it is one of those that are hidden.
+    fn takes(&mut self, change: &Change) -> bool {
         let Some(rules) = &self.rules else { return false };
         if is_noise(&change.path) {
             self.noise.add(change);
@@ -99,9 +161,7 @@ impl Hidden {
 
 #[cfg(test)]
 mod tests {
-    use ebbtide_core::changes::What;
     use ebbtide_core::declaration::ignore::Rule;
-    use ebbtide_sys::metadata::FileKind;
 
     use super::*;
 
@@ -119,6 +179,56 @@ mod tests {
 
     fn path_is_told(path: &Path) -> bool {
         path.starts_with("/etc")
+    }
+
+    #[test]
+    fn a_new_directory_with_nothing_but_hidden_content_is_hidden_too() {
+        let rule = |pattern: &str| Rule { pattern: pattern.into(), origin: "f:1".into() };
+        let rules = Rules { rules: vec![rule("/**/*.o")], unread: Vec::new() };
+        let mut hidden = Hidden::by(rules);
+        let mut told = Vec::new();
+        let mut tell = |change: Change| told.push(change.path.display().to_string());
+        for path in [
+            "/srv/all/",
+            "/srv/all/a.o",
+            "/srv/all/in/",
+            "/srv/all/in/b.o",
+            "/srv/empty/",
+            "/srv/mixed/",
+            "/srv/mixed/a.o",
+            "/srv/mixed/in/",
+            "/srv/mixed/in/b.o",
+            "/srv/mixed/in/c",
+            "/srv/mixed/objects/",
+            "/srv/mixed/objects/d.o",
+            "/srv/way/",
+            "/srv/way/empty/",
+            "/srv/way/z.o",
+            "/srv/x",
+            "/tmp/",
+            "/var/",
+            "/var/last/",
+        ] {
+            let is_directory = path.ends_with('/');
+            let kind = if is_directory { FileKind::Directory } else { FileKind::Regular };
+            let path = path.trim_end_matches('/').into();
+            let change = Change { path, what: What::Added, kind, bytes: 1, when: None };
+            hidden.sift(change, &mut tell);
+        }
+        hidden.finish(&mut tell);
+        let expected = [
+            "/srv/empty",
+            "/srv/mixed",
+            "/srv/mixed/in",
+            "/srv/mixed/in/c",
+            "/srv/way",
+            "/srv/way/empty",
+            "/srv/x",
+            "/var",
+            "/var/last",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!((hidden.ignored().count(), hidden.noise().count()), (6, 1));
     }
 
     #[test]

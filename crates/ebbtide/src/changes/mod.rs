@@ -11,13 +11,17 @@ use ebbtide_core::changes::{Group, Summary, Tally};
 use ebbtide_sys::escape;
 
 use crate::context::Context;
-use crate::text::size;
+use crate::text::{columns, padded, shortened, size};
 
 pub use applications::{has_preset, render as render_applications};
 pub use tree::render as render_tree;
 
 /// A path that is longer pushes what follows to the right.
 const WIDTH: usize = 48;
+/// So many columns of a line are taken before a path: by the mark, the size and what is between them.
+const BEFORE: usize = 12;
+/// A path or what is told of it is not cut to less than this.
+const LEAST: usize = 16;
 
 /// Renders a summary: a line for each group with its mark, size, path and what is different, and the
 /// total at the end. Empty if there is no change.
@@ -30,27 +34,48 @@ pub fn render(summary: &Summary, context: &Context) -> String {
 
 /// The lines of groups, and of what there is besides, each after `indent`.
 fn lines(summary: &Summary, indent: &str, context: &Context) -> String {
-    let paths: Vec<String> = summary.groups.iter().map(path).collect();
-    let width = paths.iter().map(|path| path.chars().count()).max().unwrap_or(0).min(WIDTH);
+    let room =
+        context.columns().map_or(usize::MAX, |all| all.saturating_sub(indent.len() + BEFORE));
+    let told = |group: &Group| fitted(&path(group), &what(group), room);
+    let told: Vec<_> = summary.groups.iter().map(told).collect();
+    let width = told.iter().map(|(path, _)| columns(path)).max().unwrap_or(0).min(WIDTH);
+    // What is told of a path that was not cut has its place in the line, too.
+    let widest = told.iter().map(|(_, what)| columns(what)).max().unwrap_or(0);
+    let width = width.min(room.saturating_sub(widest + 2));
     let mut text = String::new();
-    for (group, path) in summary.groups.iter().zip(&paths) {
+    for (group, (path, what)) in summary.groups.iter().zip(&told) {
         let size = amount(&group.tally);
-        let what = what(group);
-        let _ = writeln!(text, "{indent}{} {size:>8}  {path:width$}  {what}", mark(group, context));
+        let path = padded(path, width);
+        let _ = writeln!(text, "{indent}{} {size:>8}  {path}  {what}", mark(group, context));
     }
     if let Some(more) = &summary.more {
         let size = amount(&more.tally);
-        let groups = format!("… and {} more", more.groups);
-        let _ = writeln!(text, "{indent}  {size:>8}  {groups:width$}  {}", counts(&more.tally));
+        let groups = padded(&format!("… and {} more", more.groups), width);
+        let _ = writeln!(text, "{indent}  {size:>8}  {groups}  {}", counts(&more.tally));
     }
     text
 }
 
-/// Renders one group by itself.
-pub fn line(group: &Group, context: &Context) -> String {
+/// A path, and what is told of it two columns further, so that both fit into so many columns. Where even
+/// little of the path does not, the line is longer.
+fn fitted(path: &str, what: &str, room: usize) -> (String, String) {
+    if columns(path).saturating_add(columns(what) + 2) <= room {
+        return (path.to_owned(), what.to_owned());
+    }
+    // Of a renamed directory, it is a path itself.
+    let what = shortened(what, LEAST.max(room / 2));
+    let path = shortened(path, LEAST.max(room.saturating_sub(columns(&what) + 2)));
+    (path, what)
+}
+
+/// Renders one group by itself, in a line on which so many columns are taken.
+pub fn line(group: &Group, before: usize, context: &Context) -> String {
     let size = amount(&group.tally);
     let size = if size.is_empty() { size } else { format!("{size}  ") };
-    format!("{} {size}{}  {}", mark(group, context), path(group), what(group))
+    let room =
+        context.columns().map_or(usize::MAX, |all| all.saturating_sub(before + 2 + size.len()));
+    let (path, what) = fitted(&path(group), &what(group), room);
+    format!("{} {size}{path}  {what}", mark(group, context))
 }
 
 /// The line of the total.
@@ -176,6 +201,35 @@ mod tests {
              221 B  … and 4 more  2 new, 1 changed, 3 deleted, 1 renamed, 1 with other owner or mode
         3003 new, 1 changed, 3 deleted, 1 renamed, 1 with other owner or mode: 1.1 GiB
         ");
+    }
+
+    #[test]
+    fn lines_fit_a_terminal() {
+        let mut changes = changes();
+        let path = "/srv/an/exceptionally/long/way/to/a/file/with/a/name.txt".into();
+        changes.add(&Change { path, what: What::Added, kind: Regular, bytes: 2, when: None });
+        let (path, from) = ("/srv/日本語".into(), "/srv/before/it/was/moved/to/where/it/is".into());
+        let what = What::Renamed { from };
+        changes.add(&Change { path, what, kind: Directory, bytes: 0, when: None });
+        let told = |context: &Context| render(&changes.summary(20, Order::Biggest), context);
+        let text = |columns| told(&Context::new("/".into(), Color::Never).on_terminal(columns));
+        let narrow = text(50);
+        assert!(narrow.lines().take(11).all(|line| columns(line) <= 50), "{narrow}");
+        insta::assert_snapshot!(narrow, @r"
+        +  1.1 GiB  /home/alice/.cache/pages/  3000 new
+        +  4.8 KiB  /home/alice/letter  new
+        ~    220 B  /etc/hosts         changed
+        +      2 B  /srv/an/exceptio…/with/a/name.txt  new
+        +      1 B  /var/\x1b[31m\n\xff  new
+        ~      0 B  /opt/app           replaced
+        ~           /etc/app/          other owner or mode
+        -           /etc/motd          deleted
+        ~           /srv/new/          was /srv/old
+        -           /srv/old/          deleted
+        ~           /srv/日本語/       was /srv/…ere/it/is
+        3004 new, 1 changed, 3 deleted, 2 renamed, 1 with other owner or mode: 1.1 GiB
+        ");
+        assert_eq!(text(500), told(&Context::new("/".into(), Color::Never)));
     }
 
     #[test]

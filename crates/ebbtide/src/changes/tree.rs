@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use ebbtide_core::changes::{Branch, Changes, Order};
 use ebbtide_sys::escape;
 
-use super::{amount, mark, total, what};
+use super::{BEFORE, amount, fitted, mark, total, what};
 use crate::context::Context;
 
 /// Renders each directory with what changed in it, and each path in it below it.
@@ -29,7 +29,10 @@ fn line(branch: &Branch, context: &Context) -> String {
     } else {
         format!("{top}{}{slash}", escape(branch.label.as_os_str().as_bytes()))
     };
-    let (mark, size, what) = (mark(group, context), amount(&group.tally), what(group));
+    let (mark, size) = (mark(group, context), amount(&group.tally));
+    let before = BEFORE + indent.len();
+    let room = context.columns().map_or(usize::MAX, |all| all.saturating_sub(before));
+    let (label, what) = fitted(&label, &what(group), room);
     format!("{mark} {size:>8}  {indent}{label}  {}\n", context.dim(&what))
 }
 

@@ -5,11 +5,12 @@ pub mod kept;
 mod report;
 
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use ebbtide_core::applications::{Applications, Grouped};
+use ebbtide_core::applications::{Applications, Grouped, has_packages};
 use ebbtide_core::changes::{Change, Changes, Order, What};
 use ebbtide_core::declaration::built_in_presets;
 use ebbtide_core::diff::{Diff, Sides, Which};
@@ -86,20 +87,10 @@ pub struct Args {
     /// List caches, locks and the like too, and what is ignored
     #[arg(long)]
     all: bool,
-    /// What comes first: newest or biggest
-    #[arg(
-        long,
-        value_name = "ORDER",
-        value_enum,
-        default_value_t = Sort::Newest,
-        hide_possible_values = true
-    )]
-    sort: Sort,
-    /// Tell it in this many lines at most
-    #[arg(long, value_name = "NUMBER", default_value_t = 30, conflicts_with = "tree")]
-    lines: usize,
+    #[command(flatten)]
+    told: Told,
     /// Print a tree of directories, with each path that changed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lines")]
     tree: bool,
     /// Print JSON
     #[arg(long, conflicts_with_all = ["tree", "null"])]
@@ -112,20 +103,38 @@ pub struct Args {
     config: Option<PathBuf>,
 }
 
-/// What comes first.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Sort {
-    Newest,
-    Biggest,
+/// How changes are told.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Told {
+    /// What comes first: newest or biggest
+    #[arg(
+        long,
+        value_name = "ORDER",
+        value_enum,
+        default_value_t = Sort::Newest,
+        hide_possible_values = true
+    )]
+    sort: Sort,
+    /// Tell it in this many lines at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 30)]
+    pub(super) lines: usize,
 }
 
-impl From<Sort> for Order {
-    fn from(sort: Sort) -> Self {
-        match sort {
-            Sort::Newest => Self::Newest,
-            Sort::Biggest => Self::Biggest,
+impl Told {
+    /// What comes first.
+    pub(super) fn order(&self) -> Order {
+        match self.sort {
+            Sort::Newest => Order::Newest,
+            Sort::Biggest => Order::Biggest,
         }
     }
+}
+
+/// What comes first.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sort {
+    Newest,
+    Biggest,
 }
 
 /// Runs the command.
@@ -149,19 +158,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     } else {
         Hidden::as_declared(args.config.as_deref(), context)
     };
-    let mut applications = applications(context);
+    let mut applications = applications(&diff, context);
     let mut grouped = Grouped::default();
     let by_application = !args.tree && !args.null;
     let mut list = Vec::new();
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout().lock());
-    diff.each(&mut |change| {
-        if !is_asked_for(&change, &paths) {
-            return;
-        }
-        if hidden.takes(&change) {
-            return;
-        }
+    let mut tell = |change: Change| {
         if args.null && written.is_ok() && change.what != What::Deleted {
             let path = change.path.as_os_str().as_bytes();
             written = out.write_all(path).and_then(|()| out.write_all(b"\0"));
@@ -174,7 +177,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
                 list.push((change, application));
             }
         }
+    };
+    diff.each(&mut |change| {
+        if is_asked_for(&change, &paths) {
+            hidden.sift(change, &mut tell);
+        }
     })?;
+    hidden.finish(&mut tell);
     done(written.and_then(|()| out.flush()))?;
     drop(out);
     let report = Report {
@@ -183,22 +192,30 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         grouped: &grouped,
         hidden: &hidden,
         list: &list,
-        order: args.sort.into(),
+        order: args.told.order(),
     };
     if args.json {
         context.print_json(&report.json())?;
     } else if !args.null {
-        let text = if args.tree { report.tree(context) } else { report.text(args.lines, context) };
+        let text =
+            if args.tree { report.tree(context) } else { report.text(args.told.lines, context) };
         context.print(&text)?;
     }
     Ok(if changes.is_empty() { Status::DONE } else { Status::FOUND })
 }
 
-/// The applications of this system.
-fn applications(context: &Context) -> Applications {
+/// The applications of this system; packages are those of the past root that is looked at, if it has a
+/// database of its own.
+fn applications(diff: &Diff, context: &Context) -> Applications {
     let presets = crate::declaration::surroundings(context).map(|around| around.presets);
     // What is wrong with what this system has of presets is for `check` to tell.
-    Applications::new(&presets.unwrap_or_else(|_| built_in_presets()), &context.sysroot)
+    let presets = presets.unwrap_or_else(|_| built_in_presets());
+    // By a name that a program has it by, too, that is asked for packages.
+    let past = diff
+        .past_root()
+        .filter(|root| has_packages(*root))
+        .map(|root| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd())));
+    Applications::new(&presets, past.as_deref().unwrap_or(&context.sysroot))
 }
 
 /// A reader that has seen enough is no failure.

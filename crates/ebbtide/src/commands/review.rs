@@ -17,7 +17,7 @@ use ebbtide_sys::escape;
 use self::answers::{Answer, Answers};
 use self::walk::{Decision, Walk};
 use super::declare::absolute;
-use super::diff::{Sort, is_asked_for};
+use super::diff::{Told, is_asked_for};
 use super::{ignore, keep, machine};
 use crate::changes;
 use crate::changes::hidden::Hidden;
@@ -72,18 +72,8 @@ pub struct Args {
     /// Ask about caches, locks and the like too, and what is ignored
     #[arg(long)]
     all: bool,
-    /// What comes first: newest or biggest
-    #[arg(
-        long,
-        value_name = "ORDER",
-        value_enum,
-        default_value_t = Sort::Newest,
-        hide_possible_values = true
-    )]
-    sort: Sort,
-    /// Tell it in this many groups at most
-    #[arg(long, value_name = "NUMBER", default_value_t = 30)]
-    lines: usize,
+    #[command(flatten)]
+    told: Told,
     /// Show what would be written and done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -104,17 +94,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let diff = Diff::open(&boot, &context.sysroot, Which::Running)?;
     let mut hidden = if args.all { Hidden::nothing() } else { Hidden::as_declared(None, context) };
     let mut all = Vec::new();
+    let mut add = |change| all.push(change);
     diff.each(&mut |change| {
-        if is_asked_for(&change, &paths) && !hidden.takes(&change) {
-            all.push(change);
+        if is_asked_for(&change, &paths) {
+            hidden.sift(change, &mut add);
         }
     })?;
+    hidden.finish(&mut add);
     if all.is_empty() {
         let text = "nothing was changed that the next reset takes away\n".to_owned();
         context.print(&(text + &hidden.line()))?;
         return Ok(Status::DONE);
     }
-    let walk = Walk::new(all, args.lines.max(1), args.sort.into());
+    let walk = Walk::new(all, args.told.lines.max(1), args.told.order());
     let mut review = Review { walk, answers: Answers::of_standard_input(), context };
     if review.answers.are_typed() {
         context.print(&format!("the next reset takes away, unless it is kept:\n{KEYS}"))?;
@@ -139,8 +131,9 @@ impl Review<'_> {
     fn ask_all(&mut self) -> Result<End, CommandError> {
         while let Some(group) = self.walk.current() {
             let (place, all) = self.walk.place();
-            let line = changes::line(&group, self.context);
-            self.context.print(&format!("\n{place}/{all}  {line}\n"))?;
+            let place = format!("{place}/{all}  ");
+            let line = changes::line(&group, place.len(), self.context);
+            self.context.print(&format!("\n{place}{line}\n"))?;
             self.prompt("k p i I o s v b q ? > ")?;
             let text = match self.answers.key()? {
                 Answer::Text(text) => text,

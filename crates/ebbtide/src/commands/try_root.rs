@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use ebbtide_core::changes::Changes;
+use ebbtide_core::changes::{Change, Changes};
 use ebbtide_core::failure::Level;
 use ebbtide_core::trial::{self, End, Program, State, Trial};
 
@@ -179,11 +179,9 @@ fn report(
     context: &Context,
 ) -> Result<(), CommandError> {
     let mut changes = Changes::default();
-    trial.each_change(&mut |change| {
-        if !hidden.takes(&change) {
-            changes.add(&change);
-        }
-    })?;
+    let mut add = |change: Change| changes.add(&change);
+    trial.each_change(&mut |change| hidden.sift(change, &mut add))?;
+    hidden.finish(&mut add);
     let (kept, notes) = (trial.kept(), trial.notes());
     let in_ram = trial.in_ram();
     let report = Report { end, changes: &changes, hidden: &hidden, kept, notes, in_ram, state };

@@ -5,6 +5,8 @@ mod ends;
 mod escapes;
 mod filesystems;
 mod harness;
+#[path = "../session/mod.rs"]
+mod session;
 mod surroundings;
 mod terminal;
 mod unchanged;

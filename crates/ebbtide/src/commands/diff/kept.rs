@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::status::Status;
-use crate::table::table;
+use crate::table::table_of_paths;
 use crate::text::{count, printable, size};
 
 /// How long a person waits before being told that something goes on, and until it is told anew.
@@ -104,7 +104,7 @@ pub fn run(
         let stores = stores.into_iter().map(|(name, store)| store_json(name, store)).collect();
         context.print_json(&Json { version: 1, entries, total, stores })?;
     } else {
-        context.print(&render(boot, &found, &total, &stores))?;
+        context.print(&render(boot, &found, &total, &stores, context))?;
     }
     Ok(Status::DONE)
 }
@@ -127,6 +127,7 @@ fn render(
     found: &[(&Entry, Data)],
     total: &Amount,
     stores: &[(&StoreName, &Store)],
+    context: &Context,
 ) -> String {
     if found.is_empty() {
         return "the next reset keeps nothing of it\n".to_owned();
@@ -145,7 +146,8 @@ fn render(
         })
         .collect();
     let mut text = "the next reset keeps:\n".to_owned();
-    text += &table(&["PATH", "STORE", "METHOD", "SIZE", "ON DISK", "FILES"], &rows, &[3, 4, 5]);
+    let header = ["PATH", "STORE", "METHOD", "SIZE", "ON DISK", "FILES"];
+    text += &table_of_paths(&header, &rows, &[3, 4, 5], context.columns());
     let [bytes, on_disk, files] = cells(total);
     let entries = count(found.len(), "entry");
     let _ = writeln!(text, "{entries}: {bytes}, {on_disk} on the disk, files: {files}");
