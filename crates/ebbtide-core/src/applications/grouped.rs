@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use ebbtide_sys::metadata::FileKind;
+
 use super::Application;
-use crate::changes::{Change, Changes, Order, Summary, Tally};
+use crate::changes::{Change, Changes, Order, Summary, Tally, What};
 
 /// How many applications are told apart; what belongs to others is as if it belonged to none.
 const APPLICATIONS: usize = 500;
@@ -17,6 +19,8 @@ const REMEMBERED: usize = 2000;
 pub struct Grouped {
     known: BTreeMap<Application, Changes>,
     others: Changes,
+    /// A new directory that came last. What is in it may belong to another application, and is what counts.
+    waiting: Option<(Option<Application>, Change)>,
 }
 
 /// What changed of one application.
@@ -29,8 +33,28 @@ pub struct Part {
 }
 
 impl Grouped {
-    /// Adds a change.
+    /// Adds a change. They come in the order of a walk, and [`Self::finish`] adds the last one.
     pub fn add(&mut self, application: Option<&Application>, change: &Change) {
+        if let Some((owner, outer)) = self.waiting.take()
+            && !change.path.starts_with(&outer.path)
+        {
+            self.count(owner.as_ref(), &outer);
+        }
+        if change.what == What::Added && change.kind == FileKind::Directory {
+            self.waiting = Some((application.cloned(), change.clone()));
+        } else {
+            self.count(application, change);
+        }
+    }
+
+    /// Nothing more comes.
+    pub fn finish(&mut self) {
+        if let Some((owner, last)) = self.waiting.take() {
+            self.count(owner.as_ref(), &last);
+        }
+    }
+
+    fn count(&mut self, application: Option<&Application>, change: &Change) {
         let full = self.known.len() >= APPLICATIONS;
         let part = match application {
             Some(known) if !full || self.known.contains_key(known) => {
@@ -85,10 +109,7 @@ fn shares(limit: usize, wanted: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use ebbtide_sys::metadata::FileKind;
-
     use super::*;
-    use crate::changes::What;
 
     #[test]
     fn lines_are_shared_fairly() {
@@ -97,6 +118,31 @@ mod tests {
         assert_eq!(shares(2, &[20, 1, 4]), [0, 0, 0]);
         assert_eq!(shares(3, &[20, 1, 4]), [1, 1, 1]);
         assert!(shares(3, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_new_directory_counts_where_nothing_in_it_does() {
+        let mut grouped = Grouped::default();
+        for (application, path, kind) in [
+            (None, "/etc/app", FileKind::Directory),
+            (Some("app"), "/etc/app/keys", FileKind::Directory),
+            (Some("app"), "/etc/app/keys/1", FileKind::Regular),
+            (None, "/srv/a", FileKind::Directory),
+            (None, "/srv/a/empty", FileKind::Directory),
+            (None, "/srv/b", FileKind::Directory),
+        ] {
+            let (path, what) = (path.into(), What::Added);
+            let change = Change { path, what, kind, bytes: 0, when: None };
+            let application = application.map(|name: &str| Application::Preset(name.to_owned()));
+            grouped.add(application.as_ref(), &change);
+        }
+        grouped.finish();
+        let parts = grouped.parts(10, Order::Newest);
+        let paths: Vec<Vec<_>> = parts
+            .iter()
+            .map(|part| part.summary.groups.iter().map(|it| it.path.to_str().unwrap()).collect())
+            .collect();
+        assert_eq!(paths, [vec!["/etc/app/keys/1"], vec!["/srv/a/empty", "/srv/b"]]);
     }
 
     #[test]

@@ -184,6 +184,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     })?;
     hidden.finish(&mut tell);
+    grouped.finish();
     done(written.and_then(|()| out.flush()))?;
     drop(out);
     let report = Report {
