@@ -5,6 +5,7 @@ mod deb;
 mod demo;
 mod generate;
 mod older;
+mod pictures;
 mod setup;
 mod test;
 mod vm;
@@ -34,6 +35,8 @@ enum Task {
     Demo,
     /// Run the scenarios that reboot a virtual machine (as root)
     Vm(vm::Options),
+    /// Record the pictures of docs/pictures from the program as it is now (as root)
+    Pictures(pictures::Options),
     /// Measure, against what people use instead (as root)
     Bench(bench::Options),
     /// Run everything that CI does (as root)
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Deb => deb::checked().map(|path| println!("{}", path.display())),
         Task::Demo => demo::run(),
         Task::Vm(options) => vm::run(&options),
+        Task::Pictures(options) => pictures::run(options),
         Task::Bench(options) => bench::run_benches(&options),
         Task::Test(options) => test::run(&options),
     };

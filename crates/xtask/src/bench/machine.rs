@@ -99,6 +99,22 @@ impl Machine {
         kept: Kept,
         more: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
+        let machine = Self::declared(programs, filesystem, &kept.declaration(), more)?;
+        for entry in kept.entries() {
+            fill(&machine.state().join(&entry.path), entry.is_directory)?;
+        }
+        machine.live(|life| timed(&mut life.boot("up")))?;
+        Ok(machine)
+    }
+
+    /// Sets one up with this in its declaration, besides the root and the store. `more` changes the tree
+    /// before it becomes the base.
+    pub fn declared(
+        programs: &Programs,
+        filesystem: Filesystem,
+        keep: &str,
+        more: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let (backend, store) = match filesystem {
             Filesystem::Btrfs => ("btrfs", "subvolume"),
             _ => ("overlay", "directory"),
@@ -114,7 +130,7 @@ impl Machine {
              ephemeral = [\"/home\", \"/root\", \"/srv\"]\n[store.state]\n{store} = \"state\"\n{}",
             device.display(),
             ebbtide_sys::random::uuid_v4(),
-            kept.declaration()
+            keep
         );
         let config = directory.path().join("ebbtide.toml");
         fs::write(&config, declaration)?;
@@ -128,9 +144,6 @@ impl Machine {
         .context("cannot set the machine up")?;
         fs::remove_dir_all(&tree)?;
         let state = volume.path().join("state");
-        for entry in kept.entries() {
-            fill(&state.join(&entry.path), entry.is_directory)?;
-        }
         let locator = directory.path().join("locator.json");
         let kept_config = state.join("etc/ebbtide/ebbtide.toml");
         fs::write(
@@ -141,9 +154,7 @@ impl Machine {
         )?;
         let command_line = directory.path().join("cmdline");
         fs::write(&command_line, "")?;
-        let machine = Self { volume, directory, programs: programs.clone(), locator, command_line };
-        machine.live(|life| timed(&mut life.boot("up")))?;
-        Ok(machine)
+        Ok(Self { volume, directory, programs: programs.clone(), locator, command_line })
     }
 
     /// Makes it keep something else from the next boot on.

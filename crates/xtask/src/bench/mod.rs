@@ -4,7 +4,7 @@ mod attach;
 mod bare;
 mod boots;
 mod containers;
-mod machine;
+pub mod machine;
 mod measure;
 mod vm;
 
