@@ -5,6 +5,7 @@ mod content;
 mod copy;
 mod count;
 mod data;
+mod extents;
 mod node;
 mod privileges;
 mod size;
