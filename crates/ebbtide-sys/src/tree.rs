@@ -10,6 +10,7 @@ mod node;
 mod privileges;
 mod size;
 pub mod stack;
+mod visit;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ pub use content::has_same_content;
 pub use count::count_files;
 pub use privileges::drop_privileges;
 pub use size::{directory_sizes, tree_size, tree_size_up_to};
+pub use visit::{Visited, visit};
 
 /// What to copy, and whom to tell.
 pub struct CopyOptions<'a> {
