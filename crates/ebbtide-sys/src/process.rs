@@ -20,8 +20,10 @@ pub struct User {
     pub name: OsString,
     /// The user it runs as (`/proc/PID`'s owner: the effective user id).
     pub uid: u32,
-    /// What it uses.
+    /// The path that was asked for, at or below which it uses something.
     pub path: PathBuf,
+    /// What it uses there, as the kernel shows it; the first, if there is more.
+    pub uses: PathBuf,
 }
 
 /// The processes that have a directory at or below one of the paths as working directory, root or
@@ -39,11 +41,11 @@ pub fn users_of(paths: &[PathBuf]) -> Result<Vec<User>> {
     let mut users = Vec::new();
     for process in processes()? {
         let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
-        let mut used: Vec<PathBuf> = Vec::new();
+        let mut used: Vec<(PathBuf, PathBuf)> = Vec::new();
         for found in used_by(&process) {
             for path in paths.iter().filter(|path| found.starts_with(path)) {
-                if !used.contains(path) {
-                    used.push(path.clone());
+                if used.iter().all(|(known, _)| known != path) {
+                    used.push((path.clone(), found.clone()));
                 }
             }
         }
@@ -54,7 +56,8 @@ pub fn users_of(paths: &[PathBuf]) -> Result<Vec<User>> {
         let name = fs::read(process.join("comm")).unwrap_or_default();
         let name = OsString::from_vec(name.strip_suffix(b"\n").unwrap_or(&name).to_vec());
         let uid = owner.uid();
-        users.extend(used.into_iter().map(|path| User { pid, name: name.clone(), uid, path }));
+        let of_it = |(path, uses)| User { pid, name: name.clone(), uid, path, uses };
+        users.extend(used.into_iter().map(of_it));
     }
     Ok(users)
 }
@@ -202,6 +205,9 @@ mod tests {
         let uses = |directory: &Path, script: &str| {
             let shell = Shell::new(directory, script);
             let users = users_of(std::slice::from_ref(&inner)).unwrap();
+            if script.contains(">>") {
+                assert_eq!(users[0].uses, inner.join("file"));
+            }
             let pid = shell.0.id();
             assert!(users.iter().all(|user| user.pid == pid && user.path == inner), "{users:?}");
             !users.is_empty()
