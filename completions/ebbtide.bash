@@ -392,7 +392,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__keep)
-            opts="-h --state --store --method --dry-run --json --color --help"
+            opts="-h --state --store --method --next-boot --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::retention::{KeepBoots, KeepTrash};
+use crate::retention::{KeepBoots, KeepCache, KeepTrash};
 
 /// The version of the compiled format that this program writes and reads.
 pub const VERSION: u32 = 1;
@@ -259,6 +259,10 @@ pub struct Store {
     /// How much of its trash stays; without it, the default. A boot passes it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trash: Option<KeepTrash>,
+    /// How much of it stays, and for how long: only of a cache. Boots only mount it so that reads leave
+    /// their time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<KeepCache>,
     /// The UUID in the store's marker.
     pub uuid: Uuid,
 }

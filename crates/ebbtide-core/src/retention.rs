@@ -40,6 +40,51 @@ impl Default for KeepTrash {
     }
 }
 
+/// How much of a cache stays, and for how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepCache {
+    /// As long as its files take more bytes than this, those that were used least recently go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Files that were not used for so many seconds go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
+}
+
+impl KeepCache {
+    /// Whether there is nothing that ever goes.
+    pub fn is_all(&self) -> bool {
+        self.limit.is_none() && self.max_age.is_none()
+    }
+}
+
+/// Reads a number of hours, days or weeks (`12h`, `30d`, `4w`) as seconds.
+pub fn parse_age(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let hours = match unit {
+        "h" => 1,
+        "d" => 24,
+        "w" => 7 * 24,
+        _ => return None,
+    };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.len() > 6 {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(hours * 3600)
+}
+
+/// Seconds as [`parse_age`] reads them, in the largest unit that they are a number of.
+pub fn age(seconds: u64) -> String {
+    let hours = seconds / 3600;
+    let (count, unit) = match hours {
+        _ if hours > 0 && hours.is_multiple_of(7 * 24) => (hours / (7 * 24), "week"),
+        _ if hours > 0 && hours.is_multiple_of(24) => (hours / 24, "day"),
+        _ => (hours, "hour"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
 /// A part of a volume: a share, or bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
@@ -101,6 +146,32 @@ impl<'de> Deserialize<'de> for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages() {
+        for (text, expected, shown) in [
+            ("12h", Some(12 * 3600), "12 hours"),
+            ("24h", Some(86_400), "1 day"),
+            ("30d", Some(30 * 86_400), "30 days"),
+            ("14d", Some(14 * 86_400), "2 weeks"),
+            ("1w", Some(7 * 86_400), "1 week"),
+            ("999999w", Some(999_999 * 7 * 86_400), "999999 weeks"),
+            ("1000000w", None, ""),
+            ("30", None, ""),
+            ("30 d", None, ""),
+            ("-1d", None, ""),
+            ("+1d", None, ""),
+            ("1D", None, ""),
+            ("", None, ""),
+            ("é", None, ""),
+        ] {
+            assert_eq!(parse_age(text), expected, "{text}");
+            if let Some(seconds) = expected {
+                assert_eq!(age(seconds), shown);
+            }
+        }
+        assert_eq!(parse_age("d"), None);
+    }
 
     #[test]
     fn shares() {

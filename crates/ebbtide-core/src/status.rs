@@ -1,6 +1,7 @@
 //! Is this root really new? The kernel is asked; what was written down is only compared with it.
 
 mod entries;
+mod stores;
 mod upkeep;
 
 use std::os::fd::AsFd;
@@ -9,6 +10,7 @@ use std::path::Path;
 use ebbtide_sys::{file, kernel, metadata};
 pub use entries::observe;
 use serde::Serialize;
+pub use stores::StoreUsage;
 
 use crate::backend;
 use crate::boot::{self, Boot};
@@ -44,6 +46,8 @@ pub struct Status {
     pub waiting: usize,
     /// Entries that are declared.
     pub declared: usize,
+    /// How full each store is.
+    pub stores: Vec<StoreUsage>,
     /// How full the RAM of the root is, if it is in RAM.
     pub ram: Option<Usage>,
     /// What tried to write to a root that is not for writing, if that is noted.
@@ -94,6 +98,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         in_place: 0,
         waiting: 0,
         declared: 0,
+        stores: Vec::new(),
         ram: None,
         refused: Vec::new(),
         problems: Vec::new(),

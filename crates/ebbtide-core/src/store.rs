@@ -47,6 +47,8 @@ pub struct Place<'a> {
     pub directory: Option<&'a Path>,
     /// Its mount options.
     pub options: &'a [MountOption],
+    /// Whether reads leave their time, once a day at most (`relatime`, mount(8)).
+    pub access_times: bool,
 }
 
 impl Place<'_> {
@@ -56,8 +58,10 @@ impl Place<'_> {
             == (other.device, other.subvolume, other.directory)
     }
 
-    fn volume(&self) -> Result<OwnedFd> {
-        let attributes = attributes(self.options) | MountAttributes::NOATIME;
+    /// Mounts it. What Ebbtide itself reads never leaves its time; `attach` is for those who use it.
+    fn volume(&self, access_times: bool) -> Result<OwnedFd> {
+        let quiet = if access_times { MountAttributes::NONE } else { MountAttributes::NOATIME };
+        let attributes = attributes(self.options) | quiet;
         volume::mount(self.device, self.subvolume, &[], attributes)
             .context(|| format!("cannot mount the store on {}", self.device))
     }
@@ -71,6 +75,7 @@ impl Store {
             subvolume: self.subvolume.as_deref(),
             directory: self.directory.as_deref(),
             options: &self.options,
+            access_times: self.expiry.is_some_and(|it| !it.is_all()),
         }
     }
 }
@@ -83,6 +88,7 @@ impl StateStore {
             subvolume: self.subvolume.as_deref(),
             directory: self.directory.as_deref(),
             options: Class::State.mount_options(),
+            access_times: false,
         }
     }
 }
@@ -96,7 +102,7 @@ pub fn open(place: Place<'_>, expected: Uuid) -> Result<OwnedFd> {
 
 /// Mounts a store at a path, and checks that it is the recorded one.
 pub fn attach(place: Place<'_>, expected: Uuid, path: &Path) -> Result<OwnedFd> {
-    let volume = place.volume()?;
+    let volume = place.volume(place.access_times)?;
     let inside = match place.directory {
         Some(directory) => Some(volume::open_inside(volume.as_fd(), place.device, directory)?),
         None => None,
@@ -123,7 +129,7 @@ pub(crate) fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) ->
 
 /// Opens what should be a store, without a check.
 pub fn open_any(place: Place<'_>) -> Result<OwnedFd> {
-    volume::inside(place.volume()?, place.device, place.directory)
+    volume::inside(place.volume(false)?, place.device, place.directory)
 }
 
 /// Makes the subvolume or the directory for a store on a volume that is open already.

@@ -331,6 +331,8 @@ root! { retention {
     retention_unknown_keys = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { cuont = 1 }\n[store.more]\nsubvolume = \"more\"\ntrash = { count = 1 }";
     retention_numbers = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = -1, count = \"10\", days = 0 }";
     retention_free = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { free = \"95%\" }\n[store.more]\nsubvolume = \"more\"\ntrash = { days = 1000000, size = \"big\" }";
+    expiry_of_no_cache = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\n[store.more]\nsubvolume = \"more\"\nlimit = \"5G\"\n[store.logs]\nsubvolume = \"logs\"\nclass = \"log\"\nmax-age = \"30d\"";
+    expiry_of_nothing = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\n[store.more]\nsubvolume = \"more\"\nclass = \"cache\"\nlimit = \"5\"\nmax-age = \"30\"\n[store.less]\nsubvolume = \"less\"\nclass = \"cache\"\nlimit = 5\nmax-age = \"0d\"";
     retention_less_than_min = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 3, count = 2 }";
     retention_min_follows = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { count = 1 }";
     retention_count_follows = "backend = \"btrfs\"\ndevice = \"LABEL=a\"\nkeep-boots = { min = 11 }";

@@ -62,6 +62,10 @@ fn both_accept() {
              [store.a]\nsubvolume = \"a\"\ntrash = {{ days = 1, size = \"0\" }}"
         ),
         &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ free = \"20G\" }}"),
+        &format!(
+            "{ROOT}device = \"LABEL=a\"\n[store.a]\nsubvolume = \"a\"\nclass = \"cache\"\n\
+             limit = \"5G\"\nmax-age = \"30d\""
+        ),
     ] {
         let text = format!("version = 1\n{text}\n");
         assert!(parser_accepts(&text), "the parser refuses:\n{text}");
@@ -126,6 +130,9 @@ fn both_refuse() {
         &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ days = 0 }}"),
         &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ free = \"91%\" }}"),
         &format!("{ROOT}device = \"LABEL=a\"\nkeep-boots = {{ max = 1 }}"),
+        "[store.a]\ndevice = \"LABEL=a\"\nclass = \"cache\"\nlimit = 5",
+        "[store.a]\ndevice = \"LABEL=a\"\nclass = \"cache\"\nmax-age = 30",
+        "[store.a]\ndevice = \"LABEL=a\"\nclass = \"cache\"\nmax-age = \"30\"",
         "[store.a]\ndevice = \"LABEL=a\"\ntrash = { size = 5 }",
     ] {
         let text = format!("version = 1\n{text}\n");

@@ -2,6 +2,7 @@
 //!
 //! A `name` is one component: anything with a slash, `.` and `..` is refused with `EINVAL`.
 
+mod lease;
 mod mount_point;
 mod read;
 mod remove;
@@ -19,6 +20,7 @@ use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
 use crate::metadata::set_mode;
 
+pub use lease::take_lease;
 pub use mount_point::create_mount_point;
 pub(crate) use read::read_link_fd;
 pub use read::{

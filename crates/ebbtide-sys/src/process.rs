@@ -1,6 +1,7 @@
 //! Who uses a path: processes that have something below it open for writing, mapped, or as their
 //! directory.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::tree::stack::Identity;
 
 /// A process that would go on with what lies below a path, whatever is mounted there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +20,10 @@ pub struct User {
     pub name: OsString,
     /// The user it runs as (`/proc/PID`'s owner: the effective user id).
     pub uid: u32,
-    /// What it uses.
+    /// The path that was asked for, at or below which it uses something.
     pub path: PathBuf,
+    /// What it uses there, as the kernel shows it; the first, if there is more.
+    pub uses: PathBuf,
 }
 
 /// The processes that have a directory at or below one of the paths as working directory, root or
@@ -34,25 +38,14 @@ pub struct User {
 ///
 /// Only if /proc cannot be listed. What a caller without rights may not see is passed over too.
 pub fn users_of(paths: &[PathBuf]) -> Result<Vec<User>> {
-    let list = fs::read_dir("/proc").map_err(|error| {
-        let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
-        Error::new("openat", errno).path("/proc")
-    })?;
-    let own = std::process::id();
     let mut users = Vec::new();
-    for entry in list.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if pid == own {
-            continue;
-        }
-        let process = entry.path();
-        let mut used: Vec<PathBuf> = Vec::new();
+    for process in processes()? {
+        let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
+        let mut used: Vec<(PathBuf, PathBuf)> = Vec::new();
         for found in used_by(&process) {
             for path in paths.iter().filter(|path| found.starts_with(path)) {
-                if !used.contains(path) {
-                    used.push(path.clone());
+                if used.iter().all(|(known, _)| known != path) {
+                    used.push((path.clone(), found.clone()));
                 }
             }
         }
@@ -63,9 +56,46 @@ pub fn users_of(paths: &[PathBuf]) -> Result<Vec<User>> {
         let name = fs::read(process.join("comm")).unwrap_or_default();
         let name = OsString::from_vec(name.strip_suffix(b"\n").unwrap_or(&name).to_vec());
         let uid = owner.uid();
-        users.extend(used.into_iter().map(|path| User { pid, name: name.clone(), uid, path }));
+        let of_it = |(path, uses)| User { pid, name: name.clone(), uid, path, uses };
+        users.extend(used.into_iter().map(of_it));
     }
     Ok(users)
+}
+
+/// The directories in /proc of all processes but this one.
+fn processes() -> Result<Vec<PathBuf>> {
+    let list = fs::read_dir("/proc").map_err(|error| {
+        let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+        Error::new("openat", errno).path("/proc")
+    })?;
+    let own = std::process::id();
+    let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    let other = |entry: &fs::DirEntry| number(entry).is_some_and(|pid| pid != own);
+    Ok(list.flatten().filter(other).map(|entry| entry.path()).collect())
+}
+
+/// The files and directories that processes other than this one have open, are in, run or map, as device
+/// and inode number: those of all processes that this one may look at.
+///
+/// # Errors
+///
+/// Only if /proc cannot be listed.
+pub fn open_files() -> Result<HashSet<Identity>> {
+    let mut open = HashSet::new();
+    for process in processes()? {
+        let mut links: Vec<PathBuf> =
+            ["cwd", "root", "exe"].iter().map(|name| process.join(name)).collect();
+        for list in ["fd", "map_files"] {
+            let entries = fs::read_dir(process.join(list)).into_iter().flatten().flatten();
+            links.extend(entries.map(|entry| entry.path()));
+        }
+        // A magic link leads to the inode itself, whatever its path says.
+        open.extend(links.iter().filter_map(|link| {
+            let found = rustix::fs::stat(link).ok()?;
+            Some(((rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev)), found.st_ino))
+        }));
+    }
+    Ok(open)
 }
 
 fn used_by(process: &Path) -> Vec<PathBuf> {
@@ -175,6 +205,9 @@ mod tests {
         let uses = |directory: &Path, script: &str| {
             let shell = Shell::new(directory, script);
             let users = users_of(std::slice::from_ref(&inner)).unwrap();
+            if script.contains(">>") {
+                assert_eq!(users[0].uses, inner.join("file"));
+            }
             let pid = shell.0.id();
             assert!(users.iter().all(|user| user.pid == pid && user.path == inner), "{users:?}");
             !users.is_empty()
@@ -184,6 +217,27 @@ mod tests {
         assert!(uses(&path, "exec 3<inner"), "it may make files there");
         assert!(!uses(&path, "exec 3<inner/file"), "it reads");
         assert!(!uses(&other, ":"), "it is beside it");
+    }
+
+    #[test]
+    fn open_files_are_known_by_their_inode() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().canonicalize().unwrap();
+        for name in ["read", "other"] {
+            fs::write(path.join(name), "x").unwrap();
+        }
+        let shell = Shell::new(&path, "exec 3<read; mv read gone");
+        let open = open_files().unwrap();
+        let identity = |path: &Path| {
+            let found = rustix::fs::stat(path).unwrap();
+            let device = found.st_dev;
+            ((rustix::fs::major(device), rustix::fs::minor(device)), found.st_ino)
+        };
+        assert!(open.contains(&identity(&path.join("gone"))));
+        assert!(open.contains(&identity(&path)), "it is there");
+        assert!(open.contains(&identity(Path::new("/bin/cat"))), "it runs");
+        assert!(!open.contains(&identity(&path.join("other"))));
+        drop(shell);
     }
 
     #[test]

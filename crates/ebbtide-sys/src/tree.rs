@@ -5,10 +5,12 @@ mod content;
 mod copy;
 mod count;
 mod data;
+mod extents;
 mod node;
 mod privileges;
 mod size;
 pub mod stack;
+mod visit;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +30,7 @@ pub use content::has_same_content;
 pub use count::count_files;
 pub use privileges::drop_privileges;
 pub use size::{directory_sizes, tree_size, tree_size_up_to};
+pub use visit::{Visited, visit};
 
 /// What to copy, and whom to tell.
 pub struct CopyOptions<'a> {

@@ -113,6 +113,24 @@ pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Whether what [`copy_xattrs`] made is what it was made from: every attribute is there with its value, but
+/// for those that the target can't store and may do without, and no ACL more.
+pub fn is_copy(original: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<bool> {
+    let mut names = list(original)?;
+    names.retain(|name| !is_alias(name));
+    for name in &names {
+        // Absent: removed since it was listed.
+        let Some(value) = get(original, name)? else { continue };
+        match get(copy, name)? {
+            Some(copied) if copied == value => {}
+            None if is_dispensable(name) => {}
+            _ => return Ok(false),
+        }
+    }
+    let is_acl = |name: &OsString| name == ACCESS_ACL || name == DEFAULT_ACL;
+    Ok(list(copy)?.iter().all(|name| !is_acl(name) || names.contains(name)))
+}
+
 /// Copies what decides about access besides owner and mode: security labels, and ACLs with those that
 /// new files inherit. Owner and mode have to be set before.
 ///

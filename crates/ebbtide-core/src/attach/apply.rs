@@ -280,11 +280,11 @@ fn import(
             return Err(error).context(|| "copy");
         }
     };
-    // Content that is shared with the original is the original's.
-    let compare = report.reflinked == 0;
+    // Content can only be shared within one filesystem.
+    let shared = report.reflinked > 0;
     let scratch_path = Path::new(scratch);
     let difference =
-        tree::first_difference(from, entry.relative(), incoming.as_fd(), scratch_path, compare)
+        tree::first_difference(from, entry.relative(), incoming.as_fd(), scratch_path, shared)
             .context(|| "compare the copy with its original");
     if let Some(inner) = difference? {
         let _ = file::remove_tree(incoming.as_fd(), scratch);

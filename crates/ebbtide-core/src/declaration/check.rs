@@ -85,7 +85,9 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             let options = store.mount_options();
             let directory = store.directory.as_ref().map(|at| at.value.clone());
             let trash = store.trash.as_ref().map(KeepTrash::with_defaults);
-            let store = StoreDeclaration { device, subvolume, directory, class, options, trash };
+            let expiry = store.expiry();
+            let store =
+                StoreDeclaration { device, subvolume, directory, class, options, trash, expiry };
             Some((name.clone(), store))
         })
         .collect::<Option<_>>()?;

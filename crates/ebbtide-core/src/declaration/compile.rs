@@ -67,6 +67,7 @@ impl Declaration {
                     class: store.class,
                     options: store.options.clone(),
                     trash: store.trash,
+                    expiry: store.expiry,
                     uuid,
                 };
                 Ok((name.clone(), store))

@@ -15,7 +15,7 @@ use super::schema as shape;
 use crate::compiled::{
     Backend, Class, DeviceSpec, Kind, Mode, MountOption, Parent, Principal, RamSize, StoreName,
 };
-use crate::retention::Share;
+use crate::retention::{KeepCache, Share};
 
 /// A range of bytes in one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,9 +278,23 @@ pub(super) struct Store {
     pub options: Vec<At<StoreOption>>,
     /// How much of what left the store stays in its trash. `ebbtide gc` deletes the rest.
     pub trash: Option<KeepTrash>,
+    /// Of a cache: as long as its files take more than this, as in "5G", `ebbtide gc` deletes those that
+    /// were used least recently.
+    #[schemars(with = "Option<shape::SizeText>")]
+    pub limit: Option<At<u64>>,
+    /// Of a cache: `ebbtide gc` deletes files that were neither read nor written for so long, as in "30d".
+    #[schemars(with = "Option<shape::AgeText>", rename = "max-age")]
+    pub max_age: Option<At<u64>>,
 }
 
 impl Store {
+    /// How much of it stays, if that is declared.
+    pub(super) fn expiry(&self) -> Option<KeepCache> {
+        let value = |at: &Option<At<u64>>| at.as_ref().map(|at| at.value);
+        let expiry = KeepCache { limit: value(&self.limit), max_age: value(&self.max_age) };
+        (!expiry.is_all()).then_some(expiry)
+    }
+
     /// Its place below the top level of its device.
     pub(super) fn below(&self) -> Option<&At<PathBuf>> {
         self.subvolume.as_ref().or(self.directory.as_ref())

@@ -37,7 +37,7 @@ use uuid::Uuid;
 use crate::compiled::{
     Backend, Class, DeviceSpec, Entry, MountOption, RamMount, RamSize, StoreName, VolumeMount,
 };
-use crate::retention::{KeepBoots, KeepTrash};
+use crate::retention::{KeepBoots, KeepCache, KeepTrash};
 use crate::store;
 
 pub use check::{check, check_in};
@@ -142,6 +142,8 @@ pub struct StoreDeclaration {
     pub options: Vec<MountOption>,
     /// How much of its trash stays, if that is declared.
     pub trash: Option<KeepTrash>,
+    /// How much of a cache stays, and for how long, if that is declared.
+    pub expiry: Option<KeepCache>,
 }
 
 impl StoreDeclaration {
@@ -152,6 +154,7 @@ impl StoreDeclaration {
             subvolume: self.subvolume.as_deref(),
             directory: self.directory.as_deref(),
             options: &self.options,
+            access_times: self.expiry.is_some(),
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::compiled::{Class, Kind, MountOption, Parent};
 pub(super) use root::ROOT_KEYS;
 
 pub(super) const FILE_KEYS: [&str; 6] = ["version", "root", "store", "keep", "ignore", "users"];
-pub(super) const STORE_KEYS: [&str; 6] =
-    ["device", "subvolume", "directory", "class", "options", "trash"];
+pub(super) const STORE_KEYS: [&str; 8] =
+    ["device", "subvolume", "directory", "class", "options", "trash", "limit", "max-age"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
     ("suid", StoreOption::Suid),
     ("dev", StoreOption::Dev),
@@ -208,6 +208,8 @@ impl Reader<'_> {
                 })
             }),
             trash: table.get("trash").and_then(|value| self.keep_trash(value)),
+            limit: table.get("limit").and_then(|value| self.limit(value)),
+            max_age: table.get("max-age").and_then(|value| self.max_age(value)),
         };
         self.contradictions("store", &store.options, StoreOption::meaning);
         Some(Store { sound: self.problems.len() == before, ..store })

@@ -1,12 +1,15 @@
 //! How much of the past is kept, as a file says it.
 
-use super::file::{KeepBoots, KeepTrash};
+use super::file::{At, KeepBoots, KeepTrash};
 use super::problem::quote;
 use super::value::{Reader, Value};
 use crate::retention;
 
 pub(super) const KEEP_BOOTS_KEYS: [&str; 4] = ["min", "count", "days", "free"];
 pub(super) const KEEP_TRASH_KEYS: [&str; 2] = ["days", "size"];
+
+/// A smaller cache is none: somebody forgot the unit.
+const SMALLEST: u64 = 1 << 20;
 
 /// More boots or days than anybody counts.
 pub(super) const MOST: u32 = 100_000;
@@ -50,6 +53,29 @@ impl Reader<'_> {
         let days = table.get("days").and_then(|value| self.number(value, "days", 1..=MOST));
         let size = table.get("size").and_then(|value| self.bytes(value, "size"));
         Some(KeepTrash { days, size })
+    }
+
+    /// What a cache may take, in bytes.
+    pub(super) fn limit(&mut self, value: &Value<'_>) -> Option<At<u64>> {
+        let bytes = self.bytes(value, "limit")?;
+        if bytes < SMALLEST {
+            let hint = "at least \"1M\"; with K, M, G or T behind the number".to_owned();
+            self.error(value.span(), "such a cache holds nothing".to_owned(), "", Some(hint));
+            return None;
+        }
+        Some(At { value: bytes, place: self.place(value.span()) })
+    }
+
+    /// For how long a file stays that nobody uses, in seconds.
+    pub(super) fn max_age(&mut self, value: &Value<'_>) -> Option<At<u64>> {
+        let text = self.text(value, "max-age")?;
+        if let Some(seconds @ 1..) = retention::parse_age(text) {
+            return Some(At { value: seconds, place: self.place(value.span()) });
+        }
+        let hint = "a number of hours, days or weeks, as in \"12h\", \"30d\" or \"4w\"";
+        let message = format!("{} is no age", quote(text));
+        self.error(value.span(), message, "", Some(hint.to_owned()));
+        None
     }
 }
 

@@ -129,6 +129,8 @@ shapes! {
     });
     /// A size.
     SizeText = |_| json_schema!({ "type": "string", "pattern": "^[0-9]+[KkMmGgTt]?$" });
+    /// Hours, days or weeks.
+    AgeText = |_| json_schema!({ "type": "string", "pattern": "^[1-9][0-9]{0,5}[hdw]$" });
     /// A share of a volume, or a size.
     ShareText = |_| json_schema!({
         "type": "string",

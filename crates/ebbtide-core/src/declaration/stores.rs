@@ -8,7 +8,7 @@ use super::merge::Merged;
 use super::path::nearest_ancestors;
 use super::problem::{Mark, Problem, Severity, quote, toml_string};
 use super::value::did_you_mean;
-use crate::compiled::{Backend, StoreName};
+use crate::compiled::{Backend, Class, StoreName};
 
 /// Checks all stores. `whole` tells whether every file could be read, without which nothing can be
 /// called missing.
@@ -39,10 +39,31 @@ pub(super) fn check(merged: &Merged, whole: bool, problems: &mut Vec<Problem>) {
             ));
         }
     }
+    for (name, store) in merged.stores.iter().filter(|(_, store)| store.sound) {
+        only_of_caches(name, store, problems);
+    }
     for (name, store) in merged.stores.iter().filter(|(_, store)| store.sound && sound_root) {
         place_of_store(merged, name, store, whole, problems);
     }
     overlaps(merged, problems);
+}
+
+/// Nothing but a cache loses data for its age or its size.
+fn only_of_caches(name: &StoreName, store: &Store, problems: &mut Vec<Problem>) {
+    let class = store.class.as_ref().map(|at| at.value).unwrap_or_default();
+    if class == Class::Cache {
+        return;
+    }
+    let declared = [("limit", store.limit.as_ref()), ("max-age", store.max_age.as_ref())];
+    for (key, at) in declared {
+        let Some(at) = at else { continue };
+        problems.push(error(
+            format!("the store `{name}` has a `{key}`, and is of class `{}`", class.name()),
+            at.place.mark("only a cache may lose data for its age or size"),
+            store.class.as_ref().map(|class| class.place.mark("its class")),
+            "take it out; or, if all of the store can be had again, say `class = \"cache\"`",
+        ));
+    }
 }
 
 fn unknown_stores(merged: &Merged, problems: &mut Vec<Problem>) {

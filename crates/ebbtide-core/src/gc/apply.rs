@@ -1,5 +1,6 @@
 //! Doing what was planned. After a cut anywhere, the next run finishes it.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,17 +10,20 @@ use ebbtide_sys::btrfs::{self, SubvolumeId};
 use ebbtide_sys::file::{self, Room};
 use ebbtide_sys::resolve;
 use ebbtide_sys::text::size;
+use ebbtide_sys::tree;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::plan::{self, Plan, Step, WORTHWHILE, Why};
-use super::{Gc, LastRun};
+use super::caches::{self, Order};
+use super::plan::{self, Cache, Plan, Step, WORTHWHILE, Why};
+use super::{Gc, LastRun, Measured};
 use crate::backend;
 use crate::compiled::StoreName;
 use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::record::BootNumber;
 use crate::retention::Share;
+use crate::undeclared::shown;
 use crate::{store, undeclared};
 
 /// How long is waited for btrfs to free what one run deleted.
@@ -57,13 +61,21 @@ pub(super) fn apply(gc: Gc, log: &mut Log<'_>) -> Result<Done> {
     drop(lock);
     let before = observed.room;
     let problems = gc.problems.clone();
-    let mut run =
-        Run { gc, own, deleted: Vec::new(), expected: 0, last: before, stopped: false, problems };
+    let mut run = Run {
+        gc,
+        own,
+        caches: observed.caches,
+        deleted: Vec::new(),
+        expected: 0,
+        last: before,
+        stopped: false,
+        problems,
+    };
     let mut done = Vec::new();
     for step in &plan.steps {
         match run.step(step, log).context(|| format!("cannot {step}")) {
-            Ok(true) => done.push(step.clone()),
-            Ok(false) => {}
+            Ok(Some(step)) => done.push(step),
+            Ok(None) => {}
             Err(failure) => run.report(Problem::from_failure(Level::Warning, &failure), log),
         }
     }
@@ -71,7 +83,8 @@ pub(super) fn apply(gc: Gc, log: &mut Log<'_>) -> Result<Done> {
     let room = before.zip(run.room());
     if let Some(boot) = observed.running {
         let clock = observed.now.clock;
-        LastRun { version: container::VERSION, boot, clock }.write(&run.gc.container)?;
+        let stores = run.measure();
+        LastRun { version: container::VERSION, boot, clock, stores }.write(&run.gc.container)?;
     }
     Ok(Done { plan, done, room, problems: run.problems })
 }
@@ -80,6 +93,8 @@ struct Run {
     gc: Gc,
     /// The directory that is gc's own.
     own: OwnedFd,
+    /// Caches as they were seen, and their bytes as they are by now.
+    caches: BTreeMap<StoreName, Cache>,
     /// Subvolumes that btrfs is freeing.
     deleted: Vec<SubvolumeId>,
     /// What should be free, beyond what was free when that was looked at last.
@@ -96,17 +111,17 @@ impl Run {
         self.problems.push(problem);
     }
 
-    /// Does a step; false if it turned out not to be due.
-    fn step(&mut self, step: &Step, log: &mut Log<'_>) -> Result<bool> {
+    /// Does a step, and returns it as it was done; none if it turned out not to be due.
+    fn step(&mut self, step: &Step, log: &mut Log<'_>) -> Result<Option<Step>> {
         match step {
             Step::Root { why: Why::Free(wanted), boot, own_bytes } => {
                 if self.stopped || !self.is_short(*wanted, log)? {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 log(Level::Info, &step.to_string());
                 self.root(*boot, *own_bytes)?;
                 self.check_that_it_frees(*boot, *own_bytes, log)?;
-                return Ok(true);
+                return Ok(Some(step.clone()));
             }
             _ => log(Level::Info, &step.to_string()),
         }
@@ -127,9 +142,71 @@ impl Run {
                         .map_err(|error| explain(&error))?;
                 }
             }
+            Step::Cache { .. } => return self.cache(step, log),
             Step::Undeclared { store, path, .. } => self.undeclared(store, path)?,
         }
-        Ok(true)
+        Ok(Some(step.clone()))
+    }
+
+    /// Deletes files of a cache, as far as they are still to go.
+    fn cache(&mut self, step: &Step, log: &mut Log<'_>) -> Result<Option<Step>> {
+        let Step::Cache { store: name, path, why, files, last, .. } = step else { return Ok(None) };
+        let (Some(store), Some(cache)) = (self.gc.stores.get(name), self.caches.get_mut(name))
+        else {
+            return Ok(None);
+        };
+        let order = Order {
+            path,
+            last: *last,
+            files: *files,
+            for_room: matches!(why, Why::Limit(_)),
+            elsewhere: &cache.elsewhere,
+        };
+        let removed = caches::remove(store.as_fd(), &self.gc.compiled, &order)?;
+        cache.bytes = cache.bytes.saturating_sub(removed.bytes);
+        let device = self.gc.compiled.stores.get(name).map(|it| &it.device);
+        if device == Some(&self.gc.compiled.root.device) {
+            self.expected = self.expected.saturating_add(removed.bytes);
+        }
+        if removed.open > 0 {
+            let open = removed.open;
+            log(Level::Info, &format!("files below {} that are open stay: {open}", shown(path)));
+        }
+        if let Some((count, first)) = removed.failed {
+            let mut problem = Problem::new(
+                Level::Warning,
+                format!("files of store {name} that could not be deleted: {count}, as {first}"),
+            );
+            problem.hint = Some(
+                "a flag may protect them (`lsattr`), or the filesystem does not tell whether they are \
+                 open"
+                    .to_owned(),
+            );
+            self.report(problem, log);
+        }
+        let done = Step::Cache {
+            store: name.clone(),
+            path: path.clone(),
+            why: *why,
+            files: removed.files,
+            bytes: removed.bytes,
+            last: *last,
+        };
+        Ok((removed.files > 0).then_some(done))
+    }
+
+    /// What each store takes now, as far as that can be told.
+    fn measure(&self) -> BTreeMap<StoreName, Measured> {
+        let measure = |(name, store): (&StoreName, &OwnedFd)| {
+            let measured = if let Some(cache) = self.caches.get(name) {
+                Measured { bytes: cache.bytes, reads_since: cache.reads_since }
+            } else {
+                let bytes = tree::tree_size(store.as_fd(), Path::new("")).ok()?;
+                Measured { bytes, reads_since: None }
+            };
+            Some((name.clone(), measured))
+        };
+        self.gc.stores.iter().filter_map(measure).collect()
     }
 
     /// Moves what no entry keeps to the trash of its store, if that is so still.

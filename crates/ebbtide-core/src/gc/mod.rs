@@ -5,23 +5,25 @@
 //! leaves is known for what it is.
 
 mod apply;
+mod caches;
 mod observe;
 mod plan;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use apply::Done;
 pub use plan::{
-    Boot as ObservedBoot, Now, Observation, PastRoot, Plan, Policy, RECORDS, Step, Trash, Why, plan,
+    Boot as ObservedBoot, Cache, Cached, Now, Observation, PastRoot, Plan, Policy, RECORDS, Step,
+    Trash, Why, plan,
 };
 
 use crate::backend;
-use crate::boot::Boot;
-use crate::compiled::{Compiled, StoreName};
+use crate::boot::{Boot, STORES};
+use crate::compiled::{Class, Compiled, StoreName};
 use crate::container::{self, Container};
 use crate::failure::{Level, Log, Problem, Result};
 use crate::record::{BootNumber, RootIdentity};
@@ -29,13 +31,27 @@ use crate::status;
 use crate::store;
 
 /// What the last run left in the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastRun {
     version: u32,
     /// The boot in which it ran.
     pub boot: BootNumber,
     /// Seconds since 1970 by the clock, which may have been wrong.
     pub clock: i64,
+    /// What it saw of each store that was there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stores: BTreeMap<StoreName, Measured>,
+}
+
+/// What a run saw of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// What it took, in bytes: of a cache with a rule all files below its entries, which the limit is about; of
+    /// any other store everything in it.
+    pub bytes: u64,
+    /// For such a cache: since when reads leave their time, in seconds since 1970; absent if they did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_since: Option<i64>,
 }
 
 impl LastRun {
@@ -49,8 +65,8 @@ impl LastRun {
         Ok(run)
     }
 
-    fn write(self, container: &Container) -> Result<()> {
-        container::write(container.directory(), container::name::LAST_GC, &self)
+    fn write(&self, container: &Container) -> Result<()> {
+        container::write(container.directory(), container::name::LAST_GC, self)
     }
 }
 
@@ -62,6 +78,9 @@ pub struct Gc {
     policy: Policy,
     compiled: Compiled,
     running: Option<RootIdentity>,
+    sysroot: PathBuf,
+    /// Where stores are mounted.
+    mounted_stores: PathBuf,
     problems: Vec<Problem>,
 }
 
@@ -85,7 +104,8 @@ impl Gc {
         }
         let running = backend::mounted(boot.locator.backend, sysroot).ok();
         let policy = policy(&compiled);
-        Ok(Self { container, stores, policy, compiled, running, problems })
+        let (sysroot, mounted_stores) = (sysroot.to_owned(), boot.run.join(STORES));
+        Ok(Self { container, stores, policy, compiled, running, sysroot, mounted_stores, problems })
     }
 
     /// Whether data that no entry keeps are moved to the trash of their stores.
@@ -100,6 +120,9 @@ impl Gc {
             container: &self.container,
             stores: &self.stores,
             compiled: &self.compiled,
+            caches: &self.policy.caches,
+            sysroot: &self.sysroot,
+            mounted_stores: &self.mounted_stores,
         };
         observe::observe(&trees, self.running.as_ref())
     }
@@ -120,9 +143,15 @@ pub fn policy(compiled: &Compiled) -> Policy {
     let trash = |(name, store): (&StoreName, &crate::compiled::Store)| {
         (name.clone(), store.trash.unwrap_or_default())
     };
+    // The class is asked once more: whatever a file says, only a cache loses data by itself.
+    let cache = |(name, store): (&StoreName, &crate::compiled::Store)| {
+        let expiry = store.expiry.filter(|it| store.class == Class::Cache && !it.is_all());
+        expiry.map(|expiry| (name.clone(), expiry))
+    };
     Policy {
         boots: compiled.root.keep_boots.unwrap_or_default(),
         trash: compiled.stores.iter().map(trash).collect(),
+        caches: compiled.stores.iter().filter_map(cache).collect(),
         undeclared: false,
     }
 }

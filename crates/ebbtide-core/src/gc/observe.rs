@@ -6,15 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::mountinfo::{self, MountEntry};
-use ebbtide_sys::{btrfs, escape, file, kernel, metadata, resolve, tree};
+use ebbtide_sys::{btrfs, escape, file, kernel, metadata, process, resolve, tree};
 use uuid::Uuid;
 
-use super::plan::{Boot, Now, Observation, PastRoot, Trash};
+use super::plan::{Boot, Cache, Now, Observation, PastRoot, Trash};
+use super::{LastRun, caches};
 use crate::backend::{self, overlay};
 use crate::compiled::{Backend, Compiled, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Level, Result};
 use crate::record::{BootNumber, Ending, Record, RootIdentity};
+use crate::retention::KeepCache;
 use crate::{store, undeclared};
 
 /// What is looked at.
@@ -23,11 +25,16 @@ pub(super) struct Trees<'a> {
     pub(super) stores: &'a BTreeMap<StoreName, OwnedFd>,
     /// The declaration of the next boot.
     pub(super) compiled: &'a Compiled,
+    /// The stores whose files do not all stay.
+    pub(super) caches: &'a BTreeMap<StoreName, KeepCache>,
+    pub(super) sysroot: &'a Path,
+    /// Where stores are mounted.
+    pub(super) mounted_stores: &'a Path,
 }
 
 /// Looks at everything. `running`: what the kernel says that `/` is.
 pub(super) fn observe(trees: &Trees<'_>, running: Option<&RootIdentity>) -> Result<Observation> {
-    let Trees { container, stores, compiled } = *trees;
+    let Trees { container, stores, compiled, .. } = *trees;
     // What is pending is in no count of bytes.
     file::sync_filesystem(container.directory()).context(|| "cannot sync the volume")?;
     let mut seen = Seen { roots: BTreeSet::new(), all_known: true };
@@ -85,7 +92,35 @@ pub(super) fn observe(trees: &Trees<'_>, running: Option<&RootIdentity>) -> Resu
         let found = undeclared::measured(name, opened.as_fd(), compiled, &in_use)?;
         observation.undeclared.extend(found);
     }
+    observation.caches = caches(trees, &mounts, observation.now.clock)?;
     Ok(observation)
+}
+
+/// Looks at caches of which not all stays, and since when reads of them leave their time.
+fn caches(
+    trees: &Trees<'_>,
+    mounts: &[MountEntry],
+    clock: i64,
+) -> Result<BTreeMap<StoreName, Cache>> {
+    let mut found = BTreeMap::new();
+    if trees.caches.is_empty() {
+        return Ok(found);
+    }
+    let open = process::open_files().context(|| "cannot look at what processes have open")?;
+    let last = LastRun::read(trees.container)?;
+    for name in trees.caches.keys() {
+        let Some(store) = trees.stores.get(name) else { continue };
+        let mut cache = caches::look(name, store.as_fd(), trees.compiled, &open)
+            .context(|| format!("cannot look at the files of store {name}"))?;
+        let (compiled, at) = (trees.compiled, trees.mounted_stores);
+        if caches::are_reads_noted(name, compiled, mounts, at, trees.sysroot) {
+            let known = last.as_ref().and_then(|it| it.stores.get(name)?.reads_since);
+            // A clock that was ahead then says nothing.
+            cache.reads_since = Some(known.filter(|since| *since <= clock).unwrap_or(clock));
+        }
+        found.insert(name.clone(), cache);
+    }
+    Ok(found)
 }
 
 fn boot_of(number: BootNumber, record: &Record, roots: &BTreeSet<Uuid>) -> Boot {

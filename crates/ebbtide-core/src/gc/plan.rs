@@ -1,19 +1,23 @@
 //! What gc will do: a pure function of what was observed.
 
+mod caches;
+mod display;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::escape;
 use ebbtide_sys::file::Room;
-use ebbtide_sys::text::size;
+use ebbtide_sys::metadata::Time;
 use serde::Serialize;
 use uuid::Uuid;
 
+pub use caches::{Cache, Cached};
+
 use crate::compiled::StoreName;
 use crate::record::BootNumber;
-use crate::retention::{KeepBoots, KeepTrash, Share};
+use crate::retention::{KeepBoots, KeepCache, KeepTrash, Share};
 use crate::undeclared::{Undeclared, shown};
 
 /// Records of so many boots stay.
@@ -55,6 +59,8 @@ pub struct Observation {
     pub trash: BTreeMap<StoreName, Vec<Trash>>,
     /// What the stores have and no entry keeps.
     pub undeclared: Vec<Undeclared>,
+    /// The files of caches of which not all stay.
+    pub caches: BTreeMap<StoreName, Cache>,
 }
 
 /// The time.
@@ -106,6 +112,8 @@ pub struct Policy {
     pub boots: KeepBoots,
     /// How much of each store's trash stays.
     pub trash: BTreeMap<StoreName, KeepTrash>,
+    /// How much of caches stays, and for how long.
+    pub caches: BTreeMap<StoreName, KeepCache>,
     /// Whether what no entry keeps goes to the trash of its store: only if that was asked for.
     pub undeclared: bool,
 }
@@ -152,6 +160,26 @@ pub enum Step {
         /// What it takes.
         bytes: u64,
     },
+    /// Delete files of a cache that were not used for long. None that is open goes, or that is used before its
+    /// turn comes.
+    Cache {
+        /// The store.
+        store: StoreName,
+        /// The entry that they lie below.
+        #[serde(serialize_with = "escaped_path")]
+        #[cfg_attr(feature = "declaration", schemars(with = "String"))]
+        path: PathBuf,
+        /// Why they do not stay.
+        why: Why,
+        /// So many; once it is done, so many as went.
+        files: u64,
+        /// What becomes free with them; once it is done, what became free.
+        bytes: u64,
+        /// None of them was used later than this, in seconds since 1970.
+        #[serde(serialize_with = "seconds")]
+        #[cfg_attr(feature = "declaration", schemars(with = "i64"))]
+        last: Time,
+    },
     /// Move what no entry keeps to the trash of its store.
     Undeclared {
         /// The store.
@@ -178,6 +206,10 @@ pub enum Why {
     Free(#[cfg_attr(feature = "declaration", schemars(with = "String"))] Share),
     /// The trash takes more bytes than this.
     Size(u64),
+    /// It was not used for so many seconds.
+    Unused(u64),
+    /// The cache takes more bytes than this.
+    Limit(u64),
 }
 
 /// The steps, in order, and what is worth knowing.
@@ -199,6 +231,12 @@ pub struct Plan {
 pub fn plan(observed: &Observation, policy: &Policy) -> Plan {
     let finish = observed.unfinished.iter().cloned().map(|name| Step::Finish { name });
     let mut steps: Vec<_> = finish.collect();
+    // First what may go at any time: it may make room enough for the others.
+    let clock = (!trusted(observed).is_empty()).then_some(observed.now.clock);
+    for (store, cache) in &observed.caches {
+        let keep = policy.caches.get(store).copied().unwrap_or_default();
+        steps.extend(caches::steps(store, cache, keep, clock));
+    }
     let roots = roots(observed, &policy.boots);
     steps.extend(roots);
     if observed.all_known {
@@ -217,7 +255,7 @@ pub fn plan(observed: &Observation, policy: &Policy) -> Plan {
         path: it.path.clone(),
         bytes: it.bytes,
     }));
-    Plan { steps, notes: notes(observed), undeclared: observed.undeclared.clone() }
+    Plan { steps, notes: notes(observed, policy), undeclared: observed.undeclared.clone() }
 }
 
 /// Past roots that do not stay, oldest first.
@@ -335,7 +373,7 @@ fn trash_of(
     steps
 }
 
-fn notes(observed: &Observation) -> Vec<String> {
+fn notes(observed: &Observation, policy: &Policy) -> Vec<String> {
     let mut notes: Vec<_> = observed
         .strange
         .iter()
@@ -344,7 +382,9 @@ fn notes(observed: &Observation) -> Vec<String> {
             format!("past/{name} in the container is no past root: it stays as it is")
         })
         .collect();
-    if !observed.roots.is_empty() && trusted(observed).is_empty() {
+    let aged = |keep: &KeepCache| keep.max_age.is_some();
+    let is_aged = !observed.roots.is_empty() || policy.caches.values().any(aged);
+    if is_aged && trusted(observed).is_empty() {
         notes.push(
             "the clock is or was wrong, as far as the records tell: nothing is deleted for its age"
                 .to_owned(),
@@ -355,6 +395,10 @@ fn notes(observed: &Observation) -> Vec<String> {
             notes.push(format!("past root {} is mounted at {place}: it stays", root.number));
         }
     }
+    for (store, cache) in &observed.caches {
+        let keep = policy.caches.get(store).copied().unwrap_or_default();
+        notes.extend(caches::notes(store, cache, keep));
+    }
     notes
 }
 
@@ -362,58 +406,12 @@ fn escaped_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::O
     serializer.serialize_str(&shown(path))
 }
 
+fn seconds<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i64(time.0)
+}
+
 fn escaped<S: serde::Serializer>(name: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&escape(name.as_encoded_bytes()))
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => write!(f, "there are more than {count}"),
-            Self::Days(1) => f.write_str("it ended more than a day ago"),
-            Self::Days(days) => write!(f, "it ended more than {days} days ago"),
-            Self::Free(Share::Percent(percent)) => {
-                write!(f, "as long as less than {percent}% of the volume is free")
-            }
-            Self::Free(Share::Bytes(bytes)) => {
-                write!(f, "as long as less than {} are free", size(*bytes))
-            }
-            Self::Size(bytes) => write!(f, "the trash takes more than {}", size(*bytes)),
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Finish { name } => {
-                let name = escape(name.as_encoded_bytes());
-                write!(f, "finish deleting {name}, which an earlier gc began")
-            }
-            Self::Root { boot, why, own_bytes } => {
-                write!(f, "delete past root {boot}")?;
-                if let Some(bytes) = own_bytes {
-                    write!(f, " ({})", size(*bytes))?;
-                }
-                write!(f, ": {why}")
-            }
-            Self::Manifest { root } => {
-                write!(f, "delete the manifest of root {root}, which is gone")
-            }
-            Self::Record { boot } => write!(f, "delete the record of boot {boot}"),
-            Self::Trash { store, boot, why, bytes } => {
-                let bytes = size(*bytes);
-                write!(f, "delete what left store {store} in boot {boot} ({bytes}): {why}")
-            }
-            Self::Undeclared { store, path, bytes } => {
-                let (path, bytes) = (shown(path), size(*bytes));
-                write!(
-                    f,
-                    "move {path} ({bytes}), which no entry keeps, to the trash of store {store}"
-                )
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::record::{Attached, Outcome, Record, Switch};
 use crate::store;
 
 pub use back::{Back, How, MovedBack, Step};
-pub use plan::{Change, Plan, When, Work};
+pub use plan::{Change, InUse, Plan, When, Work};
 
 /// Where it is noted, in the run directory, for which users something waits for their next login: a
 /// file for each, named by the number of the user.

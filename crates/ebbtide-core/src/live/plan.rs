@@ -66,9 +66,43 @@ pub struct Change {
     /// Why not now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The processes that it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<InUse>,
     /// Its index among the entries; a path that is not kept any more has none.
     #[serde(skip)]
     pub entry: Option<usize>,
+}
+
+/// A process that uses a path: it has something there open for writing or mapped so, or is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
+pub struct InUse {
+    /// Its number.
+    pub pid: u32,
+    /// The name that it gave to itself, escaped.
+    pub command: String,
+    /// What it uses; the first, if there is more.
+    #[serde(serialize_with = "escaped")]
+    #[cfg_attr(feature = "declaration", schemars(with = "String"))]
+    pub path: PathBuf,
+}
+
+fn escaped<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(path))
+}
+
+impl From<&User> for InUse {
+    fn from(user: &User) -> Self {
+        let command = ebbtide_sys::escape(user.name.as_encoded_bytes());
+        Self { pid: user.pid, command, path: user.uses.clone() }
+    }
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}) uses {}", self.command, self.pid, shown(&self.path))
+    }
 }
 
 /// All changes, sorted by path, and what can't be done at all.
@@ -135,7 +169,10 @@ pub fn plan(entries: &[Entry], seen: &[Seen], leftovers: &[Leftover]) -> Plan {
             plan.waiting.push(index);
         } else if let Some((work, when, why)) = decide(entry, seen, &attach) {
             let path = entry.path.clone();
-            plan.changes.push(Change { path, work, when, why, entry: Some(index) });
+            // Only a bind mount hides what a process goes on with.
+            let waits = when != When::Now && entry.method == Method::Bind;
+            let users = seen.users.iter().filter(|_| waits).map(InUse::from).collect();
+            plan.changes.push(Change { path, work, when, why, users, entry: Some(index) });
         }
         if !seen.listed {
             plan.problems.extend(attach.problems.into_iter().map(|(_, it)| (index, it)));
@@ -312,6 +349,7 @@ fn detach(leftover: &Leftover) -> Change {
         work: Work::Detach,
         when: if why.is_some() { When::NextBoot } else { When::Now },
         why,
+        users: leftover.users.iter().map(InUse::from).collect(),
         entry: None,
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use ebbtide_sys::file::{self, Room};
 use ebbtide_sys::text::size;
 
-use super::Status;
+use super::{Status, stores};
 use crate::boot::Boot;
 use crate::compiled::{Backend, Compiled};
 use crate::container::{Container, name};
@@ -32,14 +32,17 @@ pub(super) fn look(
     status: &mut Status,
 ) -> Result<()> {
     status.problems.extend(soft_reboot(shutdown::has_ended(&boot.run), container.backend()));
-    if let Ok(room) = file::room(container.directory()) {
-        status.problems.extend(nearly_full(room));
+    let room = file::room(container.directory()).ok();
+    status.problems.extend(room.and_then(nearly_full));
+    let last = LastRun::read(container)?;
+    if let Some(compiled) = compiled {
+        status.stores = stores::usage(boot, compiled, last.as_ref());
+        status.problems.extend(stores::full(&status.stores, room));
     }
     if let (Some(compiled), Some(running)) = (compiled, status.boot) {
         let past = container.numbers(name::PAST)?.len();
         let count = gc::policy(compiled).boots.count;
-        let last = LastRun::read(container)?.map(|run| run.boot);
-        status.problems.extend(overdue(past, count, last, running));
+        status.problems.extend(overdue(past, count, last.map(|run| run.boot), running));
     }
     if let Some(compiled) = compiled {
         // A store that is not there is told of with its entries.
@@ -88,13 +91,17 @@ fn soft_reboot(has_ended: bool, backend: Backend) -> Option<Problem> {
     Some(Problem { hint: Some(hint.to_owned()), ..Problem::new(Level::Error, message) })
 }
 
+/// Whether there is little room left, and not much.
+pub(super) fn is_nearly_full(room: Room) -> bool {
+    room.available < room.total / NEARLY_FULL && room.available < ENOUGH
+}
+
 fn nearly_full(room: Room) -> Option<Problem> {
-    let full = room.available < room.total / NEARLY_FULL && room.available < ENOUGH;
     let message = || {
         let (free, total) = (size(room.available), size(room.total));
         format!("the volume is nearly full: {free} of {total} are free, and a reset needs some")
     };
-    full.then(|| Problem {
+    is_nearly_full(room).then(|| Problem {
         hint: Some(
             "`ebbtide gc` deletes what is kept no longer; `keep-boots` says what is".to_owned(),
         ),

@@ -180,6 +180,7 @@ fn placed(
         class: crate::compiled::Class::State,
         options: crate::compiled::Class::State.mount_options().to_vec(),
         trash: None,
+        expiry: None,
     });
     for (name, store) in &mut placed.stores {
         store.device = device.clone();

@@ -9,32 +9,37 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::content::has_same_content;
-use super::open_child;
 use super::stack::{DirectoryStack, identity};
+use super::{extents, open_child};
 use crate::error::{Error, Result};
 use crate::file::{open_quietly, read_directory, read_link};
 use crate::metadata::{FileKind, Metadata, Time, metadata, statx};
 use crate::resolve::{open_directory, open_path, split_parent};
+use crate::xattr::is_copy;
 
 /// Returns the first path, relative to the top, in which a copy made by [`super::copy_tree`] is not
 /// its original: `None` if there is none. The top itself is the empty path.
 ///
-/// Compared are type, mode, owner, group and modification time, the size of files, the targets of
-/// links, the names in directories, and with `content` every byte. Sockets and mount points, which
-/// are not copied, and nested subvolumes that were left out are passed over.
+/// Compared are type, mode, owner, group, modification time and extended attributes with ACLs, the size
+/// of files, the targets of links, the names in directories, and every byte. With `shared`, which is
+/// for two trees on one filesystem, a file whose data lies in the same places on the disk as that of its
+/// copy is not read. Sockets and mount points, which are not copied, and nested subvolumes that were
+/// left out are passed over.
 pub fn first_difference(
     original_dir: BorrowedFd<'_>,
     original: &Path,
     copy_dir: BorrowedFd<'_>,
     copy: &Path,
-    content: bool,
+    shared: bool,
 ) -> Result<Option<PathBuf>> {
-    let found = metadata(open_path(original_dir, original)?.as_fd())?;
-    let copied = match open_path(copy_dir, copy) {
-        Ok(copied) => metadata(copied.as_fd())?,
+    let opened = open_path(original_dir, original)?;
+    let found = metadata(opened.as_fd())?;
+    let opened_copy = match open_path(copy_dir, copy) {
+        Ok(opened) => opened,
         Err(error) if error.is_not_found() => return Ok(Some(PathBuf::new())),
         Err(error) => return Err(error),
     };
+    let copied = metadata(opened_copy.as_fd())?;
     if found.kind != FileKind::Directory {
         let (Some((above, name)), Some((copy_above, copy_name))) =
             (split_parent(original), split_parent(copy))
@@ -45,13 +50,13 @@ pub fn first_difference(
         let copy_above = open_directory(copy_dir, copy_above)?;
         let pair = Pair { original: above.as_fd(), copy: copy_above.as_fd() };
         let same =
-            is_same(&found, &copied) && pair.has_same_data(name, copy_name, &found, content)?;
+            is_same(&found, &copied) && pair.has_same_data(name, copy_name, &found, shared)?;
         return Ok((!same).then(PathBuf::new));
     }
-    if !is_same(&found, &copied) {
+    if !is_same(&found, &copied) || !is_copy(opened.as_fd(), opened_copy.as_fd())? {
         return Ok(Some(PathBuf::new()));
     }
-    let mut walk = Walk { top: found.mount_id, content, ..Walk::default() };
+    let mut walk = Walk { top: found.mount_id, shared, ..Walk::default() };
     walk.enter(open_directory(original_dir, original)?, open_directory(copy_dir, copy)?, None)?;
     walk.run()
 }
@@ -68,22 +73,28 @@ impl Pair<'_> {
         name: &OsStr,
         copy_name: &OsStr,
         found: &Metadata,
-        content: bool,
+        shared: bool,
     ) -> Result<bool> {
-        match found.kind {
-            FileKind::Symlink => Ok(read_link(self.original, Path::new(name))?
-                == read_link(self.copy, Path::new(copy_name))?),
-            FileKind::Regular if content => has_same_content(
-                open(self.original, name)?.as_fd(),
-                open(self.copy, copy_name)?.as_fd(),
-            ),
-            _ => Ok(true),
+        let (name, copy_name) = (Path::new(name), Path::new(copy_name));
+        if found.kind == FileKind::Regular {
+            let original = open(self.original, name)?;
+            let copy = open(self.copy, copy_name)?;
+            let (original, copy) = (original.as_fd(), copy.as_fd());
+            return Ok(is_copy(original, copy)?
+                && ((shared && extents::are_same(original, copy)?)
+                    || has_same_content(original, copy)?));
         }
+        if found.kind == FileKind::Symlink
+            && read_link(self.original, name)? != read_link(self.copy, copy_name)?
+        {
+            return Ok(false);
+        }
+        is_copy(open_path(self.original, name)?.as_fd(), open_path(self.copy, copy_name)?.as_fd())
     }
 }
 
-fn open(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
-    open_quietly(dir, name, OFlags::NONBLOCK)
+fn open(dir: BorrowedFd<'_>, name: &Path) -> Result<OwnedFd> {
+    open_quietly(dir, name.as_os_str(), OFlags::NONBLOCK)
 }
 
 fn is_same(original: &Metadata, copy: &Metadata) -> bool {
@@ -100,7 +111,7 @@ fn is_same(original: &Metadata, copy: &Metadata) -> bool {
 #[derive(Default)]
 struct Walk {
     top: u64,
-    content: bool,
+    shared: bool,
     original: DirectoryStack,
     copy: DirectoryStack,
     /// For each open directory: the names to look at, and its own path.
@@ -155,7 +166,7 @@ impl Walk {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(error),
         };
-        if !is_same(&original, &copy) || !pair.has_same_data(name, name, &original, self.content)? {
+        if !is_same(&original, &copy) || !pair.has_same_data(name, name, &original, self.shared)? {
             return Ok(false);
         }
         if original.kind == FileKind::Directory {
@@ -219,7 +230,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::testing::Scratch;
+    use crate::testing::{Filesystem, Scratch, needs_root};
     use crate::tree::{CopyOptions, copy_tree};
 
     fn copied() -> Scratch {
@@ -234,15 +245,18 @@ mod tests {
         scratch
     }
 
-    fn difference(scratch: &Scratch, content: bool) -> Option<PathBuf> {
+    fn difference(scratch: &Scratch) -> Option<PathBuf> {
         let fd = scratch.fd.as_fd();
-        first_difference(fd, Path::new("a"), fd, Path::new("b"), content).unwrap()
+        let found = first_difference(fd, Path::new("a"), fd, Path::new("b"), false).unwrap();
+        let shared = first_difference(fd, Path::new("a"), fd, Path::new("b"), true).unwrap();
+        assert_eq!(found, shared);
+        found
     }
 
     #[test]
     fn a_copy_is_what_it_was_copied_from() {
         let scratch = copied();
-        assert_eq!(difference(&scratch, true), None);
+        assert_eq!(difference(&scratch), None);
         let fd = scratch.fd.as_fd();
         let (a, b) = (Path::new("a/one"), Path::new("b/one"));
         assert_eq!(first_difference(fd, a, fd, b, true).unwrap(), None);
@@ -253,7 +267,7 @@ mod tests {
     #[test]
     fn every_kind_of_difference_is_found() {
         type Spoil = fn(&Scratch);
-        let cases: [(&str, Spoil); 5] = [
+        let cases: [(&str, Spoil); 7] = [
             ("extra", |it| fs::write(it.path("b/extra"), "").unwrap()),
             ("deep/er/file", |it| fs::remove_file(it.path("b/deep/er/file")).unwrap()),
             ("one", |it| fs::write(it.path("b/one"), "11").unwrap()),
@@ -264,11 +278,35 @@ mod tests {
             ("deep", |it| {
                 fs::set_permissions(it.path("b/deep"), fs::Permissions::from_mode(0o700)).unwrap();
             }),
+            ("deep/er", |it| {
+                let original = open_path(it.fd.as_fd(), Path::new("a/deep/er")).unwrap();
+                crate::xattr::set(original.as_fd(), OsStr::new("user.note"), b"1").unwrap();
+                let copy = open_path(it.fd.as_fd(), Path::new("b/deep/er")).unwrap();
+                crate::xattr::set(copy.as_fd(), OsStr::new("user.note"), b"2").unwrap();
+            }),
+            ("one", |it| {
+                let copy = open_path(it.fd.as_fd(), Path::new("b/one")).unwrap();
+                // Version 2, and the entries of an ACL: owner, user 1, group, mask, others.
+                let mut acl = vec![2, 0, 0, 0];
+                for (tag, bits, id) in [
+                    (1_u16, 6_u16, u32::MAX),
+                    (2, 4, 1),
+                    (4, 4, u32::MAX),
+                    (16, 4, u32::MAX),
+                    (32, 4, u32::MAX),
+                ] {
+                    acl.extend(tag.to_le_bytes());
+                    acl.extend(bits.to_le_bytes());
+                    acl.extend(id.to_le_bytes());
+                }
+                let name = OsStr::new("system.posix_acl_access");
+                crate::xattr::set(copy.as_fd(), name, &acl).unwrap();
+            }),
         ];
         for (expected, spoil) in cases {
             let scratch = copied();
             spoil(&scratch);
-            let found = difference(&scratch, false).unwrap();
+            let found = difference(&scratch).unwrap();
             // A change of the names in the top also changes the time of the top.
             let top = found.as_os_str().is_empty();
             assert!(top || Path::new(expected).starts_with(&found), "{expected}: {found:?}");
@@ -283,8 +321,34 @@ mod tests {
         fs::write(scratch.path("b/one"), "2").unwrap();
         let copy = open_path(scratch.fd.as_fd(), Path::new("b/one")).unwrap();
         crate::metadata::set_times(copy.as_fd(), found.accessed, found.modified).unwrap();
-        assert_eq!(difference(&scratch, false), None);
-        assert_eq!(difference(&scratch, true), Some(PathBuf::from("one")));
+        assert_eq!(difference(&scratch), Some(PathBuf::from("one")));
+    }
+
+    #[test]
+    fn one_clone_does_not_vouch_for_another_file() {
+        needs_root!();
+        let volume = Filesystem::new("btrfs");
+        fs::create_dir(volume.path("a")).unwrap();
+        for name in ["one", "other"] {
+            fs::write(volume.path("a").join(name), vec![b'x'; 20_000]).unwrap();
+        }
+        let (a, b) = (Path::new("a"), Path::new("b"));
+        let options = CopyOptions::default();
+        let report = copy_tree(volume.fd(), a, volume.fd(), b.as_os_str(), options).unwrap();
+        assert_eq!(report.reflinked, 2);
+        let difference = || first_difference(volume.fd(), a, volume.fd(), b, true).unwrap();
+        assert_eq!(difference(), None);
+        let path = Path::new("b/other");
+        let copy = open_path(volume.fd(), path).unwrap();
+        let found = metadata(copy.as_fd()).unwrap();
+        let write = |byte| {
+            fs::write(volume.path("b/other"), vec![byte; 20_000]).unwrap();
+            crate::metadata::set_times(copy.as_fd(), found.accessed, found.modified).unwrap();
+        };
+        write(b'y');
+        assert_eq!(difference(), Some(PathBuf::from("other")));
+        write(b'x');
+        assert_eq!(difference(), None, "the same bytes in a place of their own");
     }
 
     #[test]

@@ -158,6 +158,17 @@ impl<'c> Prepared<'c> {
         Ok(Self { publication, preview, entries, how, context })
     }
 
+    /// What would be done to the running system, and when; nothing is known of a system that is not to be
+    /// changed, or whose declaration has stores that are still to be made.
+    pub fn changes(&self) -> Result<Vec<Change>, CommandError> {
+        let live = match self.publication.compiled() {
+            Some(compiled) if !self.how.next_boot => live(&compiled, None, self.context)?,
+            _ => None,
+        };
+        let plan = live.map(|live| live.plan()).transpose()?;
+        Ok(plan.map(|plan| plan.changes).unwrap_or_default())
+    }
+
     /// Says what would happen, step by step.
     pub fn dry_run(&self) -> Result<Done, CommandError> {
         let live = match self.publication.compiled() {

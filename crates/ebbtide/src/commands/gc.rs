@@ -23,9 +23,10 @@ use crate::text::{count, date, size};
 /// Deletes past roots and trash that are kept no longer
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-What stays is declared: `keep-boots` of [root], `trash` of [store.NAME]. Never deleted are the root
+What stays is declared: `keep-boots` of [root], `trash` of [store.NAME], and of a store of class `cache`
+also `limit` and `max-age`, by which files go for good and not to the trash. Never deleted are the root
 that runs, bases, past roots that are mounted, and the newest past root whose boot came up without
-an error and ended cleanly. A timer runs it every day.
+an error and ended cleanly, and files of caches that something has open. A timer runs it every day.
 
 What a store has and no entry keeps, because it was forgotten, is listed and stays. With --undeclared it
 goes to the store's trash, and from there as `trash` says. What somebody else put into a store stays, as
@@ -166,7 +167,22 @@ fn render_done(done: &Done, context: &Context) -> String {
     if moved > 0 {
         let _ = writeln!(text, "{} moved to the trash", count(moved, "path"));
     }
+    let mut files = 0;
+    for step in &done.done {
+        if let Step::Cache { files: gone, .. } = step {
+            files += gone;
+            let _ = writeln!(text, "{}", step.to_string().replacen("delete ", "deleted ", 1));
+        }
+    }
+    let caches = done.done.iter().filter(|step| matches!(step, Step::Cache { .. })).count();
     let _ = match done.room {
+        _ if done.done.len() == moved + caches && files > 0 => {
+            write!(
+                text,
+                "{} of caches deleted",
+                count(usize::try_from(files).unwrap_or(usize::MAX), "file")
+            )
+        }
         _ if done.done.len() == moved => write!(text, "nothing deleted"),
         Some((before, after)) if after.available > before.available => {
             let freed = size(after.available - before.available);

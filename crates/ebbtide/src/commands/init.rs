@@ -1,7 +1,6 @@
 //! `ebbtide init`: makes a container, base 1 and stores on a volume.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 use uuid::Uuid;
 
 use super::machine;
+use super::question::{ask, confirmed};
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -171,7 +171,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if args.dry_run {
         return Ok(Status::DONE);
     }
-    if !args.yes && !confirmed()? {
+    if !args.yes && confirmed("go on?")? != Some(true) {
         context.print("nothing was done; `--yes` goes on where nobody can be asked\n")?;
         return Ok(Status::FAILED);
     }
@@ -459,26 +459,6 @@ fn ask_updaters(seen: &Observation) -> Result<Option<Updaters>, CommandError> {
         Some("k" | "keep") => Some(Updaters::Keep),
         _ => None,
     })
-}
-
-fn confirmed() -> Result<bool, CommandError> {
-    Ok(matches!(ask("go on? (yes/no)")?.as_deref(), Some("y" | "yes")))
-}
-
-/// Asks on the terminal; `None` where nobody can be asked.
-fn ask(question: &str) -> Result<Option<String>, CommandError> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Ok(None);
-    }
-    let cannot = |error: std::io::Error| {
-        CommandError::new(Kind::Failed, "cannot ask on the terminal").cause(error.to_string())
-    };
-    let mut stderr = std::io::stderr();
-    write!(stderr, "{question} ").and_then(|()| stderr.flush()).map_err(cannot)?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer).map_err(cannot)?;
-    Ok(Some(answer.trim().to_lowercase()))
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::apply::{How, Prepared};
-use super::declare::{absolute, in_force, sound, tell};
-use super::{ignore, machine};
+use super::declare::{absolute, sound, tell};
+use super::question::confirmed;
+use super::{declare, ignore, machine};
 use crate::context::Context;
 use crate::difference;
 use crate::error::{CommandError, Kind};
@@ -34,14 +35,20 @@ that file stays as it is written. Where the file is read-only, the entry goes to
 .ebbtide/keep.toml in the state store. What lies in a user's home and belongs to them goes to
 [users.NAME]. Then it does what `ebbtide apply` does. If that fails, the file is put back.
 
+What a process has open for writing, or mapped so, or is in, cannot be put in place under it: it is named,
+with its process, and `keep` asks whether the next boot is to do it, which then takes what lies there. Without
+a terminal it keeps nothing, and says so, unless --next-boot answers that beforehand. Where only programs of
+the user whose home it is use it, it waits for their next login.
+
 A directory that is still to come is written with a slash at its end. What is kept already is no
 failure.
 
 Examples:
   ebbtide keep /var/lib/app ~/.config/app
   ebbtide keep --dry-run /etc/motd
+  ebbtide keep --next-boot /var/lib/database
 
-Exit status: 0 done, or kept already; 1 failed; 2 it can't be kept like this.")]
+Exit status: 0 done, or kept already; 1 failed, or it is in use; 2 it can't be kept like this.")]
 pub struct Args {
     /// What to keep: directories, or single files
     #[arg(required = true, value_name = "PATH")]
@@ -56,6 +63,9 @@ pub struct Args {
     /// How it is put in place
     #[arg(long, value_name = "METHOD", value_enum)]
     method: Option<Method>,
+    /// Keep what is in use now from the next boot on, without asking
+    #[arg(long, conflicts_with = "state")]
+    next_boot: bool,
     /// Show what would be written and done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -75,7 +85,8 @@ impl Args {
 
     /// Keeps paths so, and ignores these absolute patterns.
     pub fn reviewed(paths: Vec<PathBuf>, ignored: Vec<PathBuf>, dry_run: bool) -> Self {
-        Self { paths, state: None, store: None, method: None, dry_run, json: false, ignored }
+        let (state, store, method) = (None, None, None);
+        Self { paths, state, store, method, next_boot: false, dry_run, json: false, ignored }
     }
 }
 
@@ -180,11 +191,53 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return Ok(Status::DONE);
     }
     let written = [(target, text)];
-    let done = in_force(&declaration, &written, context)?;
+    let prepared = Prepared::new(&declaration, How::default(), context)?;
+    if !args.next_boot {
+        agree_to_wait(&prepared, &plan, args)?;
+    }
+    let done = declare::bring(declare::write(prepared, &written)?)?;
     let [(target, _)] = written;
     shown += &done.text;
     report(args, &plan, Some(&target), &done.changes, &shown, context)?;
     Ok(done.status)
+}
+
+/// Finds who uses what is to be kept: it would go on with what lies below a mount. Asks whether it is to be
+/// kept from the next boot on, and refuses where nobody can say so.
+fn agree_to_wait(prepared: &Prepared, plan: &Plan, args: &Args) -> Result<(), CommandError> {
+    let concerns = |change: &live::Change| {
+        let together = |it: &Addition| {
+            it.absolute.starts_with(&change.path) || change.path.starts_with(&it.absolute)
+        };
+        change.when == live::When::NextBoot && plan.additions.iter().any(together)
+    };
+    let changes = prepared.changes()?;
+    let users: Vec<_> =
+        changes.iter().filter(|it| concerns(it)).flat_map(|change| &change.users).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let mut told = String::new();
+    for user in &users {
+        let _ = writeln!(told, "  {user}");
+    }
+    let refused = |message: &str| {
+        let error = CommandError::new(Kind::Failed, message);
+        users.iter().fold(error, |error, user| error.cause(user.to_string()))
+    };
+    let question = format!(
+        "{told}What they write would be lost below the mount. Keep it from the next boot on?"
+    );
+    let answer = if args.json { None } else { confirmed(&question)? };
+    match answer {
+        Some(true) => Ok(()),
+        Some(false) => Err(refused("nothing was kept: it is in use")
+            .hint("stop what uses it, and keep it then")),
+        None => Err(refused("cannot keep it now: it is in use").hint(
+            "stop what uses it; or keep it from the next boot on, which takes what lies there then: \
+             `ebbtide keep --next-boot PATH`",
+        )),
+    }
 }
 
 /// Checks the declaration with the new entries in it. Only what they brought is told.

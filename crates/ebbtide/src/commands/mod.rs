@@ -15,6 +15,7 @@ pub mod keep;
 mod locator;
 pub mod log;
 mod machine;
+mod question;
 pub mod rehearse;
 pub mod restore;
 mod review;

@@ -9,7 +9,7 @@ use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
-use ebbtide_core::status::{self, Status as Found};
+use ebbtide_core::status::{self, Status as Found, StoreUsage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -129,6 +129,9 @@ fn render(found: &Found, context: &Context) -> String {
     let all = found.in_place + found.waiting == found.declared;
     let mark = if all { context.good("ok") } else { context.bad("!!") };
     line(format!("{mark} {} of {} entries are in place{waiting}", found.in_place, found.declared));
+    for store in &found.stores {
+        line(format!("{} {}", context.dim("--"), usage(store)));
+    }
     if let Some(ram) = &found.ram {
         let mark = if ram.percent < WARNING { context.good("ok") } else { context.bad("!!") };
         let (used, all) = (size(ram.used), size(ram.size));
@@ -149,6 +152,26 @@ fn render(found: &Found, context: &Context) -> String {
         line(render_problem(problem, context));
     }
     text
+}
+
+/// How full a store is, for people.
+fn usage(store: &StoreUsage) -> String {
+    let limit =
+        store.limit.map_or_else(String::new, |bytes| format!(" of at most {}", size(bytes)));
+    let used = match (store.used, store.counted_in) {
+        (Some(bytes), Some(boot)) => {
+            format!("{}{limit}, as gc counted in boot {boot}", size(bytes))
+        }
+        _ if store.limit.is_some() => format!("not counted yet{limit}"),
+        _ => "not counted yet".to_owned(),
+    };
+    let free = match (store.available, store.total) {
+        (Some(available), Some(total)) => {
+            format!("{} of {} are free there", size(available), size(total))
+        }
+        _ => "not mounted".to_owned(),
+    };
+    format!("store {}: {used}; {free}", store.name)
 }
 
 /// A problem as lines for a person.

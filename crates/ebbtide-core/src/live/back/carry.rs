@@ -96,9 +96,9 @@ impl Live {
         let path = entry.relative();
         let report =
             tree::copy_tree(store, path, work.as_fd(), OsStr::new(IT), options).context(what)?;
-        // Content that is shared with the original is the original's.
-        let compare = report.reflinked != report.files;
-        let difference = tree::first_difference(store, path, work.as_fd(), Path::new(IT), compare);
+        // Content can only be shared within one filesystem.
+        let shared = report.reflinked > 0;
+        let difference = tree::first_difference(store, path, work.as_fd(), Path::new(IT), shared);
         if let Some(inner) = difference.context(what)? {
             let inner = shown(&entry.path.join(inner));
             return Err(Failure::new(what())

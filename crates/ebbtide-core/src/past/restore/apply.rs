@@ -170,9 +170,9 @@ fn copy(
         )));
     }
     done.sockets = report.sockets_skipped;
-    // Content that is shared with the original is the original's.
-    let compare = report.reflinked != report.files;
-    let difference = tree::first_difference(source, from, work.as_fd(), Path::new(IT), compare)
+    // Content can only be shared within one filesystem.
+    let shared = report.reflinked > 0;
+    let difference = tree::first_difference(source, from, work.as_fd(), Path::new(IT), shared)
         .context(|| "cannot compare the copy with its original")?;
     if let Some(inner) = difference {
         return Err(Failure::new(format!(
