@@ -7,6 +7,7 @@ mod read;
 mod remove;
 mod replace;
 mod room;
+mod trusted;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,6 +26,7 @@ pub use read::{DirectoryEntry, open_quietly, read_directory, read_limited, read_
 pub use remove::{remove_tree, remove_tree_by_force, unprotect};
 pub use replace::{replace_content, replace_file, replace_file_unsettled};
 pub use room::{Room, room};
+pub use trusted::{changeable, read_trusted};
 
 /// Removes a file and waits until that is on disk; false if it was absent already.
 ///
