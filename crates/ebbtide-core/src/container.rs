@@ -147,18 +147,7 @@ impl Container {
     /// Opens a container whatever its UUID is: for looking, not for changing anything.
     pub fn open_foreign(volume: Volume, backend: Backend, path: &Path) -> Result<Self> {
         let place = path.display();
-        let directory = resolve::open_directory(volume.as_fd(), path)
-            .context(|| format!("cannot open the container {place}"))?;
-        let found = metadata::metadata(directory.as_fd())
-            .context(|| format!("cannot look at the container {place}"))?;
-        if found.uid != 0 || found.mode & 0o077 != 0 {
-            return Err(Failure::new(format!(
-                "the container {place} belongs to user {} with mode {:04o}, so that others than \
-                 root could have changed it",
-                found.uid, found.mode
-            ))
-            .hint("look at what changed it, then chown root and chmod 0700"));
-        }
+        let directory = own_directory(&volume, path)?;
         let marker: Marker =
             read(directory.as_fd(), Path::new(name::MARKER))?.ok_or_else(|| {
                 Failure::new(format!("{place} has no marker: it is not a container of Ebbtide"))
@@ -173,6 +162,17 @@ impl Container {
             .hint("nothing in it was touched; another backend wants a container of its own"));
         }
         Ok(Self { volume, path: path.to_owned(), directory, uuid: marker.uuid, backend })
+    }
+
+    /// Opens a container whatever becomes of its marker, if only root can have changed what is in it:
+    /// for a boot from its base that changes nothing.
+    pub(crate) fn open_unmarked(
+        volume: Volume,
+        backend: Backend,
+        at: &ContainerRef,
+    ) -> Result<Self> {
+        let directory = own_directory(&volume, &at.path)?;
+        Ok(Self { volume, path: at.path.clone(), directory, uuid: at.uuid, backend })
     }
 
     /// Opens one that is being made, which has no marker yet.
@@ -391,15 +391,55 @@ impl Container {
     }
 }
 
-/// Reads a small JSON file; `None` if it is not there.
+/// Opens the directory of a container, and refuses one that others than root could have changed.
+fn own_directory(volume: &Volume, path: &Path) -> Result<OwnedFd> {
+    let place = path.display();
+    let directory = resolve::open_directory(volume.as_fd(), path)
+        .context(|| format!("cannot open the container {place}"))?;
+    let found = metadata::metadata(directory.as_fd())
+        .context(|| format!("cannot look at the container {place}"))?;
+    if found.uid != 0 || found.mode & 0o077 != 0 {
+        return Err(Failure::new(format!(
+            "the container {place} belongs to user {} with mode {:04o}, so that others than \
+             root could have changed it",
+            found.uid, found.mode
+        ))
+        .hint("look at what changed it, then chown root and chmod 0700"));
+    }
+    Ok(directory)
+}
+
+/// Reads a small JSON file that only root can have changed; `None` if it is not there. The directory
+/// is one that was checked, or that only root has.
 pub(crate) fn read<T: DeserializeOwned>(
     directory: BorrowedFd<'_>,
     path: &Path,
 ) -> Result<Option<T>> {
-    match file::read_limited(directory, path, LIMIT) {
+    match file::read_trusted(directory, path, LIMIT) {
         Ok(bytes) => format::parse(&path.display().to_string(), VERSION, &bytes).map(Some),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error).context(|| format!("cannot read {}", path.display())),
+        Err(error) => {
+            let what = format!("cannot read {}", path.display());
+            Err(advised(Failure::new(what), &error).caused_by(error))
+        }
+    }
+}
+
+/// Adds what to do about a file that was not read because others could have changed it.
+pub(crate) fn advised(failure: Failure, error: &ebbtide_sys::Error) -> Failure {
+    if error.errno() != rustix::io::Errno::PERM {
+        return failure;
+    }
+    failure.hint("look at what changed it; if it is meant, chown it to root and chmod go-w")
+}
+
+/// Refuses a directory that others than root could have changed.
+pub(crate) fn check_directory(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let found = metadata::metadata(directory).context(|| format!("cannot look at {name}"))?;
+    match file::changeable(&found) {
+        None => Ok(()),
+        Some(why) => Err(Failure::new(format!("cannot use {name}: {why}"))
+            .hint("look at what changed it, then chown root and chmod 0700")),
     }
 }
 

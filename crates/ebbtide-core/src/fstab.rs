@@ -41,7 +41,7 @@ pub fn rewrite(text: &str, root: Option<&str>, entries: &[String]) -> Result<Str
         let comment = line.trim_start().starts_with('#');
         let place = if comment { None } else { fields.nth(1) };
         match place {
-            Some("/") => lines.extend(root.take().map(ToOwned::to_owned)),
+            Some(path) if is_top(path) => lines.extend(root.take().map(ToOwned::to_owned)),
             Some(path) if entries.iter().any(|entry| hides(path, entry)) => {
                 return Err(FstabError::Hides { line: index + 1, path: path.to_owned() });
             }
@@ -70,7 +70,8 @@ pub fn fitting(text: &str, backend: Backend, writable: bool) -> Option<String> {
     let mut fitting = String::new();
     for line in text.split_inclusive('\n') {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_root = !line.trim_start().starts_with('#') && fields.get(1) == Some(&"/");
+        let is_root =
+            !line.trim_start().starts_with('#') && fields.get(1).is_some_and(|path| is_top(path));
         match (is_root, backend) {
             (true, Backend::Overlay | Backend::Tmpfs) => {}
             (true, Backend::Btrfs) if !writable => {
@@ -79,10 +80,11 @@ pub fn fitting(text: &str, backend: Backend, writable: bool) -> Option<String> {
                     fitting.push_str(line);
                     continue;
                 }
-                let kept: Vec<&str> = options.split(',').filter(|option| *option != "rw").collect();
-                let options = format!("{},ro", kept.join(","));
+                let kept = options.split(',').filter(|option| !["rw", ""].contains(option));
+                let options = kept.chain(["ro"]).collect::<Vec<_>>().join(",");
                 let mut fields = fields;
-                fields.resize(fields.len().max(4), "");
+                // A line may end early; the type of what is mounted already does not matter.
+                fields.resize(fields.len().max(4), "auto");
                 if let Some(field) = fields.get_mut(3) {
                     *field = &options;
                 }
@@ -93,6 +95,11 @@ pub fn fitting(text: &str, backend: Backend, writable: bool) -> Option<String> {
         }
     }
     (fitting != text).then_some(fitting)
+}
+
+/// Whether a mount point is `/`, however it is spelled.
+fn is_top(path: &str) -> bool {
+    path.starts_with('/') && Path::new(&unescape(path)).components().count() == 1
 }
 
 /// Whether a mount on `path` lies on an entry or above it.
@@ -116,6 +123,17 @@ mod tests {
     }
 
     const ROOT: &str = "LABEL=system / btrfs subvol=ebbtide/root,noatime,compress=zstd 0 0";
+
+    #[test]
+    fn a_line_that_ends_early_is_completed_once() {
+        for line in
+            ["UUID=1 /\n", "UUID=1 / btrfs\n", "UUID=1 / btrfs rw", "UUID=1 / btrfs rw,,x 0 1\n"]
+        {
+            let fitting = super::fitting(line, Backend::Btrfs, false).unwrap();
+            assert!(fitting.split_ascii_whitespace().nth(3).unwrap().ends_with("ro"), "{fitting}");
+            assert_eq!(super::fitting(&fitting, Backend::Btrfs, false), None, "{fitting}");
+        }
+    }
 
     #[test]
     fn the_line_of_the_root_is_replaced_and_no_other() {

@@ -1,5 +1,6 @@
 //! Stores: where kept data lives, outside every root.
 
+mod declarations;
 pub(crate) mod notes;
 
 use std::ffi::OsStr;
@@ -11,24 +12,21 @@ use ebbtide_sys::{file, metadata, resolve};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::compiled::{Class, Compiled, DeclarationHash, DeviceSpec, MountOption, Store};
-use crate::container::{self, Container, Pins};
-use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::compiled::{Class, DeviceSpec, MountOption, Store};
+use crate::container;
+use crate::failure::{Context, Failure, Result};
 use crate::locator::StateStore;
 use crate::record::BootNumber;
 use crate::volume;
 
+pub use declarations::{has_declarations, load, publish};
 pub use notes::Since;
 pub(crate) use notes::{note_seed, was_seeded};
 
 /// The directory of a store that is Ebbtide's own.
 pub const OWN: &str = ".ebbtide";
 const MARKER: &str = "store.json";
-const DECLARATIONS: &str = "declarations";
 const TRASH: &str = "trash";
-
-/// The longest compiled declaration that is read, in bytes.
-const LIMIT: u64 = 16 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Marker {
@@ -155,14 +153,6 @@ pub(crate) fn make(place: Place<'_>, volume: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a store has compiled declarations, as the state store of a container has.
-pub fn has_declarations(store: BorrowedFd<'_>) -> bool {
-    let path = Path::new(OWN).join(DECLARATIONS);
-    resolve::open_directory(store, &path)
-        .and_then(|directory| file::read_directory(directory.as_fd()))
-        .is_ok_and(|names| !names.is_empty())
-}
-
 /// The mount attributes of these options.
 pub fn attributes(options: &[MountOption]) -> MountAttributes {
     options.iter().fold(MountAttributes::default(), |all, option| {
@@ -214,7 +204,7 @@ pub fn establish_as(store: BorrowedFd<'_>, uuid: Uuid) -> Result<Uuid> {
         None => file::create_directory(store, OsStr::new(OWN), 0o700)
             .context(|| "cannot make .ebbtide in the store")?,
     };
-    make_directory(own.as_fd(), DECLARATIONS)?;
+    make_directory(own.as_fd(), declarations::DIRECTORY)?;
     container::write(own.as_fd(), MARKER, &Marker { version: container::VERSION, uuid })?;
     Ok(uuid)
 }
@@ -223,12 +213,21 @@ fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let exists = metadata::metadata_beneath(parent, Path::new(name))
         .context(|| format!("cannot look at {name}"))?
         .is_some();
-    if exists {
-        resolve::open_directory(parent, Path::new(name))
-    } else {
-        file::create_directory(parent, OsStr::new(name), 0o700)
+    if !exists {
+        return file::create_directory(parent, OsStr::new(name), 0o700)
+            .context(|| format!("cannot make {OWN}/{name} in the store"));
     }
-    .context(|| format!("cannot make {name}"))
+    open_own(parent, name)
+}
+
+/// Opens a directory of `.ebbtide`, and refuses one that others than root could have changed: what
+/// lies in it would be theirs.
+fn open_own(own: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let place = format!("{OWN}/{name} in the store");
+    let opened =
+        resolve::open_directory(own, Path::new(name)).context(|| format!("cannot open {place}"))?;
+    container::check_directory(opened.as_fd(), &place)?;
+    Ok(opened)
 }
 
 /// Opens a store's `.ebbtide`, and refuses one that others than root could have changed.
@@ -304,9 +303,10 @@ pub(crate) fn trash_on_root(root: BorrowedFd<'_>) -> Result<()> {
 /// Opens a store's trash, which has a directory for each boot; `None` if nothing ever left it.
 pub(crate) fn trash(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let Some(own) = own_directory(store)? else { return Ok(None) };
-    match resolve::open_directory(own.as_fd(), Path::new(TRASH)) {
-        Err(error) if error.is_not_found() => Ok(None),
-        opened => opened.map(Some).context(|| "cannot open the store's trash"),
+    let found = metadata::metadata_beneath(own.as_fd(), Path::new(TRASH));
+    match found.context(|| "cannot look at the store's trash")? {
+        None => Ok(None),
+        Some(_) => open_own(own.as_fd(), TRASH).map(Some),
     }
 }
 
@@ -342,87 +342,4 @@ pub(crate) fn take_out(
     let trash = move_to_trash(store, boot, parent.as_fd(), name, relative)?;
     file::sync_filesystem(store).context(|| "cannot sync the store")?;
     Ok(Some(trash))
-}
-
-/// Writes a compiled declaration into the state store and pins it in the container: first the
-/// content under its own hash, then the pins in one atomic step, then what no pin names is removed.
-/// Returns the hash, and whether it is another than before.
-pub fn publish(
-    state: BorrowedFd<'_>,
-    container: &Container,
-    compiled: &Compiled,
-) -> Result<(DeclarationHash, bool)> {
-    let bytes = compiled.to_bytes();
-    let hash = DeclarationHash::of(&bytes);
-    let pinned = container.pins()?;
-    // A path unit and every shutdown compile again, and nearly always it is the same.
-    if pinned.is_some_and(|pins| pins.current == hash) && read(state, &hash).is_ok() {
-        return Ok((hash, false));
-    }
-    let own = own_directory(state)?
-        .ok_or_else(|| Failure::new("the state store has no .ebbtide directory"))?;
-    let directory = make_directory(own.as_fd(), DECLARATIONS)?;
-    file::replace_file(directory.as_fd(), OsStr::new(&file_name(&hash)), &bytes, 0o600)
-        .context(|| "cannot write the compiled declaration")?;
-    let old = container.pins()?;
-    let changed = old.as_ref().is_none_or(|pins| pins.current != hash);
-    let previous = match old {
-        Some(pins) if pins.current == hash => pins.previous,
-        Some(pins) => Some(pins.current),
-        None => None,
-    };
-    let pins = Pins { version: container::VERSION, current: hash.clone(), previous };
-    container.set_pins(&pins)?;
-    let kept: Vec<_> = [Some(&pins.current), pins.previous.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(file_name)
-        .collect();
-    let names = file::read_directory(directory.as_fd()).context(|| "cannot list declarations")?;
-    for entry in names {
-        if !kept.iter().any(|name| OsStr::new(name) == entry.name) {
-            file::remove_file_durably(directory.as_fd(), &entry.name)
-                .context(|| "cannot remove an old compiled declaration")?;
-        }
-    }
-    Ok((hash, changed))
-}
-
-/// Reads the pinned compiled declaration, or the previous one with a warning.
-pub fn load(
-    state: BorrowedFd<'_>,
-    pins: &Pins,
-) -> Result<(DeclarationHash, Compiled, Option<Problem>)> {
-    let failure = match read(state, &pins.current) {
-        Ok(compiled) => return Ok((pins.current.clone(), compiled, None)),
-        Err(failure) => failure,
-    };
-    let Some(previous) = &pins.previous else { return Err(failure) };
-    let compiled = read(state, previous).map_err(|second| {
-        Failure::new(format!("{}; nor the previous one: {}", failure.chain(), second.chain()))
-            .hint("run `ebbtide apply` to compile the declaration again")
-    })?;
-    let problem = Problem {
-        level: Level::Error,
-        message: format!("{}; the previous one is used", failure.chain()),
-        hint: Some("run `ebbtide apply` to compile the declaration again".to_owned()),
-    };
-    Ok((previous.clone(), compiled, Some(problem)))
-}
-
-fn read(state: BorrowedFd<'_>, hash: &DeclarationHash) -> Result<Compiled> {
-    let what = || format!("cannot use the compiled declaration {}", short(hash));
-    let own = own_directory(state)?
-        .ok_or_else(|| Failure::new("the state store has no .ebbtide directory"))?;
-    let path = Path::new(DECLARATIONS).join(file_name(hash));
-    let bytes = file::read_limited(own.as_fd(), &path, LIMIT).context(what)?;
-    Compiled::from_bytes(&bytes, hash).context(what)
-}
-
-fn file_name(hash: &DeclarationHash) -> String {
-    format!("{hash}.json")
-}
-
-fn short(hash: &DeclarationHash) -> &str {
-    hash.as_str().get(..12).unwrap_or_default()
 }

@@ -275,6 +275,37 @@ fn layers_are_read_in_their_order() {
     assert_eq!(sources[5].text, "linked");
 }
 
+#[test]
+fn root_uses_no_file_that_others_can_change() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "etc/ebbtide/ebbtide.d/10-a.toml", "version = 1\n");
+    let at = |path: &str| root.path().join("etc/ebbtide").join(path);
+    let mode = |path: &str, mode| {
+        fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("ebbtide.d", 0o755);
+    mode("ebbtide.d/10-a.toml", 0o644);
+    assert_eq!(read_layers(root.path()).unwrap().len(), 1);
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root has something to lose");
+        return;
+    }
+    for (path, open, private) in
+        [("ebbtide.d/10-a.toml", 0o664, 0o644), ("ebbtide.d", 0o777, 0o755)]
+    {
+        mode(path, open);
+        let error = chain(&read_layers(root.path()).unwrap_err());
+        assert!(error.contains(path) && error.contains("chmod go-w"), "{error}");
+        mode(path, private);
+        chown(at(path), Some(1000), None).unwrap();
+        let error = chain(&read_layers(root.path()).unwrap_err());
+        assert!(error.contains("user 1000"), "{error}");
+        chown(at(path), Some(0), None).unwrap();
+    }
+    assert_eq!(read_layers(root.path()).unwrap().len(), 1);
+}
+
 fn chain(error: &ReadError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),

@@ -8,6 +8,7 @@ mod read;
 mod remove;
 mod replace;
 mod room;
+mod trusted;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ pub use read::{
 pub use remove::{remove_tree, remove_tree_by_force, unprotect};
 pub use replace::{replace_content, replace_file, replace_file_unsettled};
 pub use room::{Room, room};
+pub use trusted::{changeable, read_trusted};
 
 /// Removes a file and waits until that is on disk; false if it was absent already.
 ///

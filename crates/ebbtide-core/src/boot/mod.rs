@@ -176,10 +176,11 @@ impl Boot {
         Container::open(self.open_volume()?, self.locator.backend, &self.locator.container)
     }
 
-    /// Opens what lies in the container's place, even if it is another container: nothing is changed.
+    /// Opens what lies in the container's place, even if it is another container, or one without a
+    /// marker: nothing is changed.
     fn open_any_container(&self) -> Result<Container> {
-        let path = &self.locator.container.path;
-        Container::open_foreign(self.open_volume()?, self.locator.backend, path)
+        let Locator { backend, container, .. } = &self.locator;
+        Container::open_unmarked(self.open_volume()?, *backend, container)
     }
 
     /// Reads the compiled declaration from the state store.

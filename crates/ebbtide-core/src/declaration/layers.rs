@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::{file, metadata};
 use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
@@ -40,6 +41,17 @@ pub enum ReadError {
     /// A directory, a device or a pipe.
     #[error("{} is not a regular file", shown(.0))]
     NotAFile(PathBuf),
+    /// Root would do what somebody else wrote.
+    #[error(
+        "{} is not used: {why}; look at what changed it, then chown it to root and chmod go-w",
+        shown(path)
+    )]
+    Untrusted {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Who it belongs to, and who can write to it.
+        why: String,
+    },
     /// More than a declaration can need.
     #[error("{} is larger than 1 MiB", shown(.0))]
     TooLarge(PathBuf),
@@ -123,8 +135,28 @@ impl<'p> System<'p> {
     /// Reads a file, if it is there; its name is the one that the system itself uses.
     pub(super) fn read(&self, file: &Path) -> Result<Option<SourceFile>, ReadError> {
         let Some(descriptor) = self.open_below(file, OFlags::NONBLOCK)? else { return Ok(None) };
+        self.trust(file, &descriptor)?;
+        if let Some(above) = file.parent()
+            && let Some(directory) = self.open_below(above, OFlags::PATH | OFlags::DIRECTORY)?
+        {
+            self.trust(above, &directory)?;
+        }
         let text = read(&self.path.join(file), descriptor.into())?;
         Ok(Some(SourceFile { name: shown(&Path::new("/").join(file)), text }))
+    }
+
+    /// Refuses what others than root can change, if it is root who reads: it would do what they say.
+    fn trust(&self, path: &Path, descriptor: &OwnedFd) -> Result<(), ReadError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let path = self.path.join(path);
+        let found =
+            metadata::metadata(descriptor.as_fd()).map_err(|error| failed(&path, error.errno()))?;
+        match file::changeable(&found) {
+            Some(why) => Err(ReadError::Untrusted { path, why }),
+            None => Ok(()),
+        }
     }
 
     /// The names in a directory; none if it is not there.

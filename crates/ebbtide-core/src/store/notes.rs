@@ -5,10 +5,10 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::{file, resolve};
+use ebbtide_sys::{file, metadata};
 use serde::{Deserialize, Serialize};
 
-use super::{own_directory, own_subdirectory};
+use super::{open_own, own_directory, own_subdirectory};
 use crate::compiled::sha256;
 use crate::container;
 use crate::failure::{Context, Result};
@@ -152,10 +152,10 @@ fn each<T: serde::de::DeserializeOwned>(
 ) -> Result<()> {
     let Some(own) = own_directory(store)? else { return Ok(()) };
     let what = || format!("cannot list the notes in .ebbtide/{kind} of the store");
-    let directory = match resolve::open_directory(own.as_fd(), Path::new(kind)) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        opened => opened.context(what)?,
-    };
+    if metadata::metadata_beneath(own.as_fd(), Path::new(kind)).context(what)?.is_none() {
+        return Ok(());
+    }
+    let directory = open_own(own.as_fd(), kind)?;
     for entry in file::read_directory(directory.as_fd()).context(what)? {
         if let Ok(Some(note)) = container::read::<T>(directory.as_fd(), Path::new(&entry.name)) {
             look(Name { directory: directory.as_fd(), name: &entry.name }, note)?;

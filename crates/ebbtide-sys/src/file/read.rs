@@ -9,7 +9,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::metadata::{FileKind, metadata};
+use crate::metadata::{FileKind, Metadata, metadata};
 use crate::resolve::{open_beneath, open_path};
 
 /// Reads a regular file of at most `limit` bytes.
@@ -23,24 +23,29 @@ pub fn read_limited(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Vec<
     // what was opened, since somebody may have swapped it.
     check_regular(open_path(dir, path)?.as_fd(), limit)?;
     let file = open_beneath(dir, path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-    let size = check_regular(file.as_fd(), limit)?;
+    let size = check_regular(file.as_fd(), limit)?.size;
+    read_all(file.as_fd(), size, limit)
+}
+
+/// Reads an open file to its end; `size` is how much is expected.
+pub(super) fn read_all(file: BorrowedFd<'_>, size: u64, limit: u64) -> Result<Vec<u8>> {
     let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match rustix::io::read(&file, &mut buffer) {
+        match rustix::io::read(file, &mut buffer) {
             Ok(0) => return Ok(content),
             Ok(count) => content.extend_from_slice(&buffer[..count]),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::new("read", errno).fd(file.as_fd())),
+            Err(errno) => return Err(Error::new("read", errno).fd(file)),
         }
         if content.len() as u64 > limit {
-            return Err(too_large(file.as_fd(), limit));
+            return Err(too_large(file, limit));
         }
     }
 }
 
-/// Returns the size of a regular file that is within the limit.
-fn check_regular(file: BorrowedFd<'_>, limit: u64) -> Result<u64> {
+/// Returns what is known of a regular file that is within the limit.
+pub(super) fn check_regular(file: BorrowedFd<'_>, limit: u64) -> Result<Metadata> {
     let found = metadata(file)?;
     if found.kind != FileKind::Regular {
         let note = match found.kind {
@@ -53,7 +58,7 @@ fn check_regular(file: BorrowedFd<'_>, limit: u64) -> Result<u64> {
     if found.size > limit {
         return Err(too_large(file, limit));
     }
-    Ok(found.size)
+    Ok(found)
 }
 
 fn too_large(file: BorrowedFd<'_>, limit: u64) -> Error {

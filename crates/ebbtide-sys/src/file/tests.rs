@@ -361,3 +361,41 @@ fn flags_that_forbid_it_stop_a_removal_unless_it_is_by_force() {
         assert!(!unprotect(std::fs::File::open(fs.path("plain")).unwrap().as_fd()).unwrap());
     }
 }
+
+#[test]
+fn what_others_could_have_changed_is_not_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("a/b")).unwrap();
+    std::fs::write(scratch.path("a/b/file"), "x").unwrap();
+    let mode = |path: &str, mode| {
+        std::fs::set_permissions(scratch.path(path), std::fs::Permissions::from_mode(mode))
+            .unwrap();
+    };
+    for (path, private) in [("a", 0o755), ("a/b", 0o700), ("a/b/file", 0o644)] {
+        mode(path, private);
+    }
+    let read = || read_trusted(scratch.fd(), Path::new("a/b/file"), 9);
+    assert_eq!(read().unwrap(), b"x");
+    for (path, private, open) in
+        [("a", 0o755, 0o775), ("a/b", 0o700, 0o702), ("a/b/file", 0o644, 0o666)]
+    {
+        mode(path, open);
+        let error = read().unwrap_err();
+        assert_eq!(error.errno(), Errno::PERM);
+        assert!(error.to_string().contains("others than root"), "{error}");
+        mode(path, private);
+    }
+    std::fs::hard_link(scratch.path("a/b/file"), scratch.path("second")).unwrap();
+    assert!(read().unwrap_err().to_string().contains("it has 2 names"));
+    std::fs::remove_file(scratch.path("second")).unwrap();
+    assert_eq!(read().unwrap(), b"x");
+    if rustix::process::geteuid().is_root() {
+        for path in ["a", "a/b", "a/b/file"] {
+            std::os::unix::fs::chown(scratch.path(path), Some(1000), None).unwrap();
+            assert!(read().unwrap_err().to_string().contains("user 1000"), "{path}");
+            std::os::unix::fs::chown(scratch.path(path), Some(0), None).unwrap();
+        }
+    }
+    assert_eq!(read().unwrap(), b"x");
+}
