@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::once;
 use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
 use ebbtide_core::status::{self, Status as Found, StoreUsage};
@@ -131,6 +132,10 @@ fn render(found: &Found, context: &Context) -> String {
     line(format!("{mark} {} of {} entries are in place{waiting}", found.in_place, found.declared));
     for store in &found.stores {
         line(format!("{} {}", context.dim("--"), usage(store)));
+    }
+    if !found.carried.is_empty() {
+        let paths = once::listed(&found.carried);
+        line(format!("{} carried over the next reset, once: {paths}", context.dim("--")));
     }
     if let Some(ram) = &found.ram {
         let mark = if ram.percent < WARNING { context.good("ok") } else { context.bad("!!") };
