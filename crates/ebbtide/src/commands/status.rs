@@ -14,7 +14,7 @@ use ebbtide_core::status::{self, Status as Found, StoreUsage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::machine;
+use super::{machine, taken};
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -75,7 +75,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 /// Leaves in the run directory what those who log in should know, or takes it away; for a unit.
 pub fn attention(context: &Context) -> Result<(), CommandError> {
     let line = match machine::running(None, context) {
-        Ok(boot) => status::status(&boot, &context.sysroot).brief(),
+        Ok(boot) => {
+            // What is wrong with that is wrong with all the rest as well.
+            let _ = taken::forget_if_gone(&boot);
+            status::status(&boot, &context.sysroot).brief()
+        }
         Err(_) => Some("ebbtide: see `sudo ebbtide status`".to_owned()),
     };
     let what = "cannot leave what those who log in should know";
