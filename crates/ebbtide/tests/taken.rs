@@ -6,7 +6,7 @@ mod machine;
 mod program;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -75,6 +75,10 @@ fn how_much(kind: Kind) {
         nothing(root);
         write(root, "srv/secret plan\u{1b}[2J", "0123456789");
         fs::remove_file(root.join("etc/group")).unwrap();
+        write(root, "home/alice/private/note", "x");
+        let private = root.join("home/alice/private");
+        chown(&private, Some(1000), Some(1000)).unwrap();
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
         write(root, "opt/half", "carried over\n");
         let once = Once::open(boot, root).unwrap();
         once.apply(&once.plan(&["/opt/half".into()]).unwrap()).unwrap();
@@ -82,7 +86,7 @@ fn how_much(kind: Kind) {
     });
     machine.live("", |root, boot| {
         let line = taken(boot, root).unwrap();
-        let told = "ebbtide: the last reset took away 2 changes, 10 B: `sudo ebbtide diff --boot \
+        let told = "ebbtide: the last reset took away 3 changes, 11 B: `sudo ebbtide diff --boot \
                     last` lists it, `sudo ebbtide restore PATH` brings it back\n";
         assert_eq!(line, told, "{kind:?}");
         assert_eq!(fs::metadata(LINE).unwrap().permissions().mode() & 0o7777, 0o644);

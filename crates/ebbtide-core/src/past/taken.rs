@@ -3,23 +3,18 @@
 use super::has_root;
 use crate::container::{Container, name};
 use crate::failure::Result;
-use crate::record::{BootNumber, Outcome, Record};
+use crate::record::{BootNumber, Record};
 
-/// The boot whose root was taken away by the reset at the beginning of this one, of which `record` is; `None`
-/// if there was no reset, or nobody ran on what it took.
+/// The boot whose root was taken away by the reset at the beginning of the one that `record` is of. `None` if that
+/// one goes on with it, since it is no past root then, or if the past root is not there any more.
 ///
 /// A boot that was cut off before its entries were in place may have put that root away.
 pub fn by_the_last_reset(container: &Container, record: &Record) -> Result<Option<BootNumber>> {
-    if record.outcome != Outcome::Reset {
-        return Ok(None);
-    }
     let boots = container.numbers(name::BOOTS)?.into_iter().rev().filter(|it| *it < record.number);
     for number in boots {
         let Ok(Some(earlier)) = container.record(number) else { continue };
         if earlier.attached.is_some() {
-            // On a root that nobody wrote to, this boot may go on.
-            let went_on = earlier.root.is_some() && earlier.root == record.root;
-            return Ok((!went_on && has_root(container, number)?).then_some(number));
+            return Ok(has_root(container, number)?.then_some(number));
         }
     }
     Ok(None)
