@@ -392,7 +392,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__keep)
-            opts="-h --state --store --method --next-boot --dry-run --json --color --help"
+            opts="-h --once --state --store --method --next-boot --dry-run --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -542,7 +542,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc forget keep ignore try rehearse check check-presets check-explain"
+            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc forget keep keep-once ignore try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

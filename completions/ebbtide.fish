@@ -108,6 +108,7 @@ sync\t''"
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l once -d 'Carry it over the next reset only, and declare nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l next-boot -d 'Keep what is in use now from the next boot on, without asking'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l dry-run -d 'Show what would be written and done, and change nothing'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l json -d 'Print JSON'

@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 
 use cut::{Attached, HOSTILE, Point, clone, said};
 use ebbtide_core::compiled::Backend;
+use ebbtide_core::once::Once;
 use ebbtide_core::record::{Outcome, Record};
 use machine::{Kind, Machine, is_root, read, run, write};
 use testkit::mount::{Filesystem, Volume};
@@ -62,14 +63,18 @@ impl Story {
                 write(root, "nested/file", "x\n");
             }
         };
-        if clean {
-            machine.boot("", life);
-        } else {
-            machine.live("", |root, _| {
-                life(root);
+        machine.live("", |root, boot| {
+            life(root);
+            write(root, &format!("srv/work/{HOSTILE}"), "carried\n");
+            write(root, "srv/work/deep/file", "carried\n");
+            let once = Once::open(boot, root).unwrap();
+            once.apply(&once.plan(&["/srv/work".into()]).unwrap()).unwrap();
+            if clean {
+                ebbtide_core::shutdown::mark_clean(boot, root).unwrap();
+            } else {
                 rustix::fs::sync();
-            });
-        }
+            }
+        });
         // What is declared now has its first content on the root.
         machine.apply(&keep("\"/opt/new\", "));
         machine.look(|top| write(top, "outside/file", "not Ebbtide's\n"));
@@ -149,6 +154,7 @@ impl Story {
             let options = if self.machine.kind.filesystem == "btrfs" { "subvolid=5" } else { "rw" };
             run("mount", &["-o", options, &attached.0, top.to_str().unwrap()]);
             self.has_lost_nothing(&top, point);
+            self.is_carried_once(&work.join("root"), &top, &record, point);
         });
     }
 
@@ -170,6 +176,30 @@ impl Story {
         }
     }
 
+    /// The boot that was ended has done it if its record says so; else this one has.
+    fn is_carried_once(&self, root: &Path, top: &Path, record: &Record, point: &str) {
+        let number = record.number.0;
+        let earlier = (3..number).filter_map(|number| {
+            let record = fs::read(top.join(format!("ebbtide/boots/{number}.json"))).ok()?;
+            let record: Record = serde_json::from_slice(&record).unwrap();
+            record.carried.map(|carried| (number, carried))
+        });
+        let carried = earlier.chain(record.carried.clone().map(|it| (number, it)));
+        let all: Vec<_> = carried.collect();
+        let [(by, carried)] = all.as_slice() else { panic!("{point}: {all:?}") };
+        assert_eq!((carried.from.0, carried.left.len()), (2, 0), "{point}: {carried:?}");
+        assert_eq!(carried.paths, [PathBuf::from("/srv/work")], "{point}");
+        assert_eq!(has_carried(root, point), *by == number, "{point}");
+        let inside = match self.machine.kind.backend {
+            Backend::Btrfs => "",
+            _ => "upper",
+        };
+        let past = |number: u64| top.join(format!("ebbtide/past/{number}")).join(inside);
+        assert!(*by == number || has_carried(&past(*by), point), "{point}");
+        assert!(has_carried(&past(2), point), "{point}: the past root has it all the same");
+        assert!(!top.join("state/.ebbtide/once.json").exists(), "{point}");
+    }
+
     fn has_lost_nothing(&self, top: &Path, point: &str) {
         assert_eq!(read(top, "outside/file").as_deref(), Some("not Ebbtide's\n"), "{point}");
         assert_eq!(read(top, "state/etc/linked.conf").as_deref(), Some("kept\n"), "{point}");
@@ -186,6 +216,16 @@ impl Story {
             assert!(roots.iter().any(|root| root.join("nested/file").exists()), "{point}");
         }
     }
+}
+
+/// Whether a root has what was to be carried over, whole; or nothing of it.
+fn has_carried(root: &Path, point: &str) -> bool {
+    let files = [format!("srv/work/{HOSTILE}"), "srv/work/deep/file".to_owned()];
+    let found = files.map(|path| read(root, &path));
+    assert_eq!(found[0], found[1], "{point}");
+    assert!(found[0].as_deref().is_none_or(|text| text == "carried\n"), "{point}: {found:?}");
+    assert_eq!(root.join("srv/work").exists(), found[0].is_some(), "{point}");
+    found[0].is_some()
 }
 
 fn every_point(kind: Kind, clean: bool) {

@@ -7,14 +7,16 @@ mod sides;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::metadata::FileKind;
 use ebbtide_sys::mount::MountAttributes;
 
 use crate::backend;
 use crate::boot::Boot;
-use crate::changes::{self, Kept, Visit};
+use crate::changes::{self, Change, Kept, Visit, What};
 use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::{Container, name};
 use crate::failure::{Failure, Result};
+use crate::once;
 use crate::record::{BaseIdentity, BootNumber, Record};
 use crate::status;
 use crate::volume;
@@ -45,6 +47,8 @@ pub struct Diff {
     pub is_past: bool,
     /// Entries that were not in place in this boot: what was written there is on the root, so it is told.
     pub uncovered: Vec<PathBuf>,
+    /// Of the running root: paths that are carried over the next reset, once.
+    pub carried: Vec<PathBuf>,
     kept: Kept,
     trees: Trees,
     /// Of a past root: all of it.
@@ -68,6 +72,7 @@ struct Root {
     is_past: bool,
     base: BaseIdentity,
     uncovered: Vec<PathBuf>,
+    carried: Vec<PathBuf>,
     kept: Kept,
 }
 
@@ -100,6 +105,7 @@ impl Diff {
             base: root.base,
             is_past: root.is_past,
             uncovered: root.uncovered,
+            carried: if since.is_none() { root.carried } else { Vec::new() },
             kept,
             trees,
             past,
@@ -114,6 +120,15 @@ impl Diff {
     /// The whole of the past root that is looked at; `None` if it is the running one.
     pub fn past_root(&self) -> Option<BorrowedFd<'_>> {
         self.past.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether a change is carried over the next reset: what it is about, or a directory that is made for it.
+    pub fn is_carried(&self, change: &Change) -> bool {
+        let on_the_way = |path: &PathBuf| {
+            path.starts_with(&change.path)
+                && (&change.what, change.kind) == (&What::Added, FileKind::Directory)
+        };
+        self.carried.iter().any(|path| change.path.starts_with(path) || on_the_way(path))
     }
 
     /// Visits all changes in the order of a walk.
@@ -175,8 +190,10 @@ impl Root {
         let uncovered = uncovered(record.as_ref());
         let declared = declared(boot, container)?;
         let kept = kept(paths(&declared, |_| true), record.as_ref(), &uncovered);
-        let boot = record.map(|record| record.number);
-        Ok(Self { boot, is_past: false, base, uncovered, kept })
+        let number = record.map(|record| record.number);
+        // What can't be read is told rather as lost than as carried.
+        let carried = once::carried(boot, root.uuid()).unwrap_or_default().paths;
+        Ok(Self { boot: number, is_past: false, base, uncovered, carried, kept })
     }
 
     /// The root of an earlier boot. What was kept is what its record says was mounted on it, and what is
@@ -190,7 +207,8 @@ impl Root {
         // A mount that is declared now may not have been then: only the record knows.
         let was_not_mounted = |entry: &&Entry| record.is_none() || entry.method != Method::Bind;
         let kept = kept(paths(&declared, was_not_mounted), record.as_ref(), &uncovered);
-        Ok(Self { boot: Some(number), is_past: true, base, uncovered, kept })
+        let carried = Vec::new();
+        Ok(Self { boot: Some(number), is_past: true, base, uncovered, carried, kept })
     }
 
     /// Where it lies in the container.

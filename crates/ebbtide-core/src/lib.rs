@@ -33,6 +33,7 @@ pub mod inspection;
 pub mod live;
 pub mod locator;
 pub(crate) mod moment;
+pub mod once;
 pub mod past;
 pub mod pattern;
 #[cfg(feature = "declaration")]

@@ -7,6 +7,7 @@ pub mod history;
 pub mod mounted;
 pub mod restore;
 pub mod sources;
+pub mod taken;
 mod total;
 pub mod version;
 
@@ -65,6 +66,11 @@ pub fn newest_root(container: &Container) -> Result<BootNumber> {
             "a reset puts one away; a root in RAM goes with the power, unless `archive` is declared",
         )
     })
+}
+
+/// Whether the container has the past root of a boot.
+pub fn has_root(container: &Container, number: BootNumber) -> Result<bool> {
+    Ok(container.numbers(name::PAST)?.contains(&number))
 }
 
 /// All that is known about one boot.

@@ -59,6 +59,9 @@ pub struct Record {
     /// Whether entries were attached and verified: `None` before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attached>,
+    /// What was carried over the reset of this boot, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
     /// What went wrong, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -197,6 +200,20 @@ pub struct Attached {
         deserialize_with = "in_order"
     )]
     pub mounted: std::collections::BTreeMap<std::path::PathBuf, crate::compiled::StoreName>,
+}
+
+/// What was carried over a reset, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
+pub struct Carried {
+    /// The boot whose past root it was taken from.
+    pub from: BootNumber,
+    /// Paths that are on the new root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<std::path::PathBuf>,
+    /// Paths that were asked for and are not: the past root has what there was of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<std::path::PathBuf>,
 }
 
 /// Reads a map whose keys are in order, as they were written: that takes one comparison for each, and

@@ -5,7 +5,7 @@ mod stores;
 mod upkeep;
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ebbtide_sys::{file, kernel, metadata};
 pub use entries::observe;
@@ -17,6 +17,7 @@ use crate::boot::{self, Boot};
 use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::once;
 use crate::ram::{self, Usage};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
 use crate::refused::{self, Refused};
@@ -48,6 +49,8 @@ pub struct Status {
     pub declared: usize,
     /// How full each store is.
     pub stores: Vec<StoreUsage>,
+    /// Paths that are carried over the next reset, once.
+    pub carried: Vec<PathBuf>,
     /// How full the RAM of the root is, if it is in RAM.
     pub ram: Option<Usage>,
     /// What tried to write to a root that is not for writing, if that is noted.
@@ -99,6 +102,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         waiting: 0,
         declared: 0,
         stores: Vec::new(),
+        carried: Vec::new(),
         ram: None,
         refused: Vec::new(),
         problems: Vec::new(),
@@ -111,11 +115,15 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         Ok(container) => {
             // It is as long as the declaration, and read once.
             let left = boot.read_record();
+            let carried = left.as_ref().is_some_and(|record| record.carried.is_some());
             if let Err(failure) = prove(boot, &container, left.as_ref(), &mut status) {
                 status.failure(&failure);
             }
             if let Err(failure) = entries::look_at(boot, &container, left, sysroot, &mut status) {
                 status.failure(&failure);
+            }
+            if let Err(failure) = look_at_wishes(boot, &mut status, carried) {
+                status.problems.push(Problem::from_failure(Level::Warning, &failure));
             }
             if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
                 status.failure(&failure);
@@ -307,6 +315,21 @@ pub fn declaration(boot: &Boot, container: &Container) -> Result<(DeclarationHas
     let state = store::open(boot.locator.state.place(), boot.locator.state.uuid)?;
     let (hash, compiled, _) = store::load(state.as_fd(), &pins)?;
     Ok((hash, compiled))
+}
+
+/// What was to be carried over a reset that has gone by was not heard by the boot.
+fn look_at_wishes(boot: &Boot, status: &mut Status, done: bool) -> Result<()> {
+    let Some(root) = &status.root else { return Ok(()) };
+    let once::Carried { paths, left } = once::carried(boot, root.uuid())?;
+    status.carried = paths;
+    if !left.is_empty() && !done {
+        status.problem(
+            Level::Warning,
+            format!("not carried over the last reset: {}", once::listed(&left)),
+            "build the initramfs again: it is older than the wish; `ebbtide restore` brings it back",
+        );
+    }
+    Ok(())
 }
 
 /// A kernel in `/boot` whose modules the base does not have comes up without its drivers.

@@ -231,7 +231,7 @@ fn open_own(own: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
 }
 
 /// Opens a store's `.ebbtide`, and refuses one that others than root could have changed.
-fn own_directory(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+pub(crate) fn own_directory(store: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let own = match resolve::open_directory(store, Path::new(OWN)) {
         Ok(own) => own,
         Err(error) if error.is_not_found() => return Ok(None),

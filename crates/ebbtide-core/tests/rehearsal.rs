@@ -10,10 +10,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ebbtide_core::boot::Boot;
-use ebbtide_core::compiled::RamSize;
+use ebbtide_core::compiled::{Backend, RamSize};
 use ebbtide_core::failure::Level;
+use ebbtide_core::once::Once;
 use ebbtide_core::record::BootNumber;
 use ebbtide_core::rehearsal::{Rehearsal, SIZE};
+use ebbtide_core::shutdown;
 use machine::{KINDS, Kind, Machine, is_root, read, run, write};
 
 const KEEP: &str = "[keep]\n\
@@ -81,6 +83,29 @@ where
         });
         inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+#[test]
+fn what_is_carried_once_is_carried_there_and_is_still_to_come() {
+    each(|kind| {
+        if kind.backend == Backend::Tmpfs {
+            return;
+        }
+        let machine = Machine::of(kind);
+        machine.set_up(KEEP);
+        machine.live("", |root, boot| {
+            write(root, "srv/half/draft", "half\n");
+            let once = Once::open(boot, root).unwrap();
+            once.apply(&once.plan(&["/srv/half".into()]).unwrap()).unwrap();
+            rehearse(boot, root, |rehearsal, root| {
+                assert_eq!(read(root, "srv/half/draft").as_deref(), Some("half\n"), "{kind:?}");
+                assert_eq!(grave(rehearsal), Vec::<String>::new(), "{kind:?}");
+            });
+            shutdown::mark_clean(boot, root).unwrap();
+        });
+        let booted = machine.boot("", |root| assert!(root.join("srv/half/draft").exists()));
+        assert_eq!(booted.errors(), Vec::<&str>::new(), "{kind:?}");
+    });
 }
 
 /// What went wrong: an entry that has no data yet is none of it.

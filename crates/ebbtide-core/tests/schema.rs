@@ -42,6 +42,8 @@ fn both_accept() {
         "[keep]\nfiles = [{ path = \"/etc/a\" }]",
         "[ignore]",
         "[ignore]\npaths = [\"/var/lib/a\", \"*.pyc\", \"**/a/*.o\", \"/srv/**\", \".a\", \"**/a\"]",
+        "[report]",
+        "[report]\nlogin = false\nshutdown = true",
         "[users.alice]\nignore = [\".cache/*\", \"**/target\", \"a\"]",
         "[keep]\nfiles = [{ path = \"/a\", store = \"s-1\", method = \"bind\", user = \"a-b.c_d\", group = 0, \
          mode = \"4755\", parent = { user = 1, group = \"g$\", mode = \"755\" }, \
@@ -87,6 +89,8 @@ fn both_refuse() {
         "[keep]\nfiles = [\"\"]",
         "ignore = [\"/a\"]",
         "[ignore]\nunknown = []",
+        "[report]\nlogin = 1",
+        "[report]\nunknown = true",
         "[ignore]\npaths = [\"a/b\"]",
         "[ignore]\npaths = [\"..\"]",
         "[ignore]\npaths = [\"/a/../b\"]",

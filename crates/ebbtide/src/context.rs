@@ -59,6 +59,11 @@ impl Context {
         Self { sysroot: sysroot.to_owned(), ..*self }
     }
 
+    /// The same without colours, for a log.
+    pub fn plain(&self) -> Self {
+        Self { sysroot: self.sysroot.clone(), color: Color::Never, columns: self.columns }
+    }
+
     /// The same for a result that goes to standard error.
     pub fn on_standard_error(&self) -> Self {
         let color = if self.color_err() { Color::Always } else { Color::Never };

@@ -71,6 +71,12 @@ impl CommandError {
         }
     }
 
+    /// The message and its causes on one line, for a log.
+    pub fn line(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+    }
+
     /// Writes it to standard error. Nobody is left to tell if that fails.
     pub fn print(&self, color: bool) {
         let _ = io::stderr().lock().write_all(self.render(color).as_bytes());

@@ -36,6 +36,7 @@ pub fn shapes() -> Vec<Shape> {
         shape::<gc::Json<'_>>("gc", 1),
         shape::<forget::Json<'_>>("forget", 1),
         shape::<keep::Json<'_>>("keep", 1),
+        shape::<keep::once::Json>("keep-once", 1),
         shape::<ignore::Json<'_>>("ignore", 1),
         shape::<try_root::report::Json>("try", 1),
         shape::<rehearse::report::Json<'_>>("rehearse", 1),

@@ -128,6 +128,7 @@ fn a_dry_run_writes_nothing() {
       "not_kept": [
         "/x"
       ],
+      "not_carried": [],
       "changes": [],
       "moved_back": []
     }

@@ -61,6 +61,12 @@ const FILES: &[(&str, &str, u32)] = &[
         0o644,
     ),
     ("systemd/ebbtide-attention.path", "usr/lib/systemd/system/ebbtide-attention.path", 0o644),
+    ("systemd/ebbtide-taken.service", "usr/lib/systemd/system/ebbtide-taken.service", 0o644),
+    (
+        "systemd/ebbtide-about-to-go.service",
+        "usr/lib/systemd/system/ebbtide-about-to-go.service",
+        0o644,
+    ),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",
@@ -153,6 +159,7 @@ pub fn build() -> Result<PathBuf> {
     fs::create_dir_all(&messages)?;
     // Shown at login by pam_motd(8); most of the time, nothing is there.
     std::os::unix::fs::symlink("/run/ebbtide/attention", messages.join("ebbtide"))?;
+    std::os::unix::fs::symlink("/run/ebbtide/taken", messages.join("ebbtide-taken"))?;
     install_binary(&tree, "usr/lib/ebbtide/ebbtide-boot", &boot)?;
     check_boot_size(&tree.join("usr/lib/ebbtide/ebbtide-boot"))?;
     install_documents(&workspace, &tree, &version)?;

@@ -16,6 +16,7 @@ use crate::compiled::{Backend, Compiled, Entry, Method};
 use crate::container::Container;
 use crate::failure::{Context, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
+use crate::once;
 use crate::record::{Outcome, Record, RootIdentity, Switch};
 use crate::store;
 
@@ -45,8 +46,9 @@ pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
         // It could not be opened when the root was to be reset: its mark is from an earlier boot.
         report(&mut record, log, Problem::from_failure(Level::Warning, &failure));
     }
+    let mut fulfilled = false;
     if let Some(container) = &container
-        && let Err(failure) = attach_in(boot, container, sysroot, &mut record, log)
+        && let Err(failure) = attach_in(boot, container, sysroot, &mut fulfilled, &mut record, log)
     {
         let mut problem = Problem::from_failure(Level::Error, &failure);
         problem.message = format!("entries are not attached: {}", problem.message);
@@ -57,9 +59,13 @@ pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
     }
     if let Some(container) = container
         && record.number.0 > 0
-        && let Err(failure) = container.set_record(&record)
     {
-        log(Level::Error, &failure.chain());
+        let written = container.set_record(&record);
+        // Not before: what that record says is what keeps it from being done twice.
+        let done = written.and_then(|()| if fulfilled { once::end(boot) } else { Ok(()) });
+        if let Err(failure) = done {
+            log(Level::Error, &failure.chain());
+        }
     }
     record
 }
@@ -68,6 +74,7 @@ fn attach_in(
     boot: &Boot,
     container: &Container,
     sysroot: &Path,
+    fulfilled: &mut bool,
     record: &mut Record,
     log: &mut Log<'_>,
 ) -> Result<()> {
@@ -92,6 +99,19 @@ fn attach_in(
     }
     let stores = mount_stores(boot, &loaded.compiled)?;
     let mut places = places(&sysroot, stores, boot, container, policy, record, log)?;
+    if is_ours && record.outcome == Outcome::Reset {
+        // Before anything is mounted on the root.
+        let compiled = &loaded.compiled;
+        match &loaded.wish {
+            Ok(Some(wish)) => {
+                *fulfilled = once::carry(boot, container, &sysroot, compiled, wish, record, log);
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                report(record, log, Problem::from_failure(Level::Warning, failure));
+            }
+        }
+    }
     if is_ours {
         root::prepare(boot, &loaded.compiled, places.root.as_fd(), policy, record, log);
     }

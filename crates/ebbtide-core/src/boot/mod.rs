@@ -24,6 +24,7 @@ use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{self, Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::locator::Locator;
+use crate::once::{self, Wish};
 use crate::record::{self, BootNumber, Outcome, Record};
 use crate::store;
 use crate::switches::Switches;
@@ -197,7 +198,8 @@ impl Boot {
             return Err(Failure::new("the compiled declaration is for another container")
                 .hint("run `ebbtide apply`, then build the initramfs again"));
         }
-        Ok(Loaded { hash, compiled, problem })
+        let wish = once::read(state.as_fd());
+        Ok(Loaded { hash, compiled, problem, wish })
     }
 
     /// A record of this boot that says nothing yet.
@@ -218,6 +220,7 @@ impl Boot {
             put_away: None,
             declaration: None,
             attached: None,
+            carried: None,
             problems: Vec::new(),
             ended: None,
         }
@@ -261,6 +264,8 @@ struct Loaded {
     hash: DeclarationHash,
     compiled: Compiled,
     problem: Option<Problem>,
+    /// What is to be carried over the next reset.
+    wish: Result<Option<Wish>>,
 }
 
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {

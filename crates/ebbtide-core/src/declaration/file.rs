@@ -82,6 +82,9 @@ pub(super) struct File {
     /// What tools only count when they tell what the next reset takes away. It is taken away all the same.
     #[schemars(with = "Option<Ignore>")]
     pub ignore: Ignore,
+    /// What is told unasked.
+    #[schemars(with = "Option<Report>")]
+    pub report: Report,
     /// What users keep below their homes, by the user's name.
     #[schemars(with = "Option<shape::Users>")]
     pub users: BTreeMap<String, User>,
@@ -363,6 +366,18 @@ pub(super) struct Ignore {
     /// number of directories. What has no slash is a name, wherever it is.
     #[schemars(with = "Option<Vec<shape::IgnoredPath>>")]
     pub paths: Vec<At<PathBuf>>,
+}
+
+/// What is told unasked.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Report {
+    /// Whether a line at login says how much the last reset took away.
+    #[schemars(with = "Option<bool>", extend("default" = true))]
+    pub login: Option<bool>,
+    /// Whether the console and the journal are told at shutdown what the next reset is about to take away.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub shutdown: Option<bool>,
 }
 
 /// What a user keeps. All of it lies below their home, and belongs to them.

@@ -20,6 +20,7 @@ mod path;
 mod preset;
 mod problem;
 mod read;
+pub mod reports;
 mod retention;
 mod root;
 mod schema;

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::file::{At, Attachment, Entry, File, Ignore, Keep, Place, Store, StoreOption, User};
+use super::file::{
+    At, Attachment, Entry, File, Ignore, Keep, Place, Report, Store, StoreOption, User,
+};
 use super::path;
 use super::problem::{Lines, Mark, Problem, Severity, quote};
 use super::value::{Reader, Table, Value, is_account_name};
@@ -15,7 +17,8 @@ use crate::compiled::{Class, Kind, MountOption, Parent};
 
 pub(super) use root::ROOT_KEYS;
 
-pub(super) const FILE_KEYS: [&str; 6] = ["version", "root", "store", "keep", "ignore", "users"];
+pub(super) const FILE_KEYS: [&str; 7] =
+    ["version", "root", "store", "keep", "ignore", "report", "users"];
 pub(super) const STORE_KEYS: [&str; 8] =
     ["device", "subvolume", "directory", "class", "options", "trash", "limit", "max-age"];
 const STORE_OPTIONS: [(&str, StoreOption); 4] = [
@@ -26,6 +29,7 @@ const STORE_OPTIONS: [(&str, StoreOption); 4] = [
 ];
 pub(super) const KEEP_KEYS: [&str; 3] = ["presets", "directories", "files"];
 pub(super) const IGNORE_KEYS: [&str; 1] = ["paths"];
+pub(super) const REPORT_KEYS: [&str; 2] = ["login", "shutdown"];
 pub(super) const USER_KEYS: [&str; 5] = ["home", "presets", "directories", "files", "ignore"];
 pub(super) const USER_ENTRY_KEYS: [&str; 6] =
     ["path", "store", "method", "mode", "options", "optional"];
@@ -72,6 +76,7 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
             ("root", &ROOT_KEYS[..]),
             ("keep", &KEEP_KEYS),
             ("ignore", &IGNORE_KEYS),
+            ("report", &REPORT_KEYS),
             ("store.NAME", &STORE_KEYS),
             ("users.NAME", &USER_KEYS),
         ];
@@ -87,6 +92,7 @@ pub(super) fn read(file: usize, source: &SourceFile, problems: &mut Vec<Problem>
         store: table.get("store").map(|value| reader.stores(value)).unwrap_or_default(),
         keep: table.get("keep").map(|value| reader.keep(value)).unwrap_or_default(),
         ignore: table.get("ignore").map(|value| reader.ignore(value)).unwrap_or_default(),
+        report: table.get("report").map(|value| reader.report(value)).unwrap_or_default(),
         users: table.get("users").map(|value| reader.users(value)).unwrap_or_default(),
     })
 }
@@ -253,6 +259,14 @@ impl Reader<'_> {
         let paths =
             self.each(table, "paths", |reader, value| reader.path(value, "pattern", path::pattern));
         Ignore { paths }
+    }
+
+    fn report(&mut self, value: &Value<'_>) -> Report {
+        let Some(table) = self.table(value, "[report]", &REPORT_KEYS) else {
+            return Report::default();
+        };
+        let mut boolean = |key| table.get(key).and_then(|value| self.boolean(value, key));
+        Report { login: boolean("login"), shutdown: boolean("shutdown") }
     }
 
     fn presets(&mut self, table: Table<'_, '_>) -> Vec<At<String>> {

@@ -20,7 +20,7 @@ use crate::{backend, store};
 type Rewrite = fn(&[u8]) -> Result<Vec<u8>>;
 
 /// All formats: how the names of their files begin, and how they are read.
-const FORMATS: [(&str, Rewrite); 14] = [
+const FORMATS: [(&str, Rewrite); 15] = [
     ("base-in-use", rewrite::<container::Numbered>),
     ("base-of-overlay", rewrite::<backend::overlay::Base>),
     ("boot-number", rewrite::<container::Numbered>),
@@ -30,6 +30,7 @@ const FORMATS: [(&str, Rewrite); 14] = [
     ("locator", |file| bytes("the locator", &Locator::from_bytes(file)?)),
     ("manifest", rewrite::<Manifest>),
     ("marker", rewrite::<container::Marker>),
+    ("once", rewrite::<crate::once::Wish>),
     ("overlay-id", rewrite::<backend::overlay::Id>),
     ("others-of-overlay", rewrite::<backend::overlay::others::List>),
     ("pins", rewrite::<Pins>),

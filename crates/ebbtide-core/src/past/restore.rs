@@ -4,7 +4,7 @@ mod apply;
 mod plan;
 mod target;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use apply::{Done, Step};
@@ -46,6 +46,26 @@ impl Restore {
         Ok(Self { container, sources, sysroot, boot: number, contents })
     }
 
+    /// Opens only what it takes to restore from one past root. For a boot, which has nothing beside it.
+    pub(crate) fn of_boot(boot: &Boot, sysroot: &Path, number: BootNumber) -> Result<Self> {
+        let container = boot.open_container()?;
+        let sources = Sources::of_boot(boot, &container, sysroot, number)?;
+        let this = match boot.read_record() {
+            Some(record) => record.number,
+            None => container.last_number()?,
+        };
+        let (sysroot, contents) = (sysroot.to_owned(), Contents::default());
+        Ok(Self { container, sources, sysroot, boot: this, contents })
+    }
+
+    /// The tree of one place, if it was opened.
+    pub(crate) fn tree(&self, place: &Place) -> Result<BorrowedFd<'_>> {
+        let source = self.sources.all.iter().find(|source| source.place == *place);
+        source
+            .ok_or_else(|| Failure::new("the past root is not there any more"))
+            .and_then(|source| source.tree().map_err(Failure::new))
+    }
+
     /// Waits until nothing else changes the container, and keeps others waiting until it is dropped.
     pub fn lock(&self) -> Result<OwnedFd> {
         self.container.lock()
@@ -77,10 +97,7 @@ impl Restore {
         tell: &mut dyn FnMut(Step) -> Result<()>,
     ) -> Result<(Plan, Done)> {
         let (plan, reached) = self.look(request)?;
-        let source = self.sources.all.iter().find(|source| source.place == plan.from);
-        let tree = source
-            .ok_or_else(|| Failure::new("the past root is not there any more"))
-            .and_then(|source| source.tree().map_err(Failure::new))?;
+        let tree = self.tree(&plan.from)?;
         let done = apply::apply(&plan, &reached, tree, self.boot, tell)?;
         Ok((plan, done))
     }

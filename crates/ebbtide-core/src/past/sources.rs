@@ -117,18 +117,43 @@ impl Sources {
         };
         all.extend(now.map(|tree| Source::new(Place::Now, tree)));
         for number in container.numbers(name::PAST)?.into_iter().rev() {
-            let mut source =
-                Source::new(Place::Boot(number), backend::past(container, number, &boot.run));
-            // One that can't be read takes nothing but what it knows of mounts away.
-            let record = container.record(number).ok().flatten();
-            source.mounted =
-                record.and_then(|it| it.attached).map(|it| it.mounted).unwrap_or_default();
-            all.push(source);
+            all.push(Self::past(boot, container, number));
         }
         for number in bases(container)?.into_iter().rev() {
             all.push(Source::new(Place::Base(number), backend::open_base(container, number)));
         }
         Ok(Self { all, running, compiled, problems, trash: Vec::new(), opened: RefCell::default() })
+    }
+
+    /// Opens only the running system and the past root of one boot.
+    pub(super) fn of_boot(
+        boot: &Boot,
+        container: &Container,
+        sysroot: &Path,
+        number: BootNumber,
+    ) -> Result<Self> {
+        let (_, compiled) = status::declaration(boot, container)?;
+        let root =
+            std::fs::File::open(sysroot).map(OwnedFd::from).context(|| "cannot open the root");
+        let now = Source::new(Place::Now, root);
+        let past = Self::past(boot, container, number);
+        Ok(Self {
+            all: vec![now, past],
+            running: runs(boot, container, sysroot),
+            compiled: Some(compiled),
+            problems: Vec::new(),
+            trash: Vec::new(),
+            opened: RefCell::default(),
+        })
+    }
+
+    fn past(boot: &Boot, container: &Container, number: BootNumber) -> Source {
+        let mut source =
+            Source::new(Place::Boot(number), backend::past(container, number, &boot.run));
+        // One that can't be read takes nothing but what it knows of mounts away.
+        let record = container.record(number).ok().flatten();
+        source.mounted = record.and_then(|it| it.attached).map(|it| it.mounted).unwrap_or_default();
+        source
     }
 
     /// Opens what left the stores, too. What can't be opened has nothing in it.

@@ -4,6 +4,8 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::machine::{Machine, OldRoot};
 use super::work::{Work, device, make as make_path};
 use crate::backend::overlay::{self, Base};
@@ -13,6 +15,7 @@ use crate::enclosure::mounts::{make_directory, open_directory};
 use crate::failure::{Context, Result};
 use crate::harvest::Manifest;
 use crate::locator::{Locator, StateStore, VERSION};
+use crate::once;
 use crate::record::{CleanMark, Outcome, RootIdentity};
 use crate::store;
 
@@ -21,7 +24,7 @@ pub(super) fn make(
     machine: &Machine,
     base: (u64, &Path),
     old_roots: &[OldRoot],
-    state: (&Path, uuid::Uuid),
+    state: (&Path, Uuid),
     mut compiled: Compiled,
     work: &Work,
 ) -> Result<Locator> {
@@ -44,7 +47,11 @@ pub(super) fn make(
     for (index, old) in old_roots.iter().enumerate() {
         // Each has a base of its own: its tree.
         let number = number + 1 + u64::try_from(index).unwrap_or(u64::MAX / 2);
-        put(&container, old, number, index == 0)?;
+        let uuid = put(&container, old, number, index == 0)?;
+        let machines = old.records.last().and_then(|record| record.root.as_ref());
+        if let Some(root) = machines.filter(|_| index == 0) {
+            once::transfer(open_directory(state.0)?.as_fd(), root.uuid(), uuid)?;
+        }
     }
     compiled.root.backend = Backend::Overlay;
     compiled.root.device = volume.clone();
@@ -68,8 +75,8 @@ pub(super) fn make(
 }
 
 /// Puts an old root in its place: the one of today as the one that the reset finds, as after an end in
-/// order, since that is what comes before a boot that anybody plans.
-fn put(container: &Container, old: &OldRoot, base: u64, today: bool) -> Result<()> {
+/// order, since that is what comes before a boot that anybody plans. Returns the UUID that it has here.
+fn put(container: &Container, old: &OldRoot, base: u64, today: bool) -> Result<Uuid> {
     let tree = open_directory(&old.tree)?;
     let lower = Base::new(base, Some((device(&old.tree)?, None)));
     lower.write(container.directory())?;
@@ -101,5 +108,5 @@ fn put(container: &Container, old: &OldRoot, base: u64, today: bool) -> Result<(
     if let Some(manifest) = &old.manifest {
         Manifest { root: uuid, ..manifest.clone() }.write(container)?;
     }
-    Ok(())
+    Ok(uuid)
 }

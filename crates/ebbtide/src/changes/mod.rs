@@ -87,7 +87,7 @@ fn total(tally: &Tally) -> String {
 }
 
 /// `3 new, 1 changed, 2.9 KiB`.
-fn amount_of(tally: &Tally) -> String {
+pub fn amount_of(tally: &Tally) -> String {
     match tally.bytes {
         0 => counts(tally),
         bytes => format!("{}, {}", counts(tally), size(bytes)),

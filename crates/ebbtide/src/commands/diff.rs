@@ -32,7 +32,7 @@ Compares the root with the base that it was made from. What is declared is kept,
 change; nor is what is mounted on the root. A line tells a path, or a directory by all that
 changed in it: + is new, - deleted, ~ changed or mixed. Sizes are those of new and changed files.
 What is made again by itself, such as caches and locks, and what the declaration ignores, is only
-counted, unless it is asked for.
+counted, unless it is asked for. What `ebbtide keep --once` carries over is told as such.
 What a preset names, or what an installed package has, stands below it.
 
 Examples:
@@ -152,7 +152,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return content::run(&Sides::open(&boot, &context.sysroot, which)?, &paths, context);
     }
     let diff = Diff::open(&boot, &context.sysroot, which)?;
-    let mut changes = Changes::default();
+    let (mut changes, mut carried) = (Changes::default(), Changes::default());
     let mut hidden = if args.all || !paths.is_empty() {
         Hidden::nothing()
     } else {
@@ -179,7 +179,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
     };
     diff.each(&mut |change| {
-        if is_asked_for(&change, &paths) {
+        if !is_asked_for(&change, &paths) {
+            return;
+        }
+        if diff.is_carried(&change) {
+            carried.add(&change);
+        } else {
             hidden.sift(change, &mut tell);
         }
     })?;
@@ -192,6 +197,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         changes: &changes,
         grouped: &grouped,
         hidden: &hidden,
+        carried: carried.total(),
         list: &list,
         order: args.told.order(),
     };

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::apply::{How, Prepared};
 use super::declare::{absolute, in_force, sound, taken_out, tell};
+use super::keep::once::TakenBack;
 use super::machine;
 use crate::context::Context;
 use crate::difference;
@@ -41,7 +42,8 @@ With --move-back the data come back to the root, as plain files that live until 
 copied and compared, unmounted, and put in place; then the entry goes, and last what the store has goes to
 its trash. What something uses is named, and nothing is done.
 
-What is not kept is no failure.
+What is not kept is no failure. What was to be carried over the next reset (`ebbtide keep --once`) is
+not any more.
 
 Examples:
   ebbtide forget /var/lib/app ~/.config/app
@@ -80,6 +82,8 @@ pub struct Json<'a> {
     forgotten: Vec<Forgotten<'a>>,
     /// Paths that were not kept, escaped.
     not_kept: Vec<String>,
+    /// Paths that were to be carried over the next reset, and are not any more, escaped.
+    not_carried: Vec<String>,
     /// What is done to the running system.
     changes: &'a [live::Change],
     /// With `--move-back`, what becomes of the data.
@@ -104,10 +108,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         None => crate::declaration::read(context, None)?,
     };
     sound(&sources, context)?;
-    let plan = plan(args, &sources, context)?;
-    let mut shown = unknown(&plan);
+    let mut plan = plan(args, &sources, context)?;
+    let wished = match &state {
+        Some(_) => TakenBack::none(),
+        None => TakenBack::find(&absolute_paths(args)?, context),
+    };
+    plan.unknown.retain(|path| !wished.paths.contains(path));
+    let mut shown = unknown(&plan) + &wished.text(args.dry_run, context);
+    let not_carried = Outcome { not_carried: wished.paths.clone(), ..Outcome::default() };
     if plan.files.is_empty() {
-        report(args, &plan, &[], &Outcome::default(), &shown, context)?;
+        if !args.dry_run {
+            wished.apply()?;
+        }
+        report(args, &plan, &[], &not_carried, &shown, context)?;
         return Ok(Status::DONE);
     }
     let is_state = state.is_some();
@@ -123,12 +136,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             let source = target.source();
             shown += &difference::render(&source.name, &source.text, text, context);
         }
-        let mut outcome = Outcome::default();
+        let mut outcome = not_carried;
         if !is_state {
             let how = How { dry_run: true, ..How::default() };
             let how = mover.as_ref().map_or(how, |mover| mover.how(true));
             let done = Prepared::new(&declaration, how, context)?.dry_run()?;
-            outcome = Outcome { changes: done.changes, backs: Vec::new() };
+            outcome.changes = done.changes;
             if let Some(mover) = mover {
                 shown += &move_back::render(&mover.plan, true, context);
                 outcome.backs = mover.plan;
@@ -160,9 +173,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Some(mover) => mover.apply(&declaration, &files, context)?,
         None => (in_force(&declaration, &files, context)?, Vec::new()),
     };
+    wished.apply()?;
     shown += &move_back::render(&backs, false, context);
     shown += &done.text;
-    let outcome = Outcome { changes: done.changes, backs };
+    let outcome = Outcome { changes: done.changes, backs, ..not_carried };
     report(args, &plan, &files, &outcome, &shown, context)?;
     Ok(done.status)
 }
@@ -172,11 +186,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 struct Outcome {
     changes: Vec<live::Change>,
     backs: Vec<Back>,
+    not_carried: Vec<PathBuf>,
+}
+
+fn absolute_paths(args: &Args) -> Result<Vec<PathBuf>, CommandError> {
+    args.paths.iter().map(|path| absolute(path)).collect()
 }
 
 fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, CommandError> {
-    let paths: Vec<PathBuf> =
-        args.paths.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let paths = absolute_paths(args)?;
     let surroundings = crate::declaration::surroundings(context)?;
     forget::plan(sources, &surroundings, &paths).map_err(refused)
 }
@@ -246,6 +264,11 @@ fn report(
         files: files.iter().map(|(target, _)| target.source().name.as_str()).collect(),
         forgotten: forgotten.collect(),
         not_kept: plan.unknown.iter().map(|it| escape(it.as_os_str().as_bytes())).collect(),
+        not_carried: outcome
+            .not_carried
+            .iter()
+            .map(|it| escape(it.as_os_str().as_bytes()))
+            .collect(),
         changes: &outcome.changes,
         moved_back: &outcome.backs,
     })

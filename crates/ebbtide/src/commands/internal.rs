@@ -1,6 +1,7 @@
 //! `ebbtide internal`: what units and maintainer scripts call.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 use ebbtide_core::archive::{self, Archived};
@@ -50,6 +51,14 @@ enum Step {
     },
     /// Leaves one line for those who log in, if something should be looked at
     Attention,
+    /// Leaves one line for those who log in, if the last reset took something away
+    Taken,
+    /// At shutdown: tells what the next reset is about to take away, if that is declared
+    AboutToGo {
+        /// Seconds after which it ends without having told it
+        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        within: u64,
+    },
     /// Compiles the declaration for the next boot, and says so only if it is another than before
     Recompile,
     /// Succeeds if / is a root of this container
@@ -110,6 +119,21 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
         Step::Login { uid } => super::apply::login(*uid, context)?,
         Step::Attention => super::status::attention(context)?,
+        Step::Taken => {
+            // Nobody waits for it, and a unit that fails would be more than it is worth.
+            if let Err(error) = super::taken::leave(context) {
+                say(context, Level::Notice, &error.line());
+            }
+        }
+        Step::AboutToGo { within } => {
+            let within = Duration::from_secs(*within);
+            match super::taken::about_to_go(within, &context.plain()) {
+                Ok(told) => {
+                    told.lines().for_each(|line| say(context, Level::Warning, line));
+                }
+                Err(error) => say(context, Level::Notice, &error.line()),
+            }
+        }
         Step::Recompile => super::apply::recompile(context)?,
         Step::Missing { path } => return Err(why_missing(path, context)?),
         Step::OwnsRoot => {

@@ -1,5 +1,7 @@
 //! `ebbtide keep`: declares paths, imports what lies there, and attaches it.
 
+pub mod once;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::compiled::StoreName;
-use ebbtide_core::declaration::keep::{self, Addition, Options, Plan, Refusal, Section};
+use ebbtide_core::declaration::keep::{self, Addition, Found, Options, Plan, Refusal, Section};
 use ebbtide_core::declaration::{Declaration, Outcome, Problem, Severity, SourceFile, Target};
 use ebbtide_core::live;
 use ebbtide_core::trial::{DECLARATION, LastRoot};
@@ -43,16 +45,28 @@ the user whose home it is use it, it waits for their next login.
 A directory that is still to come is written with a slash at its end. What is kept already is no
 failure.
 
+With --once nothing is declared: what lies at the path when the next reset comes is copied to the new
+root, before anything starts there, and the reset after that takes it away. A boot without a reset
+leaves it to come. What the base has is not carried over, nor is what a new root has by then: it stays
+in the past root, from which `ebbtide restore` brings it back. `ebbtide forget` takes the wish back.
+
 Examples:
   ebbtide keep /var/lib/app ~/.config/app
   ebbtide keep --dry-run /etc/motd
   ebbtide keep --next-boot /var/lib/database
+
+
+  Over one reset, and no further:
+    ebbtide keep --once ~/half-done
 
 Exit status: 0 done, or kept already; 1 failed, or it is in use; 2 it can't be kept like this.")]
 pub struct Args {
     /// What to keep: directories, or single files
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Carry it over the next reset only, and declare nothing
+    #[arg(long, conflicts_with_all = ["state", "store", "method", "next_boot"])]
+    once: bool,
     /// Keep it for the throw-away root whose state is in this directory: it is attached there the
     /// next time
     #[arg(long, value_name = "DIR")]
@@ -86,7 +100,8 @@ impl Args {
     /// Keeps paths so, and ignores these absolute patterns.
     pub fn reviewed(paths: Vec<PathBuf>, ignored: Vec<PathBuf>, dry_run: bool) -> Self {
         let (state, store, method) = (None, None, None);
-        Self { paths, state, store, method, next_boot: false, dry_run, json: false, ignored }
+        let (once, next_boot) = (false, false);
+        Self { paths, once, state, store, method, next_boot, dry_run, json: false, ignored }
     }
 }
 
@@ -140,6 +155,9 @@ struct Already {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
+    if args.once {
+        return once::run(args, context);
+    }
     let state = args.state.as_deref().map(|state| Target::in_directory(state, DECLARATION));
     let state = state.transpose()?;
     let sources = match &state {
@@ -295,10 +313,13 @@ fn plan(args: &Args, sources: &[SourceFile], context: &Context) -> Result<Plan, 
     for path in &args.paths {
         let slash = path.as_os_str().as_bytes().ends_with(b"/");
         let path = absolute(path)?;
-        seen.push(match &last {
+        let mut found = match &last {
             Some(last) => last.observe(&path, slash)?,
             None => keep::observe(&[root(sysroot)?.as_fd()], &path, slash)?,
-        });
+        };
+        // What is still to come can be declared; there is nothing in it to carry over.
+        found.slash |= args.once && found.found == Found::Nothing;
+        seen.push(found);
     }
     let surroundings = crate::declaration::surroundings(&context.for_sysroot(sysroot))?;
     keep::plan(sources, &surroundings, &seen, &options).map_err(|Refusal { message, hint }| {
@@ -333,6 +354,16 @@ fn already(plan: &Plan) -> String {
     text
 }
 
+/// The same for a machine.
+fn kept_already(plan: &Plan) -> Vec<Already> {
+    let kept = plan.kept.iter().map(|(path, kept)| Already {
+        path: escape(path.as_os_str().as_bytes()),
+        entry: kept.entry.clone(),
+        origin: kept.origin.clone(),
+    });
+    kept.collect()
+}
+
 fn report(
     args: &Args,
     plan: &Plan,
@@ -353,17 +384,12 @@ fn report(
         kind: addition.kind.to_string(),
         table: table(addition),
     });
-    let kept = plan.kept.iter().map(|(path, kept)| Already {
-        path: escape(path.as_os_str().as_bytes()),
-        entry: kept.entry.clone(),
-        origin: kept.origin.clone(),
-    });
     context.print_json(&Json {
         version: 1,
         dry_run: args.dry_run,
         file: target.map(|target| target.source().name.as_str()),
         added: added.collect(),
-        kept: kept.collect(),
+        kept: kept_already(plan),
         changes,
     })
 }

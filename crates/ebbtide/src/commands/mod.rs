@@ -21,6 +21,7 @@ pub mod restore;
 mod review;
 mod schema;
 pub mod status;
+mod taken;
 pub mod try_root;
 
 use clap::Subcommand;

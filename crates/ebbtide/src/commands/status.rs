@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
+use ebbtide_core::once;
 use ebbtide_core::ram::WARNING;
 use ebbtide_core::record::{Outcome, Switch};
 use ebbtide_core::status::{self, Status as Found, StoreUsage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::machine;
+use super::{machine, taken};
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
@@ -74,7 +75,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 /// Leaves in the run directory what those who log in should know, or takes it away; for a unit.
 pub fn attention(context: &Context) -> Result<(), CommandError> {
     let line = match machine::running(None, context) {
-        Ok(boot) => status::status(&boot, &context.sysroot).brief(),
+        Ok(boot) => {
+            // What is wrong with that is wrong with all the rest as well.
+            let _ = taken::forget_if_gone(&boot);
+            status::status(&boot, &context.sysroot).brief()
+        }
         Err(_) => Some("ebbtide: see `sudo ebbtide status`".to_owned()),
     };
     let what = "cannot leave what those who log in should know";
@@ -131,6 +136,10 @@ fn render(found: &Found, context: &Context) -> String {
     line(format!("{mark} {} of {} entries are in place{waiting}", found.in_place, found.declared));
     for store in &found.stores {
         line(format!("{} {}", context.dim("--"), usage(store)));
+    }
+    if !found.carried.is_empty() {
+        let paths = once::listed(&found.carried);
+        line(format!("{} carried over the next reset, once: {paths}", context.dim("--")));
     }
     if let Some(ram) = &found.ram {
         let mark = if ram.percent < WARNING { context.good("ok") } else { context.bad("!!") };

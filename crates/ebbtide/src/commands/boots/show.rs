@@ -113,6 +113,14 @@ fn render(shown: &Shown, now: i64, context: &Context) -> String {
             let _ = writeln!(text, "{what} {}", escape(path.as_os_str().as_encoded_bytes()));
         }
     }
+    for carried in shown.record.iter().filter_map(|record| record.carried.as_ref()) {
+        for (what, paths) in [("", &carried.paths), ("not ", &carried.left)] {
+            for path in paths {
+                let path = escape(path.as_os_str().as_encoded_bytes());
+                let _ = writeln!(text, "{what}carried over from boot {}: {path}", carried.from);
+            }
+        }
+    }
     for problem in shown.record.iter().flat_map(|record| &record.problems) {
         let _ = writeln!(text, "{}", render_problem(problem, context));
     }
@@ -173,7 +181,7 @@ fn kept(shown: &Shown) -> String {
 mod tests {
     use ebbtide_core::failure::{Level, Problem};
     use ebbtide_core::past::{PastBoot, Trash};
-    use ebbtide_core::record::{BaseIdentity, RootIdentity};
+    use ebbtide_core::record::{BaseIdentity, Carried, RootIdentity};
     use uuid::Uuid;
 
     use super::*;
@@ -222,6 +230,7 @@ mod tests {
                 pending: vec![PathBuf::from("/srv")],
                 mounted: BTreeMap::new(),
             }),
+            carried: Some(Carried { from: BootNumber(6), paths: odd(), left: vec!["/srv".into()] }),
             problems: vec![Problem::new(Level::Error, "odd\u{1b}")],
             ended: Some(Ending::Unclean),
         };

@@ -20,6 +20,9 @@ use crate::text::count;
 /// How many groups are told to a machine.
 const LISTED: usize = 1000;
 
+/// How many carried paths are named to a person.
+const NAMED: usize = 5;
+
 /// What was found.
 pub struct Report<'a> {
     /// What was compared.
@@ -28,6 +31,8 @@ pub struct Report<'a> {
     pub changes: &'a Changes,
     /// What is only counted.
     pub hidden: &'a Hidden,
+    /// What is carried over the reset, once.
+    pub carried: Tally,
     /// The same for each application, but for a tree.
     pub grouped: &'a Grouped,
     /// All changes one by one with the application of each, where they are wanted.
@@ -58,10 +63,23 @@ pub struct Json {
     noise: Tally,
     /// What the declaration ignores, which is not in the groups either.
     ignored: Tally,
+    /// What is carried over the next reset, once, which is not in the groups either.
+    carried: Carried,
     /// Each change, in the order of a walk.
     paths: Vec<PathJson>,
     /// Entries that were not in place in this boot, so that what was written there is told, escaped.
     uncovered: Vec<String>,
+}
+
+/// What is carried over the next reset.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CarriedChanges")]
+struct Carried {
+    /// The paths that were asked for, escaped.
+    asked_for: Vec<String>,
+    /// How much of it is no change that is taken away.
+    #[serde(flatten)]
+    tally: Tally,
 }
 
 /// What changed of one application.
@@ -115,6 +133,10 @@ impl Report<'_> {
                 .collect(),
             noise: self.hidden.noise(),
             ignored: self.hidden.ignored(),
+            carried: Carried {
+                asked_for: self.diff.carried.iter().map(|path| shown(path)).collect(),
+                tally: self.carried,
+            },
             paths: self
                 .list
                 .iter()
@@ -171,11 +193,28 @@ impl Report<'_> {
         }
     }
 
+    /// What is carried over, for a person.
+    fn carried(&self) -> String {
+        let paths = &self.diff.carried;
+        let named: Vec<_> = paths.iter().take(NAMED).map(|path| shown(path)).collect();
+        let more = match paths.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if paths.is_empty() {
+            return String::new();
+        }
+        let amount = changes::amount_of(&self.carried);
+        let amount = if amount.is_empty() { "nothing new" } else { &amount };
+        format!("carried over it, once: {}{more}: {amount}\n", named.join(", "))
+    }
+
     fn around(&self, told: &str) -> String {
         // A past root is that of a boot whose number is known.
         let past = self.diff.boot.filter(|_| self.diff.is_past);
         let mut text = self.told(told);
         text += &self.hidden.line();
+        text += &self.carried();
         let which = if past.is_some() { "that boot" } else { "this boot" };
         let _ = match self.diff.uncovered.as_slice() {
             [] => Ok(()),
