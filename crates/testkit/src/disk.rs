@@ -1,5 +1,6 @@
 //! Disk images: made, copied, looked into between boots, and made bootable.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
@@ -130,6 +131,41 @@ impl Disk {
     /// Returns the image's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Copies the filesystem alone into the file `path`; returns where it begins on the disk, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file exists, or does not fit.
+    pub fn copy_system_to(&self, path: &Path) -> Result<u64> {
+        ensure!(self.partitioned, "{} has no partitions", self.path.display());
+        let (start, size) = self.range()?;
+        sparse_file(path, size)?;
+        run(Command::new("dd")
+            .args(["bs=1M", "conv=sparse,notrunc", "iflag=count_bytes,skip_bytes", "status=none"])
+            .args([format!("skip={start}"), format!("count={size}")])
+            .arg(option("if=", &self.path))
+            .arg(option("of=", path)))?;
+        Ok(start)
+    }
+
+    /// Puts back a filesystem as [`Disk::copy_system_to`] made it. Only while nothing uses the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it can't be written.
+    pub fn replace_system_by(&self, copy: &Path) -> Result<()> {
+        let (start, size) = self.range()?;
+        run(Command::new("fallocate")
+            .args(["--punch-hole", "--offset", &start.to_string(), "--length", &size.to_string()])
+            .arg(&self.path))?;
+        run(Command::new("dd")
+            .args(["bs=1M", "conv=sparse,notrunc", "oflag=seek_bytes", "status=none"])
+            .arg(format!("seek={start}"))
+            .arg(option("if=", copy))
+            .arg(option("of=", &self.path)))
+        .map(drop)
     }
 
     /// Mounts the filesystem, btrfs with its top level. Only while no VM runs on it.
@@ -297,19 +333,35 @@ impl Disk {
     }
 }
 
+fn option(name: &str, value: &Path) -> OsString {
+    let mut option = OsString::from(name);
+    option.push(value);
+    option
+}
+
 /// An attached loop device, detached when dropped.
 #[derive(Debug)]
-struct LoopDevice {
+pub struct LoopDevice {
     path: PathBuf,
     attached: bool,
 }
 
 impl LoopDevice {
-    fn attach(image: &Path, options: &[String]) -> Result<Self> {
+    /// Attaches an image, with more options of losetup(8).
+    ///
+    /// # Errors
+    ///
+    /// Fails when losetup(8) does.
+    pub fn attach(image: &Path, options: &[String]) -> Result<Self> {
         let printed =
             run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(image))?;
         let path = PathBuf::from(String::from_utf8(printed)?.trim_end());
         Ok(Self { path, attached: true })
+    }
+
+    /// Returns its node.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the node of partition `number`.
@@ -333,7 +385,12 @@ impl LoopDevice {
         Ok(node)
     }
 
-    fn detach(mut self) -> Result<()> {
+    /// Detaches it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when losetup(8) does.
+    pub fn detach(mut self) -> Result<()> {
         self.attached = false;
         run(Command::new("losetup").arg("--detach").arg(&self.path)).map(drop)
     }

@@ -6,6 +6,7 @@
 //! - [`guest`]: an installed Debian as a directory, cached between runs.
 //! - [`container`]: its systemd, booted by systemd-nspawn on a root that is there already.
 //! - [`vm`]: a machine that boots it, with a root shell into it and its console under watch.
+//! - [`write_log`]: all that such a machine wrote to its disk, to make power cuts of.
 //!
 //! Whatever is mounted, attached or started here ends with the value that stands for it: dropping
 //! cleans up silently, `close` does so and returns the error.
@@ -17,3 +18,4 @@ pub mod mount;
 pub mod privileged;
 pub mod process;
 pub mod vm;
+pub mod write_log;

@@ -24,6 +24,7 @@ const PACKAGES: &[&str] = &[
     "mount",
     "qemu-system-x86",
     "shellcheck",
+    "sqlite3",
     "strace",
     "systemd",
     "systemd-container",

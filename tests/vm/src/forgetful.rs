@@ -17,7 +17,7 @@ use testkit::mount::{Filesystem, Mount};
 use testkit::process::run;
 
 /// Where Ebbtide keeps what belongs to one boot.
-const RUN: &str = "/run/ebbtide";
+pub const RUN: &str = "/run/ebbtide";
 
 /// The machine between its lives.
 pub struct Forgetful {
@@ -209,10 +209,10 @@ impl Drop for Life<'_> {
 
 /// An empty `/run` over the host's, in the mount namespace of the scenarios: neither finds what the
 /// other left there.
-struct HiddenRun;
+pub struct HiddenRun;
 
 impl HiddenRun {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run"]))?;
         Ok(Self)
     }
@@ -225,7 +225,7 @@ impl Drop for HiddenRun {
 }
 
 /// Unpacks the package to test: nothing of it is installed, here or there.
-fn unpack(to: &Path) -> Result<()> {
+pub fn unpack(to: &Path) -> Result<()> {
     let Some(package) = std::env::var_os("EBBTIDE_DEB") else {
         bail!("run this with `cargo xtask vm`");
     };

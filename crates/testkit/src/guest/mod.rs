@@ -71,6 +71,7 @@ const PACKAGES: &[&str] = &[
     "libcap2-bin",
     "linux-image-cloud-amd64",
     "openssh-server",
+    "sqlite3",
     "systemd-sysv",
     "udev",
     "zstd",

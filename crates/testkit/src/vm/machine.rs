@@ -1,5 +1,6 @@
 //! What a machine is made of, and the emulator that is started for it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::console::Console;
 use super::monitor::Monitor;
 use crate::disk::Disk;
 use crate::guest::BootFiles;
+use crate::write_log;
 
 const QEMU_START: Duration = Duration::from_secs(60);
 
@@ -33,6 +35,7 @@ pub struct Machine {
     late: Option<PathBuf>,
     pub(super) tolerated: Vec<&'static str>,
     kernel: Option<(BootFiles, String)>,
+    log: Option<PathBuf>,
 }
 
 impl Machine {
@@ -40,7 +43,8 @@ impl Machine {
     /// `qemu.log`, in `directory`.
     pub fn new(directory: &Path) -> Self {
         let (disks, tolerated) = (Vec::new(), Vec::new());
-        Self { directory: directory.to_owned(), disks, late: None, tolerated, kernel: None }
+        let directory = directory.to_owned();
+        Self { directory, disks, late: None, tolerated, kernel: None, log: None }
     }
 
     /// Adds a disk: the first is `/dev/vda`.
@@ -48,6 +52,19 @@ impl Machine {
     pub fn disk(mut self, disk: &Disk) -> Self {
         self.disks.push(disk.path().to_owned());
         self
+    }
+
+    /// Has all that is written to the first disk recorded in `log`, over reboots too, with its flushes:
+    /// see [`WriteLog`](crate::write_log::WriteLog). The machine has to end by itself, or the end of the
+    /// record is missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is such a file, or it cannot be made.
+    pub fn record_writes(mut self, log: &Path) -> Result<Self> {
+        write_log::create(log)?;
+        self.log = Some(log.to_owned());
+        Ok(self)
     }
 
     /// Adds a disk that is not there until [`Vm::plug_in`].
@@ -147,6 +164,10 @@ impl Machine {
             .args(["-device", "virtio-serial-pci"])
             .args(["-device", &format!("virtserialport,chardev=agent,name={PORT}")]);
         for (number, disk) in self.disks.iter().enumerate() {
+            if let (0, Some(log)) = (number, &self.log) {
+                command.args(recorded(disk, log));
+                continue;
+            }
             // Fast and safe enough: what the guest has submitted outlives QEMU in the page cache.
             let drive = format!("if=none,id=disk{number},format=raw,cache=unsafe,file=");
             command.arg("-drive").arg(option(&drive, disk)).args([
@@ -168,6 +189,22 @@ impl Machine {
         command.arg("-no-reboot");
         command
     }
+}
+
+/// The first disk, with a record of what is written to it.
+fn recorded(disk: &Path, log: &Path) -> Vec<OsString> {
+    let file = |name: &str, path: &Path| {
+        option(&format!("driver=file,node-name={name},cache.no-flush=on,filename="), path)
+    };
+    let filter = "driver=blklogwrites,node-name=disk0,file=data,log=log,log-append=on";
+    let device = "virtio-blk-pci,drive=disk0,write-cache=on,bootindex=1";
+    let arguments = [
+        ("-blockdev", file("data", disk)),
+        ("-blockdev", file("log", log)),
+        ("-blockdev", filter.to_owned()),
+        ("-device", device.to_owned()),
+    ];
+    arguments.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect()
 }
 
 /// Writes a path as the last part of a QEMU option, where a comma is doubled.

@@ -182,6 +182,9 @@ fn install(kind: Kind, tree: &Path) -> Result<()> {
     Guest::of(kind.guest)?.copy_to(tree)?;
     guest::install_package(tree, &package()?)?;
     ensure!(!tree.join("etc/ebbtide").exists(), "installing the package configured something");
+    // Some boots of it are made here, where another kernel runs.
+    let here = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    fs::create_dir_all(tree.join("usr/lib/modules").join(here.trim()))?;
     let units = tree.join("usr/lib/systemd/system");
     fs::write(units.join("witness.service"), WITNESS)?;
     let wants = units.join("sysinit.target.wants/witness.service");

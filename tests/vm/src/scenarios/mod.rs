@@ -6,11 +6,13 @@ mod broken_declaration;
 mod forgets_and_remembers;
 mod in_ram;
 mod late_store;
+mod lost_and_found;
 mod methods_in_a_container;
 mod missing_store;
 mod off_and_keep;
 mod older_boot_binary;
 mod power_cut_during_reset;
+mod power_cuts;
 mod rehearse_in_a_container;
 mod replaced_files;
 mod root_by_other_names;
@@ -24,7 +26,7 @@ mod without_the_hook;
 
 use testkit::guest::Distribution::{Debian12Dracut, Debian13, Debian13Dracut};
 
-use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS};
+use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS, TMPFS};
 use crate::scenario::Story::{Of, OfEach};
 use crate::scenario::When::{Always, ForAll, WithOlderBoot};
 use crate::scenario::{Scenario, Story};
@@ -73,6 +75,19 @@ pub const SCENARIOS: &[Scenario] = &[
         OfEach(&[(BTRFS, Always), (OVERLAY_ON_EXT4, ForAll)], apply_while_running::run),
     ),
     scenario(
+        "lost-and-found",
+        OfEach(
+            &[
+                (BTRFS, Always),
+                (OVERLAY_ON_EXT4, ForAll),
+                (OVERLAY_ON_XFS.on(Debian13), ForAll),
+                (BTRFS.on(Debian13Dracut), ForAll),
+                (TMPFS, ForAll),
+            ],
+            lost_and_found::run,
+        ),
+    ),
+    scenario(
         "replaced-files",
         OfEach(&[(BTRFS, Always), (OVERLAY_ON_XFS, ForAll)], replaced_files::run),
     ),
@@ -81,6 +96,13 @@ pub const SCENARIOS: &[Scenario] = &[
         OfEach(
             &[(BTRFS, Always), (OVERLAY_ON_EXT4, ForAll), (OVERLAY_ON_XFS, ForAll)],
             power_cut_during_reset::run,
+        ),
+    ),
+    scenario(
+        "power-cuts",
+        OfEach(
+            &[(BTRFS, Always), (OVERLAY_ON_EXT4, ForAll), (OVERLAY_ON_XFS, ForAll)],
+            power_cuts::run,
         ),
     ),
     scenario(
