@@ -4,7 +4,8 @@ mod grouped;
 mod packages;
 mod rpm;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -32,10 +33,11 @@ pub enum Application {
 /// The applications of a system.
 #[derive(Debug)]
 pub struct Applications {
-    /// The preset of each path that one names.
-    presets: BTreeMap<PathBuf, String>,
+    /// The preset of each path that one names. They are looked up for each change, and a hash of bytes
+    /// costs less than comparing paths name by name.
+    presets: HashMap<OsString, String>,
     /// The same of paths in homes.
-    in_homes: BTreeMap<PathBuf, String>,
+    in_homes: HashMap<OsString, String>,
     /// What is installed, read when it is first asked for.
     packages: Option<Packages>,
     /// The root that they are installed on.
@@ -56,13 +58,14 @@ impl Applications {
     ///
     /// What can't be read of a package manager is as if it was not there: nothing fails for it.
     pub fn new(presets: &[PresetFile], sysroot: &Path) -> Self {
-        let (mut of_machine, mut in_homes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut of_machine, mut in_homes) = (HashMap::new(), HashMap::new());
         for file in presets {
             let Some(preset) = read_preset(0, &file.source, &mut Vec::new()) else { continue };
             let all = [(&mut of_machine, preset.entries), (&mut in_homes, preset.user_entries)];
             for (paths, entries) in all {
                 for entry in entries {
-                    paths.insert(entry.path().to_owned(), file.name.clone());
+                    let path: PathBuf = entry.path().components().collect();
+                    paths.insert(path.into_os_string(), file.name.clone());
                 }
             }
         }
@@ -74,8 +77,8 @@ impl Applications {
     /// What no package has by its name belongs to the package that has its directory, if no other one
     /// has that too.
     pub fn of(&mut self, path: &Path) -> Option<Application> {
-        let named = |paths: &BTreeMap<PathBuf, String>, path: &Path| {
-            path.ancestors().find_map(|above| paths.get(above)).cloned()
+        let named = |paths: &HashMap<OsString, String>, path: &Path| {
+            path.ancestors().find_map(|above| paths.get(above.as_os_str())).cloned()
         };
         let preset = named(&self.presets, path)
             .or_else(|| changes::in_home(path).and_then(|inside| named(&self.in_homes, inside)));

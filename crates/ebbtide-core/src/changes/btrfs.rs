@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::btrfs::{self, ChangedInodes};
+use ebbtide_sys::btrfs::{self, ChangedInodes, OnTheWay};
 use ebbtide_sys::file::{self, open_quietly, read_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
@@ -20,15 +20,29 @@ use super::way::{self, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
+/// How many names that lead to changes are remembered.
+const NAMES: usize = 1 << 16;
+
 /// Visits all changes of a root that is a subvolume. The cost follows what changed, if it is a snapshot
 /// of the base, and nothing was written to that since; else it is that of [`super::reference()`].
 ///
 /// What is mounted on the root is not looked at. The filesystem is synced first: only what was
-/// committed is marked. Memory follows the number of changed inodes. Needs `CAP_SYS_ADMIN`.
+/// committed is marked. Memory follows how scattered the changed inodes are. Needs `CAP_SYS_ADMIN`.
 pub fn btrfs(
     root: BorrowedFd<'_>,
     base: BorrowedFd<'_>,
     kept: &Kept,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    within(root, base, kept, NAMES, visit)
+}
+
+/// The same, with so many names remembered.
+pub(super) fn within(
+    root: BorrowedFd<'_>,
+    base: BorrowedFd<'_>,
+    kept: &Kept,
+    names: usize,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
     file::sync_filesystem(root).context(|| "cannot sync the volume")?;
@@ -42,7 +56,7 @@ pub fn btrfs(
     if kept.is_kept() {
         return Ok(());
     }
-    let changed = btrfs::changed_inodes(root, made.otransid)
+    let changed = btrfs::changed_inodes(root, made.otransid, names)
         .context(|| "cannot ask btrfs what changed in the root")?;
     let mount = metadata::metadata(root).context(|| "cannot look at the root")?.mount_id;
     let mut walk = Walk { root, base, mount, changed, visit, renamed: VecDeque::new() };
@@ -157,7 +171,8 @@ impl Walk<'_, '_> {
         let failed = || format!("cannot look at {}", shown(&path));
         let Pair { found, before, own, same } = pair;
         let unchanged = self.unchanged(found.inode).filter(|_| *same);
-        if unchanged.is_some_and(|inode| self.changed.on_the_way(inode).next().is_none()) {
+        let nothing = |inode| matches!(self.changed.on_the_way(inode), OnTheWay::Nothing);
+        if unchanged.is_some_and(nothing) {
             return Ok(false);
         }
         if let Some(from) = self.origin(pair).context(failed)? {
@@ -201,9 +216,13 @@ impl Walk<'_, '_> {
         base: Option<&OwnedFd>,
         unchanged: Option<u64>,
     ) -> ebbtide_sys::Result<Vec<OsString>> {
-        if let Some(inode) = unchanged {
-            return Ok(self.changed.on_the_way(inode).map(OsStr::to_owned).collect());
-        }
+        // An unchanged directory has the names that the base has.
+        let base = match unchanged.map(|inode| self.changed.on_the_way(inode)) {
+            Some(OnTheWay::Nothing) => return Ok(Vec::new()),
+            Some(OnTheWay::These(names)) => return Ok(names.iter().cloned().collect()),
+            Some(OnTheWay::Any) => None,
+            None => base,
+        };
         let mut all = Vec::new();
         for directory in [Some(root), base].into_iter().flatten() {
             all.extend(read_directory(directory.as_fd())?.into_iter().map(|entry| entry.name));

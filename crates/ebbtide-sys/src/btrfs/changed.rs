@@ -1,14 +1,14 @@
 //! Which inodes of a subvolume changed since a transaction.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::search::{Key, le_u16, le_u64, visit};
+use super::search::{Key, Searcher, le_u16, le_u64, visit};
 use super::{TOP_INODE, nested};
 use crate::error::Result;
 
@@ -21,30 +21,74 @@ const INODE_EXTREF: u32 = 13;
 /// `BTRFS_LAST_FREE_OBJECTID`: the largest number of an inode.
 const LAST_INODE: u64 = u64::MAX - 255;
 
+/// A directory in which so many names lead to changed inodes may be looked at as a whole.
+const MANY: usize = 8;
+
 /// The inodes of a subvolume that changed, and the ways that lead to them.
 #[derive(Debug, Default)]
 pub struct ChangedInodes {
-    /// By number, whether it is new.
-    inodes: HashMap<u64, bool>,
-    /// By directory, the names in it that lead to one.
-    names: HashMap<u64, BTreeSet<OsString>>,
+    /// In order of their numbers.
+    inodes: Vec<Run>,
+    /// By directory that did not change itself.
+    ways: HashMap<u64, Ways>,
+    /// How many names `ways` has.
+    names: usize,
+    /// How many it may have.
+    limit: usize,
+}
+
+/// Neighbours by number: files that were made one after the other.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    last: u64,
+    is_new: bool,
+}
+
+/// The names in a directory that lead to changed inodes.
+#[derive(Debug)]
+enum Ways {
+    These(BTreeSet<OsString>),
+    /// Too many to remember.
+    Any,
+}
+
+/// Which names in a directory that did not change are those of changed inodes, or of directories that lead
+/// to one.
+#[derive(Clone, Copy, Debug)]
+pub enum OnTheWay<'a> {
+    /// None of them.
+    Nothing,
+    /// These.
+    These(&'a BTreeSet<OsString>),
+    /// Any of them may be.
+    Any,
 }
 
 impl ChangedInodes {
     /// Whether content, metadata or names of an inode changed, or it is new. That of a directory are the
     /// names in it.
     pub fn contains(&self, inode: u64) -> bool {
-        self.inodes.contains_key(&inode)
+        self.run(inode).is_some()
     }
 
     /// Whether an inode was made after the transaction.
     pub fn is_new(&self, inode: u64) -> bool {
-        self.inodes.get(&inode) == Some(&true)
+        self.run(inode).is_some_and(|run| run.is_new)
     }
 
-    /// The names in a directory that are those of changed inodes, or of directories that lead to one.
-    pub fn on_the_way(&self, directory: u64) -> impl Iterator<Item = &OsStr> {
-        self.names.get(&directory).into_iter().flatten().map(OsString::as_os_str)
+    /// The names in a directory that did not change, and that lead to what did.
+    pub fn on_the_way(&self, directory: u64) -> OnTheWay<'_> {
+        match self.ways.get(&directory) {
+            None => OnTheWay::Nothing,
+            Some(Ways::These(names)) => OnTheWay::These(names),
+            Some(Ways::Any) => OnTheWay::Any,
+        }
+    }
+
+    fn run(&self, inode: u64) -> Option<&Run> {
+        let behind = self.inodes.partition_point(|run| run.first <= inode);
+        self.inodes[..behind].last().filter(|run| inode <= run.last)
     }
 }
 
@@ -54,16 +98,21 @@ impl ChangedInodes {
 /// one was made or deleted is a change of the directory that it is in.
 ///
 /// Only what was committed is seen: call [`sync_filesystem`](crate::file::sync_filesystem) first.
-/// Time and memory follow what changed, not the size of the subvolume. Needs `CAP_SYS_ADMIN`.
-pub fn changed_inodes(subvolume: BorrowedFd<'_>, generation: u64) -> Result<ChangedInodes> {
+/// Time and memory follow what changed, not the size of the subvolume. Of names on the way so many are
+/// remembered; where there are more, any name of a directory may be one. Needs `CAP_SYS_ADMIN`.
+pub fn changed_inodes(
+    subvolume: BorrowedFd<'_>,
+    generation: u64,
+    names: usize,
+) -> Result<ChangedInodes> {
     let key = |objectid, kind, offset| Key { objectid, kind, offset };
     let all = key(TOP_INODE, INODE_ITEM, 0)..=key(LAST_INODE, INODE_EXTREF, u64::MAX);
-    let mut changed = ChangedInodes::default();
+    let mut changed = ChangedInodes { limit: names, ..ChangedInodes::default() };
     let mut incomplete = Vec::new();
     let mut current: Option<Found> = None;
     let mut finish = |found: Option<Found>| {
         let Some(found) = found.filter(|found| found.item.transaction > generation) else { return };
-        changed.inodes.insert(found.inode, found.item.made > generation);
+        changed.push(found.inode, found.item.made > generation);
         if found.names.len() < found.item.links {
             incomplete.push(found.inode);
         }
@@ -79,31 +128,67 @@ pub fn changed_inodes(subvolume: BorrowedFd<'_>, generation: u64) -> Result<Chan
         }
     })?;
     finish(current);
+    let mut searcher = Searcher::for_few(subvolume)?;
     // The rest of their names is in a leaf that did not change.
     for inode in incomplete {
-        changed.add(names_of(subvolume, inode)?);
+        changed.add(names_of(&mut searcher, inode)?);
     }
-    changed.complete(subvolume)?;
+    changed.complete(&mut searcher)?;
     Ok(changed)
 }
 
 impl ChangedInodes {
+    /// Adds an inode behind all others.
+    fn push(&mut self, inode: u64, is_new: bool) {
+        match self.inodes.last_mut() {
+            Some(run) if run.is_new == is_new && run.last + 1 == inode => run.last = inode,
+            _ => self.inodes.push(Run { first: inode, last: inode, is_new }),
+        }
+    }
+
+    /// Remembers the way to an inode, unless the directory changed: all of it is looked at then.
     fn add(&mut self, names: Vec<Name>) {
-        for name in names {
-            self.names.entry(name.directory).or_default().insert(name.name);
+        for Name { directory, name } in names {
+            if self.contains(directory) {
+                continue;
+            }
+            let ways = self.ways.entry(directory).or_insert(Ways::These(BTreeSet::new()));
+            if let Ways::These(names) = ways {
+                self.names += usize::from(names.insert(name));
+            }
+            if self.names > self.limit {
+                self.forget();
+            }
+        }
+    }
+
+    /// Forgets names: first those of directories that have many, and if that is not enough, all.
+    fn forget(&mut self) {
+        for at_least in [MANY, 0] {
+            for ways in self.ways.values_mut() {
+                if let Ways::These(names) = ways
+                    && names.len() >= at_least
+                {
+                    self.names -= names.len();
+                    *ways = Ways::Any;
+                }
+            }
+            if self.names <= self.limit / 2 {
+                return;
+            }
         }
     }
 
     /// Adds the ways from the top to all directories that have something on the way.
-    fn complete(&mut self, subvolume: BorrowedFd<'_>) -> Result<()> {
+    fn complete(&mut self, searcher: &mut Searcher<'_>) -> Result<()> {
         let mut done: HashSet<u64> = HashSet::from([TOP_INODE]);
-        let mut waiting: Vec<u64> = self.names.keys().copied().collect();
+        let mut waiting: Vec<u64> = self.ways.keys().copied().collect();
         while let Some(directory) = waiting.pop() {
-            // The names of a changed directory are there already, and wait for themselves.
+            // The way to a changed directory is there already, and waits for itself.
             if !done.insert(directory) || self.contains(directory) {
                 continue;
             }
-            let names = names_of(subvolume, directory)?;
+            let names = names_of(searcher, directory)?;
             waiting.extend(names.iter().map(|name| name.directory));
             self.add(names);
         }
@@ -146,12 +231,11 @@ struct Name {
     name: OsString,
 }
 
-fn names_of(subvolume: BorrowedFd<'_>, inode: u64) -> Result<Vec<Name>> {
+fn names_of(searcher: &mut Searcher<'_>, inode: u64) -> Result<Vec<Name>> {
     let key = |kind, offset| Key { objectid: inode, kind, offset };
     let mut names = Vec::new();
-    visit(subvolume, 0, key(INODE_REF, 0)..=key(INODE_EXTREF, u64::MAX), 0, |key, item| {
-        names.extend(names_in(key, item));
-    })?;
+    let all = key(INODE_REF, 0)..=key(INODE_EXTREF, u64::MAX);
+    searcher.visit(0, all, 0, |key, item| names.extend(names_in(key, item)))?;
     Ok(names)
 }
 
@@ -187,6 +271,55 @@ pub fn path_of_directory(subvolume: BorrowedFd<'_>, inode: u64) -> Result<Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_are_one_run() {
+        let mut changed = ChangedInodes::default();
+        for (inode, is_new) in [(260, false), (300, true), (301, true), (302, false), (400, true)] {
+            changed.push(inode, is_new);
+        }
+        assert_eq!(changed.inodes.len(), 4);
+        let known = |inode| (changed.contains(inode), changed.is_new(inode));
+        for (inode, expected) in [
+            (259, (false, false)),
+            (260, (true, false)),
+            (261, (false, false)),
+            (300, (true, true)),
+            (301, (true, true)),
+            (302, (true, false)),
+            (303, (false, false)),
+            (400, (true, true)),
+            (401, (false, false)),
+        ] {
+            assert_eq!(known(inode), expected, "{inode}");
+        }
+    }
+
+    #[test]
+    fn of_very_many_names_only_the_directories_are_remembered() {
+        const NAMES: usize = 5000;
+        let name = |directory: u64, name: usize| Name { directory, name: name.to_string().into() };
+        let mut changed = ChangedInodes { limit: NAMES, ..ChangedInodes::default() };
+        changed.push(7, false);
+        for directory in 1000..1100 {
+            changed.add((0..MANY).map(|it| name(directory, it)).collect());
+        }
+        changed.add((0..NAMES).map(|it| name(7, it)).collect());
+        assert_eq!(changed.names, 100 * MANY, "all of a changed directory is looked at anyway");
+        changed.add((0..NAMES).map(|it| name(500, it)).collect());
+        changed.add(vec![name(501, 0)]);
+        assert!(changed.names <= NAMES);
+        for directory in [500, 1000, 1099] {
+            assert!(matches!(changed.on_the_way(directory), OnTheWay::Any));
+        }
+        assert!(matches!(changed.on_the_way(501), OnTheWay::These(names) if names.len() == 1));
+        assert!(matches!(changed.on_the_way(7), OnTheWay::Nothing));
+        for directory in 0..NAMES as u64 {
+            changed.add(vec![name(1_000_000 + directory, 0)]);
+        }
+        assert!(changed.names <= NAMES);
+        assert!(matches!(changed.on_the_way(501), OnTheWay::Any));
+    }
 
     #[test]
     fn several_names_are_in_one_item() {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
 use super::SubvolumeId;
-use crate::descriptor::usable;
+use crate::descriptor::{Usable, usable};
 use crate::error::{Error, Result};
 
 /// The tree of all trees, `BTRFS_ROOT_TREE_OBJECTID`.
@@ -29,6 +29,9 @@ const TREE_SEARCH_V2: Opcode = opcode::read_write::<Head>(0x94, 17);
 
 /// The size of the buffer for found items in bytes: the largest item fits several times.
 const BUFFER: usize = 256 * 1024;
+
+/// The size of the largest item with its header in bytes: no leaf is larger than 64 KiB.
+const LARGEST: usize = 64 * 1024 + HEADER;
 
 /// `struct btrfs_ioctl_search_header`: transid, objectid, offset, type and length.
 const HEADER: usize = 32;
@@ -64,59 +67,92 @@ pub(super) fn visit(
     tree: u64,
     range: RangeInclusive<Key>,
     since: u64,
-    mut item: impl FnMut(Key, &[u8]),
+    item: impl FnMut(Key, &[u8]),
 ) -> Result<()> {
-    let fd = usable(fd)?;
-    let fd = fd.as_fd();
-    let last = *range.end();
-    let mut first = *range.start();
-    let mut args = vec![0; size_of::<Head>() + BUFFER];
-    loop {
-        let head: Head = [
-            tree,
-            first.objectid,
-            last.objectid,
-            first.offset,
-            last.offset,
-            since,
-            u64::MAX,
-            two_u32(first.kind, last.kind),
-            two_u32(u32::MAX, 0),
-            0,
-            0,
-            0,
-            0,
-            BUFFER as u64,
-        ];
-        for (field, value) in args.chunks_exact_mut(8).zip(head) {
-            field.copy_from_slice(&value.to_ne_bytes());
-        }
-        // SAFETY: the ioctl reads the head, writes it, and writes at most as many bytes behind it
-        // as its last word says, which is how many follow; any bytes are valid.
-        unsafe { rustix::ioctl::ioctl(fd, Search { args: &mut args }) }
-            .map_err(|e| Error::new("ioctl", e).fd(fd).arg("BTRFS_IOC_TREE_SEARCH_V2").arg(tree))?;
-        // The kernel left the number of items where the largest number was.
-        let count = field(&args, 8 * 8).map_or(0, u32::from_ne_bytes);
-        if count == 0 {
-            return Ok(());
-        }
-        let bytes = &args[size_of::<Head>()..];
-        let reached = walk_items(bytes, count, &range, &mut item)
-            .ok_or_else(|| Error::new("ioctl", Errno::IO).fd(fd).note("a malformed answer"))?;
-        match reached.next() {
-            Some(next) if next <= last => first = next,
-            _ => return Ok(()),
+    Searcher::new(fd, BUFFER)?.visit(tree, range, since, item)
+}
+
+/// Searches trees again and again, with the same buffer.
+pub(super) struct Searcher<'f> {
+    fd: Usable<'f>,
+    args: Vec<u8>,
+}
+
+impl<'f> Searcher<'f> {
+    /// For few small items at a time.
+    pub(super) fn for_few(fd: BorrowedFd<'f>) -> Result<Self> {
+        Self::new(fd, LARGEST + LARGEST / 4)
+    }
+
+    fn new(fd: BorrowedFd<'f>, buffer: usize) -> Result<Self> {
+        Ok(Self { fd: usable(fd)?, args: vec![0; size_of::<Head>() + buffer] })
+    }
+
+    /// As [`visit`].
+    pub(super) fn visit(
+        &mut self,
+        tree: u64,
+        range: RangeInclusive<Key>,
+        since: u64,
+        mut item: impl FnMut(Key, &[u8]),
+    ) -> Result<()> {
+        let fd = self.fd.as_fd();
+        let args = &mut self.args;
+        let buffer = args.len() - size_of::<Head>();
+        let last = *range.end();
+        let mut first = *range.start();
+        loop {
+            let head: Head = [
+                tree,
+                first.objectid,
+                last.objectid,
+                first.offset,
+                last.offset,
+                since,
+                u64::MAX,
+                two_u32(first.kind, last.kind),
+                two_u32(u32::MAX, 0),
+                0,
+                0,
+                0,
+                0,
+                buffer as u64,
+            ];
+            for (field, value) in args.chunks_exact_mut(8).zip(head) {
+                field.copy_from_slice(&value.to_ne_bytes());
+            }
+            // SAFETY: the ioctl reads the head, writes it, and writes at most as many bytes behind it
+            // as its last word says, which is how many follow; any bytes are valid.
+            unsafe { rustix::ioctl::ioctl(fd, Search { args }) }.map_err(|e| {
+                Error::new("ioctl", e).fd(fd).arg("BTRFS_IOC_TREE_SEARCH_V2").arg(tree)
+            })?;
+            // The kernel left the number of items where the largest number was.
+            let count = field(args, 8 * 8).map_or(0, u32::from_ne_bytes);
+            if count == 0 {
+                return Ok(());
+            }
+            let bytes = &args[size_of::<Head>()..];
+            let (reached, room) = walk_items(bytes, count, &range, &mut item)
+                .ok_or_else(|| Error::new("ioctl", Errno::IO).fd(fd).note("a malformed answer"))?;
+            // The kernel stops at an item that does not fit, and any would have fitted.
+            if room >= LARGEST {
+                return Ok(());
+            }
+            match reached.next() {
+                Some(next) if next <= last => first = next,
+                _ => return Ok(()),
+            }
         }
     }
 }
 
-/// Hands out the items of one answer; returns the key of the last one.
+/// Hands out the items of one answer; returns the key of the last one, and how much room is behind it.
 fn walk_items(
     mut bytes: &[u8],
     count: u32,
     range: &RangeInclusive<Key>,
     item: &mut impl FnMut(Key, &[u8]),
-) -> Option<Key> {
+) -> Option<(Key, usize)> {
     let mut reached = None;
     for _ in 0..count {
         let (header, rest) = bytes.split_at_checked(HEADER)?;
@@ -134,7 +170,7 @@ fn walk_items(
             item(key, data);
         }
     }
-    reached
+    Some((reached?, bytes.len()))
 }
 
 /// The ioctl on a head with its buffer. The kernel does not mind how they are aligned.
@@ -232,7 +268,7 @@ mod tests {
         header.extend_from_slice(b"data");
         let mut seen = Vec::new();
         let reached = walk_items(&header, 1, &all, &mut |_, data| seen.push(data.to_vec()));
-        assert_eq!(reached, Some(key(7, 0, 0)));
+        assert_eq!(reached, Some((key(7, 0, 0), 0)));
         assert_eq!(seen, [b"data"]);
         assert_eq!(walk_items(&header, 2, &all, &mut |_, _| {}), None);
     }

@@ -35,14 +35,14 @@ pub fn rotation(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
         snapshot("root")?;
         let script = machine.directory().join("recipe.sh");
         fs::write(&script, RECIPE)?;
-        let device = machine.device()?;
+        let device = machine.device();
         let medians = alternate(
             runs,
             &mut [
                 &mut || machine.live(|life| timed(&mut life.boot("reset"))),
                 &mut || {
                     machine.live(|life| {
-                        timed(Command::new("sh").arg(&script).arg(&device).arg(&life.root))
+                        timed(Command::new("sh").arg(&script).arg(device).arg(&life.root))
                     })
                 },
                 &mut || machine.live(|_| exchange(&other)),
@@ -213,7 +213,7 @@ pub fn weight(programs: &Programs, _: usize) -> Result<Vec<Row>> {
     ])
 }
 
-fn many_files(directory: &Path, count: usize) -> Result<()> {
+pub fn many_files(directory: &Path, count: usize) -> Result<()> {
     for index in 0..count {
         let place = directory.join(format!("d{:04}", index / 100));
         if index % 100 == 0 {
@@ -224,7 +224,7 @@ fn many_files(directory: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn sync(place: &Path) -> Result<()> {
+pub fn sync(place: &Path) -> Result<()> {
     run(Command::new("sync").arg("--file-system").arg(place)).map(drop)
 }
 

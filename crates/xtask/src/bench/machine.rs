@@ -1,14 +1,15 @@
 //! A machine to measure: a btrfs in a file with a container, a base, a store that has the data of all
 //! entries already, and boots of it, each in a mount namespace of its own.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use ebbtide_sys::mount::enter_private_mount_namespace;
+use ebbtide_sys::mountinfo::{self, MountEntry};
 use testkit::mount::{Filesystem, Volume};
 use testkit::process::run;
 
@@ -77,6 +78,8 @@ impl Kept {
 /// A machine that is off.
 pub struct Machine {
     volume: Volume,
+    device: PathBuf,
+    is_btrfs: bool,
     directory: tempfile::TempDir,
     programs: Programs,
     locator: PathBuf,
@@ -99,7 +102,23 @@ impl Machine {
         kept: Kept,
         more: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        let machine = Self::declared(programs, filesystem, &kept.declaration(), more)?;
+        let backend = if filesystem == Filesystem::Btrfs { "btrfs" } else { "overlay" };
+        Self::booted(programs, filesystem, backend, kept, more)
+    }
+
+    /// The same on ext4, with a root in RAM.
+    pub fn in_ram(programs: &Programs, more: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        Self::booted(programs, Filesystem::Ext4, "tmpfs", Kept::Bound(0), more)
+    }
+
+    fn booted(
+        programs: &Programs,
+        filesystem: Filesystem,
+        backend: &str,
+        kept: Kept,
+        more: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let machine = Self::set_up(programs, filesystem, backend, &kept.declaration(), more)?;
         for entry in kept.entries() {
             fill(&machine.state().join(&entry.path), entry.is_directory)?;
         }
@@ -115,11 +134,20 @@ impl Machine {
         keep: &str,
         more: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        let (backend, store) = match filesystem {
-            Filesystem::Btrfs => ("btrfs", "subvolume"),
-            _ => ("overlay", "directory"),
-        };
-        let volume = Volume::new(filesystem, 4 << 30)?;
+        let backend = if filesystem == Filesystem::Btrfs { "btrfs" } else { "overlay" };
+        Self::set_up(programs, filesystem, backend, keep, more)
+    }
+
+    fn set_up(
+        programs: &Programs,
+        filesystem: Filesystem,
+        backend: &str,
+        keep: &str,
+        more: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let store = if filesystem == Filesystem::Btrfs { "subvolume" } else { "directory" };
+        // Sparse: only what is written takes room.
+        let volume = Volume::new(filesystem, 16 << 30)?;
         let directory = tempfile::Builder::new().prefix("ebbtide-bench-").tempdir()?;
         let tree = directory.path().join("tree");
         small_system(&tree)?;
@@ -154,7 +182,9 @@ impl Machine {
         )?;
         let command_line = directory.path().join("cmdline");
         fs::write(&command_line, "")?;
-        Ok(Self { volume, directory, programs: programs.clone(), locator, command_line })
+        let programs = programs.clone();
+        let is_btrfs = filesystem == Filesystem::Btrfs;
+        Ok(Self { volume, device, is_btrfs, directory, programs, locator, command_line })
     }
 
     /// Makes it keep something else from the next boot on.
@@ -176,7 +206,7 @@ impl Machine {
     pub fn mount_store(&self, life: &Life<'_>) -> Result<PathBuf> {
         let store = life.run.join("bare");
         fs::create_dir(&store)?;
-        run(Command::new("mount").args(["-o", "subvol=state"]).arg(self.device()?).arg(&store))?;
+        run(Command::new("mount").args(["-o", "subvol=state"]).arg(self.device()).arg(&store))?;
         Ok(store)
     }
 
@@ -196,8 +226,19 @@ impl Machine {
     }
 
     /// Its device.
-    pub fn device(&self) -> Result<PathBuf> {
-        self.volume.device()
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// As [`Self::live`], while the volume is mounted nowhere else: what `work` unmounts is out of memory.
+    pub fn alone<T: Send>(&self, work: impl FnOnce(&Life<'_>) -> Result<T> + Send) -> Result<T> {
+        // A loop device that nobody has open detaches itself.
+        let _held = fs::File::open(&self.device)?;
+        let top = self.top();
+        run(Command::new("umount").arg(top))?;
+        let done = self.live(work);
+        run(Command::new("mount").arg(&self.device).arg(top))?;
+        done
     }
 
     /// Lets `work` use the machine, in a mount namespace of its own with an empty run directory.
@@ -247,9 +288,46 @@ impl Life<'_> {
         let options = String::from_utf8(run(&mut self.boot("reset"))?)?;
         run(Command::new("mount")
             .args(["-t", "btrfs", "-o", options.trim_end()])
-            .arg(self.machine.device()?)
+            .arg(self.machine.device())
             .arg(&self.root))
         .map(drop)
+    }
+
+    /// Mounts the top level of the volume beside the root, and returns where. As roots are: an access time
+    /// that is noted is a change.
+    pub fn mount_top(&self) -> Result<PathBuf> {
+        let top = self.machine.directory().join("top");
+        fs::create_dir_all(&top)?;
+        let mut mount = Command::new("mount");
+        if self.machine.is_btrfs {
+            mount.args(["-o", "subvolid=5"]);
+        }
+        run(mount.args(["-o", "noatime"]).arg(self.machine.device()).arg(&top))?;
+        Ok(top)
+    }
+
+    /// Unmounts all of the volume and mounts root and top level again: what was read of it is forgotten, but
+    /// for what lies below the loop device. Only for a btrfs, in [`Machine::alone`].
+    pub fn forget(&self) -> Result<()> {
+        let device = self.machine.device();
+        let is_of_it = |mount: &&MountEntry| Path::new(&mount.source) == device;
+        let mounts = mountinfo::read_self()?;
+        for mount in mounts.iter().filter(is_of_it).rev() {
+            run(Command::new("umount").arg(&mount.mount_point))?;
+        }
+        let uses = |entry: io::Result<fs::DirEntry>| -> Result<bool> {
+            Ok(fs::read_dir(entry?.path().join("devices")).is_ok_and(|devices| {
+                devices.flatten().any(|it| Some(it.file_name().as_os_str()) == device.file_name())
+            }))
+        };
+        for filesystem in fs::read_dir("/sys/fs/btrfs")? {
+            ensure!(!uses(filesystem)?, "the volume is mounted still: nothing would be cold");
+        }
+        run(Command::new("mount")
+            .args(["-o", "noatime,subvol=ebbtide/root"])
+            .arg(device)
+            .arg(&self.root))?;
+        self.mount_top().map(drop)
     }
 
     /// Prepares a call of the command line for this root.

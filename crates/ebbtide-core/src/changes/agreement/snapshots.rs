@@ -89,11 +89,16 @@ impl Pair<'_> {
 
     fn fast(&self, kept: &Kept) -> Vec<Change> {
         let (root, base) = self.open();
-        let mut all = Vec::new();
-        super::super::btrfs(root.as_fd(), base.as_fd(), kept, &mut |change| {
-            all.push(Change { when: None, ..change });
-        })
-        .unwrap_or_else(|it| panic!("{}", it.chain()));
+        let [all, other, none] = [usize::MAX, 2, 0].map(|names| {
+            let mut all = Vec::new();
+            super::super::btrfs::within(root.as_fd(), base.as_fd(), kept, names, &mut |change| {
+                all.push(Change { when: None, ..change });
+            })
+            .unwrap_or_else(|it| panic!("{}", it.chain()));
+            all
+        });
+        assert_eq!(all, other, "with few names remembered");
+        assert_eq!(all, none, "with no name remembered");
         all
     }
 
