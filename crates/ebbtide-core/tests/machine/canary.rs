@@ -16,15 +16,15 @@ fn describe(top: &Path, path: &Path, lines: &mut Vec<String>) {
     let found = fs::symlink_metadata(path).unwrap();
     let kind = found.file_type();
     let content = if kind.is_symlink() {
-        format!("{:?}", fs::read_link(path).unwrap().as_os_str())
+        fs::read_link(path).unwrap().as_os_str().as_encoded_bytes().escape_ascii().to_string()
     } else if kind.is_file() && found.len() < 1 << 20 {
         format!("{:?}", String::from_utf8_lossy(&fs::read(path).unwrap()))
     } else {
         format!("fifo {}, device {}", kind.is_fifo(), found.rdev())
     };
     lines.push(format!(
-        "{:?}: {:o} {}:{} {} bytes, {} names, modified {}.{:09}, changed {}.{:09}: {content}",
-        path.strip_prefix(top).unwrap().as_os_str(),
+        "{}: {:o} {}:{} {} bytes, {} names, modified {}.{:09}, changed {}.{:09}: {content}",
+        path.strip_prefix(top).unwrap().as_os_str().as_encoded_bytes().escape_ascii(),
         found.mode(),
         found.uid(),
         found.gid(),
