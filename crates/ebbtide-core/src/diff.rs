@@ -2,12 +2,14 @@
 
 pub mod content;
 pub mod kept;
+pub mod owned;
 mod sides;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::mount::MountAttributes;
+use serde::{Deserialize, Serialize};
 
 use crate::backend;
 use crate::boot::Boot;
@@ -32,9 +34,9 @@ pub enum Which {
     Between(BootNumber, Option<BootNumber>),
 }
 
-/// A root beside its base, or beside an earlier root, ready to be compared.
-#[derive(Debug)]
-pub struct Diff {
+/// What is compared.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct About {
     /// The boot whose root it is, if that is known.
     pub boot: Option<BootNumber>,
     /// The boot whose past root it is compared with; `None`: it is compared with its base.
@@ -45,6 +47,13 @@ pub struct Diff {
     pub is_past: bool,
     /// Entries that were not in place in this boot: what was written there is on the root, so it is told.
     pub uncovered: Vec<PathBuf>,
+}
+
+/// A root beside its base, or beside an earlier root, ready to be compared.
+#[derive(Debug)]
+pub struct Diff {
+    /// What is compared.
+    pub about: About,
     kept: Kept,
     trees: Trees,
 }
@@ -77,21 +86,24 @@ impl Diff {
     /// Among others if a root is not there any more, or the base that it was made from, or if what is
     /// mounted at `sysroot` is not the root that the next reset puts away.
     pub fn open(boot: &Boot, sysroot: &Path, which: Which) -> Result<Self> {
-        let container = boot.open_container()?;
-        let (earlier, root) = roots(boot, &container, sysroot, which)?;
+        Self::open_in(boot, &boot.open_container()?, sysroot, which)
+    }
+
+    fn open_in(boot: &Boot, container: &Container, sysroot: &Path, which: Which) -> Result<Self> {
+        let (earlier, root) = roots(boot, container, sysroot, which)?;
         let since = earlier.as_ref().and_then(|earlier| earlier.boot);
         let (trees, kept) = match earlier {
             Some(earlier) => {
                 let trees = Trees::Roots {
-                    root: root.whole(boot, &container, sysroot)?,
-                    earlier: earlier.whole(boot, &container, sysroot)?,
+                    root: root.whole(boot, container, sysroot)?,
+                    earlier: earlier.whole(boot, container, sysroot)?,
                 };
                 (trees, root.kept.or(earlier.kept))
             }
-            None => (root.beside_base(boot, &container, sysroot)?, root.kept),
+            None => (root.beside_base(boot, container, sysroot)?, root.kept),
         };
         let Root { boot, is_past, base, uncovered, .. } = root;
-        Ok(Self { boot, since, base, is_past, uncovered, kept, trees })
+        Ok(Self { about: About { boot, since, base, is_past, uncovered }, kept, trees })
     }
 
     /// Opens the running root, which is mounted at `sysroot`; see [`Self::open`].

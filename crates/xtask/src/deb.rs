@@ -61,6 +61,8 @@ const FILES: &[(&str, &str, u32)] = &[
         0o644,
     ),
     ("systemd/ebbtide-attention.path", "usr/lib/systemd/system/ebbtide-attention.path", 0o644),
+    ("systemd/ebbtide-user.socket", "usr/lib/systemd/system/ebbtide-user.socket", 0o644),
+    ("systemd/ebbtide-user@.service", "usr/lib/systemd/system/ebbtide-user@.service", 0o644),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",

@@ -17,6 +17,8 @@ use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::size;
+use crate::user::wire::{Answer, Ask};
+use crate::user::{self, ask};
 use ebbtide_sys::escape;
 
 /// Lists past roots: number, age, own size, how each ended
@@ -91,6 +93,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Some(Command::Show { boot, common }) => (common, Some(*boot)),
         None => (&args.common, None),
     };
+    if ask::is_possible(common.config.as_deref()) {
+        return run_for_user(common.json, only.is_some(), context);
+    }
     let boot = machine::running(common.config.as_deref(), context)?;
     let container = boot.open_container()?;
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
@@ -101,12 +106,27 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return show::run(&boot, &container, &kernel_boot_id, number, common.json, context);
     }
     let boots = past::boots(&container, &boot.locator.container.path, &kernel_boot_id)?;
-    if common.json {
-        context.print_json(&Json { version: 1, boots: &boots })?;
+    print(&boots, common.json, context)
+}
+
+fn print(boots: &[PastBoot], json: bool, context: &Context) -> Result<Status, CommandError> {
+    if json {
+        context.print_json(&Json { version: 1, boots })?;
     } else {
-        context.print(&render(&boots, now()))?;
+        context.print(&render(boots, now()))?;
     }
     Ok(Status::DONE)
+}
+
+/// Without root: all boots, and no sizes.
+fn run_for_user(json: bool, is_one: bool, context: &Context) -> Result<Status, CommandError> {
+    if is_one {
+        return Err(user::needs_root("show all about a boot"));
+    }
+    match ask::ask(Ask::Boots {})?.next()? {
+        Answer::Boots { boots } => print(&boots, json, context),
+        _ => Err(ask::unexpected()),
+    }
 }
 
 fn now() -> i64 {

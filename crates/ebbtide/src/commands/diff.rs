@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::applications::{Applications, Grouped};
-use ebbtide_core::changes::{Change, Changes, Order, What};
+use ebbtide_core::changes::{Change, Changes, Order, Visit, What};
 use ebbtide_core::declaration::built_in_presets;
-use ebbtide_core::diff::{Diff, Sides, Which};
+use ebbtide_core::diff::{About, Diff, Sides, Which};
 
 pub use self::report::Json;
 use self::report::Report;
@@ -23,6 +23,8 @@ use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
+use crate::user::wire::{Answer, Ask};
+use crate::user::{self, ask};
 
 /// Lists what the next reset takes away
 #[derive(Debug, ClapArgs)]
@@ -131,6 +133,9 @@ impl From<Sort> for Order {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
+    if ask::is_possible(args.config.as_deref()) {
+        return run_for_user(args, &paths, context);
+    }
     let boot = machine::running(args.config.as_deref(), context)?;
     if args.kept {
         return kept::run(&boot, &paths, args.json, context);
@@ -143,6 +148,38 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return content::run(&Sides::open(&boot, &context.sysroot, which)?, &paths, context);
     }
     let diff = Diff::open(&boot, &context.sysroot, which)?;
+    tell(args, &paths, &diff.about, &mut |visit| Ok(diff.each(visit)?), context)
+}
+
+/// Without root: the changes that are the user's.
+fn run_for_user(args: &Args, paths: &[PathBuf], context: &Context) -> Result<Status, CommandError> {
+    if args.kept || args.content {
+        let what = if args.kept { "tell what is kept" } else { "compare the content of files" };
+        return Err(user::needs_root(what));
+    }
+    let boot = args.boot.map(|boot| boot.to_string());
+    let mut answers = ask::ask(Ask::Diff { boot })?;
+    let Answer::Diff { about } = answers.next()? else { return Err(ask::unexpected()) };
+    let mut each = |visit: &mut Visit<'_>| {
+        loop {
+            match answers.next()? {
+                Answer::Change(change) => visit(change.change().ok_or_else(ask::unexpected)?),
+                Answer::End { .. } => return Ok(()),
+                _ => return Err(ask::unexpected()),
+            }
+        }
+    };
+    tell(args, paths, &about, &mut each, context)
+}
+
+/// Tells the changes that `each` visits.
+fn tell(
+    args: &Args,
+    paths: &[PathBuf],
+    about: &About,
+    each: &mut dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError>,
+    context: &Context,
+) -> Result<Status, CommandError> {
     let mut changes = Changes::default();
     let mut hidden = if args.all || !paths.is_empty() {
         Hidden::nothing()
@@ -155,8 +192,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let mut list = Vec::new();
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout().lock());
-    diff.each(&mut |change| {
-        if !is_asked_for(&change, &paths) {
+    each(&mut |change| {
+        if !is_asked_for(&change, paths) {
             return;
         }
         if hidden.takes(&change) {
@@ -178,7 +215,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     done(written.and_then(|()| out.flush()))?;
     drop(out);
     let report = Report {
-        diff: &diff,
+        about,
         changes: &changes,
         grouped: &grouped,
         hidden: &hidden,
