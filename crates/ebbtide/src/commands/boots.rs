@@ -27,7 +27,7 @@ use ebbtide_sys::escape;
     args_conflicts_with_subcommands = true,
     after_help = "\
 SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
-is not counted.
+is not counted. Without root, sizes are not told.
 
 Examples:
   sudo ebbtide boots
@@ -96,7 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if ask::is_possible(common.config.as_deref()) {
         return run_for_user(common.json, only.is_some(), context);
     }
-    let boot = machine::running(common.config.as_deref(), context)?;
+    let boot = machine::running(common.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     let container = boot.open_container()?;
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())

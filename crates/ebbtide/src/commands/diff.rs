@@ -59,7 +59,8 @@ Examples:
 Of a past root, a path counts as kept if it was mounted there, or if it is copied or linked into
 roots as it is declared now. Two roots are compared without what was kept in either of the boots. In
 what `--content` shows, what a terminal would interpret is escaped. `--kept` adds up what the stores have;
-of more than 500,000 files in one entry, those are all that is looked at.
+of more than 500,000 files in one entry, those are all that is looked at. Without root, users are told the
+changes that are theirs; `--content` and `--kept` are for root.
 
 Exit status: 0 nothing is taken away or different, or `--kept`; 3 something is; 1 it could not be found
 out; 2 wrong command line or declaration.")]
@@ -136,7 +137,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if ask::is_possible(args.config.as_deref()) {
         return run_for_user(args, &paths, context);
     }
-    let boot = machine::running(args.config.as_deref(), context)?;
+    let boot = machine::running(args.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     if args.kept {
         return kept::run(&boot, &paths, args.json, context);
     }

@@ -64,6 +64,8 @@ Examples:
   sudo ebbtide log --search 'thesis*.tex' /home
   sudo ebbtide log --json /etc/hosts | jq '.histories[].runs[].places'
 
+Without root, users are told the versions of one path that is theirs.
+
 Exit status: 0 done; 1 failed, or no root ever had it; 2 wrong command line or declaration.")]
 pub struct Args {
     /// The path to look for: a file, a directory or anything else; or a pattern of paths
@@ -106,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         }
         return run_for_user(args, &path, context);
     }
-    let boot = machine::running(args.config.as_deref(), context)?;
+    let boot = machine::running(args.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     let container = boot.open_container()?;
     let mut sources = Sources::open(&boot, &container, &context.sysroot)?.with_trash();
     let limit = if grep.is_some() { FILES } else { PATHS };

@@ -45,6 +45,8 @@ Examples:
   sudo ebbtide restore --keep /var/lib/app
   sudo ebbtide restore --to /tmp /etc/nftables.conf
 
+Without root, users restore what is theirs, with their own rights: --force and --keep are for root.
+
 Exit status: 0 done; 1 failed, or it is there already; 2 wrong command line or declaration.")]
 #[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
 pub struct Args {
@@ -115,7 +117,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if ask::is_possible(args.config.as_deref()) {
         return for_user::run(args, context);
     }
-    let boot = machine::running(args.config.as_deref(), context)?;
+    let boot = machine::running(args.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     let wanted = match args.boot {
         None => Wanted::Newest,
         Some(BootOrBase::Base) => Wanted::Base,

@@ -4,7 +4,7 @@ use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use ebbtide_core::boot::RUN;
+use ebbtide_core::boot::{RECORD, RUN};
 
 use super::wire::{self, Answer, Ask, Frame, Request};
 use crate::error::{CommandError, Kind};
@@ -12,7 +12,7 @@ use crate::error::{CommandError, Kind};
 /// The socket, in the run directory.
 const SOCKET: &str = "user.sock";
 /// Turns the service on.
-pub const TURN_ON: &str = "sudo systemctl enable --now ebbtide-user.socket";
+const TURN_ON: &str = "sudo systemctl enable --now ebbtide-user.socket";
 
 /// Whether a command that has no rights of its own should ask: if it has none, if no other declaration than
 /// the machine's is meant, and if there is anybody to ask.
@@ -20,6 +20,20 @@ pub fn is_possible(config: Option<&Path>) -> bool {
     config.is_none()
         && !rustix::process::geteuid().is_root()
         && Path::new(RUN).join(SOCKET).exists()
+}
+
+/// Adds what turns the service on to what a command fails with that has no rights of its own, where that
+/// would help.
+pub fn or_turn_it_on(error: CommandError) -> CommandError {
+    let run = Path::new(RUN);
+    let would_help = !rustix::process::geteuid().is_root()
+        && run.join(RECORD).exists()
+        && !run.join(SOCKET).exists();
+    if would_help {
+        error.hint(format!("`{TURN_ON}` lets users see what is theirs"))
+    } else {
+        error
+    }
 }
 
 /// An answer, part by part.

@@ -55,6 +55,7 @@ on_each_disk!(
     others_is_as_if_it_were_not_there,
     changes_are_those_of_the_user,
     an_account_made_later_has_nothing_of_an_earlier_one,
+    without_an_account_nothing_is_told,
 );
 
 fn restores_what_is_theirs(kind: Kind) {
@@ -254,7 +255,17 @@ fn an_account_made_later_has_nothing_of_an_earlier_one(kind: Kind) {
         assert_eq!((past.status, past.err.as_str()), (0, ""), "{}", past.text());
         let bob = as_user(BOB, &["restore", "/home/bob/open"]);
         assert_eq!((bob.status, bob.err.as_str()), (0, ""));
-        // No account at all.
+        // Where nobody answers, a command says what would.
+        fs::remove_file(crate::harness::SOCKET).unwrap();
+        let alone = as_user(BOB, &["diff"]);
+        assert_eq!(alone.status, 1);
+        assert!(alone.err.contains("enable --now ebbtide-user.socket"), "{}", alone.err);
+    });
+}
+
+fn without_an_account_nothing_is_told(kind: Kind) {
+    set_up(kind).live("", |root, boot| {
+        let _service = serve(root, boot);
         write(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\n");
         let nobody = as_user(ALICE, &["boots"]);
         assert!(nobody.err.contains("no account with number 1000"), "{}", nobody.err);
