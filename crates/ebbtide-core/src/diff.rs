@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod kept;
+pub mod owned;
 mod sides;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_sys::metadata::FileKind;
 use ebbtide_sys::mount::MountAttributes;
+use serde::{Deserialize, Serialize};
 
 use crate::backend;
 use crate::boot::Boot;
@@ -34,9 +36,9 @@ pub enum Which {
     Between(BootNumber, Option<BootNumber>),
 }
 
-/// A root beside its base, or beside an earlier root, ready to be compared.
-#[derive(Debug)]
-pub struct Diff {
+/// What is compared.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct About {
     /// The boot whose root it is, if that is known.
     pub boot: Option<BootNumber>,
     /// The boot whose past root it is compared with; `None`: it is compared with its base.
@@ -48,7 +50,26 @@ pub struct Diff {
     /// Entries that were not in place in this boot: what was written there is on the root, so it is told.
     pub uncovered: Vec<PathBuf>,
     /// Of the running root: paths that are carried over the next reset, once.
+    #[serde(default)]
     pub carried: Vec<PathBuf>,
+}
+
+impl About {
+    /// Whether a change is carried over the next reset: what it is about, or a directory that is made for it.
+    pub fn is_carried(&self, change: &Change) -> bool {
+        let on_the_way = |path: &PathBuf| {
+            path.starts_with(&change.path)
+                && (&change.what, change.kind) == (&What::Added, FileKind::Directory)
+        };
+        self.carried.iter().any(|path| change.path.starts_with(path) || on_the_way(path))
+    }
+}
+
+/// A root beside its base, or beside an earlier root, ready to be compared.
+#[derive(Debug)]
+pub struct Diff {
+    /// What is compared.
+    pub about: About,
     kept: Kept,
     trees: Trees,
     /// Of a past root: all of it.
@@ -84,32 +105,28 @@ impl Diff {
     /// Among others if a root is not there any more, or the base that it was made from, or if what is
     /// mounted at `sysroot` is not the root that the next reset puts away.
     pub fn open(boot: &Boot, sysroot: &Path, which: Which) -> Result<Self> {
-        let container = boot.open_container()?;
-        let (earlier, root) = roots(boot, &container, sysroot, which)?;
+        Self::open_in(boot, &boot.open_container()?, sysroot, which)
+    }
+
+    fn open_in(boot: &Boot, container: &Container, sysroot: &Path, which: Which) -> Result<Self> {
+        let (earlier, root) = roots(boot, container, sysroot, which)?;
         let since = earlier.as_ref().and_then(|earlier| earlier.boot);
         let (trees, kept) = match earlier {
             Some(earlier) => {
                 let trees = Trees::Roots {
-                    root: root.whole(boot, &container, sysroot)?,
-                    earlier: earlier.whole(boot, &container, sysroot)?,
+                    root: root.whole(boot, container, sysroot)?,
+                    earlier: earlier.whole(boot, container, sysroot)?,
                 };
                 (trees, root.kept.clone().or(earlier.kept))
             }
-            None => (root.beside_base(boot, &container, sysroot)?, root.kept.clone()),
+            None => (root.beside_base(boot, container, sysroot)?, root.kept.clone()),
         };
         // Without it, only less is known of it.
-        let past = root.is_past.then(|| root.whole(boot, &container, sysroot).ok()).flatten();
-        Ok(Self {
-            boot: root.boot,
-            since,
-            base: root.base,
-            is_past: root.is_past,
-            uncovered: root.uncovered,
-            carried: if since.is_none() { root.carried } else { Vec::new() },
-            kept,
-            trees,
-            past,
-        })
+        let past = root.is_past.then(|| root.whole(boot, container, sysroot).ok()).flatten();
+        let Root { boot, is_past, base, uncovered, carried, .. } = root;
+        let carried = if since.is_none() { carried } else { Vec::new() };
+        let about = About { boot, since, base, is_past, uncovered, carried };
+        Ok(Self { about, kept, trees, past })
     }
 
     /// Opens the running root, which is mounted at `sysroot`; see [`Self::open`].
@@ -120,15 +137,6 @@ impl Diff {
     /// The whole of the past root that is looked at; `None` if it is the running one.
     pub fn past_root(&self) -> Option<BorrowedFd<'_>> {
         self.past.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Whether a change is carried over the next reset: what it is about, or a directory that is made for it.
-    pub fn is_carried(&self, change: &Change) -> bool {
-        let on_the_way = |path: &PathBuf| {
-            path.starts_with(&change.path)
-                && (&change.what, change.kind) == (&What::Added, FileKind::Directory)
-        };
-        self.carried.iter().any(|path| change.path.starts_with(path) || on_the_way(path))
     }
 
     /// Visits all changes in the order of a walk.

@@ -8,6 +8,7 @@ pub mod mounted;
 pub mod restore;
 pub mod sources;
 pub mod taken;
+pub mod theirs;
 mod total;
 pub mod version;
 
@@ -16,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::{metadata, tree};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backend;
 use crate::compiled::Backend;
@@ -27,7 +28,7 @@ use crate::record::{BootNumber, Ending, Outcome, Record, RootIdentity};
 use crate::store;
 
 /// One boot, as `boots` lists it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct PastBoot {
     /// Its number.
@@ -52,7 +53,16 @@ pub struct PastBoot {
 
 /// All boots that left a root or a record, newest first. `path` is the container's own.
 pub fn boots(container: &Container, path: &Path, kernel_boot_id: &str) -> Result<Vec<PastBoot>> {
-    list(container, path, kernel_boot_id, None)
+    list(container, path, kernel_boot_id, None, true)
+}
+
+/// As [`boots`], without their sizes: quick, and nothing about what anybody has.
+pub fn boots_without_sizes(
+    container: &Container,
+    path: &Path,
+    kernel_boot_id: &str,
+) -> Result<Vec<PastBoot>> {
+    list(container, path, kernel_boot_id, None, false)
 }
 
 /// The boot whose root was put away last.
@@ -106,7 +116,7 @@ pub fn show(
     stores: &BTreeMap<StoreName, OwnedFd>,
     number: BootNumber,
 ) -> Result<Option<Shown>> {
-    let found = list(container, path, kernel_boot_id, Some(number))?;
+    let found = list(container, path, kernel_boot_id, Some(number), true)?;
     let Some(boot) = found.into_iter().next() else { return Ok(None) };
     let mut trash = Vec::new();
     for (name, opened) in stores {
@@ -130,6 +140,7 @@ fn list(
     path: &Path,
     kernel_boot_id: &str,
     only: Option<BootNumber>,
+    sizes: bool,
 ) -> Result<Vec<PastBoot>> {
     let past = container.numbers(name::PAST)?;
     let mut numbers = container.numbers(name::BOOTS)?;
@@ -156,8 +167,8 @@ fn list(
                 record.as_ref().and_then(|record| record.root.as_ref()).map(RootIdentity::uuid);
             let mut same = roots.iter().flatten().filter(|(_, uuid)| Some(*uuid) == root);
             let last = same.next_back().map(|(number, _)| *number);
-            let own_bytes =
-                place.as_deref().and_then(|place| backend::own_bytes(container, place).ok());
+            let measured = place.as_deref().filter(|_| sizes);
+            let own_bytes = measured.and_then(|it| backend::own_bytes(container, it).ok());
             Ok(PastBoot {
                 number,
                 current,

@@ -80,7 +80,7 @@ fn what_should_be_kept_and_was_not_in_place_is_told() {
         write(root, "/srv/app/written", "nowhere else");
         write(root, "/var/log/kept.log", "");
         let diff = Diff::of_running(boot, root).unwrap_or_else(|it| panic!("{}", it.chain()));
-        assert_eq!(diff.uncovered, [Path::new("/srv/app")]);
+        assert_eq!(diff.about.uncovered, [Path::new("/srv/app")]);
         let told = changes_of(boot, root);
         assert!(told.contains("added /srv/app/written\n") && !told.contains("/var/log"), "{told}");
     });

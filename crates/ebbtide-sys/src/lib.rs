@@ -25,6 +25,7 @@ pub mod metadata;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
+pub mod peer;
 pub mod process;
 pub mod random;
 pub mod resolve;

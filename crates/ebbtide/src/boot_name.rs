@@ -1,5 +1,6 @@
 //! A boot as a command line names it.
 
+use std::fmt;
 use std::str::FromStr;
 
 use ebbtide_core::container::Container;
@@ -25,6 +26,15 @@ impl FromStr for BootName {
             ("last", _) => Ok(Self::Last),
             (_, Some(number)) => Ok(Self::Number(number)),
             _ => Err("the number of a boot, or `last`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for BootName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Last => f.write_str("last"),
+            Self::Number(number) => number.fmt(f),
         }
     }
 }
@@ -64,6 +74,16 @@ impl FromStr for BootOrRange {
     }
 }
 
+impl fmt::Display for BootOrRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boot(name) => name.fmt(f),
+            Self::Range(first, None) => write!(f, "{first}.."),
+            Self::Range(first, Some(second)) => write!(f, "{first}..{second}"),
+        }
+    }
+}
+
 impl BootOrRange {
     /// What is to be compared.
     pub fn find(self, container: &Container) -> Result<Which> {
@@ -100,6 +120,15 @@ impl FromStr for BootOrBase {
     }
 }
 
+impl fmt::Display for BootOrBase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base => f.write_str("base"),
+            Self::Boot(name) => name.fmt(f),
+        }
+    }
+}
+
 /// Digits and nothing else: no sign.
 fn number(text: &str) -> Option<BootNumber> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -123,6 +152,10 @@ mod tests {
         assert_eq!("7".parse(), Ok(BootOrRange::Boot(seven)));
         assert_eq!("7..last".parse(), range(seven, Some(BootName::Last)));
         assert_eq!("last..".parse(), range(BootName::Last, None));
+        for text in ["7", "last", "7..last", "last..", "3..7"] {
+            assert_eq!(text.parse::<BootOrRange>().unwrap().to_string(), text);
+        }
+        assert_eq!("base".parse::<BootOrBase>().unwrap().to_string(), "base");
         for odd in ["..", "..7", "7...8", "7..base", "7-8", ""] {
             odd.parse::<BootOrRange>().unwrap_err();
         }

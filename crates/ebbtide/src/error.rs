@@ -62,6 +62,11 @@ impl CommandError {
         self
     }
 
+    /// Message, causes and hints, for somebody else to tell.
+    pub fn into_parts(self) -> (String, Vec<String>, Vec<String>) {
+        (self.message, self.causes, self.hints)
+    }
+
     /// The exit status that it leads to.
     pub fn status(&self) -> Status {
         match self.kind {

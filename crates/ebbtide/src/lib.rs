@@ -20,6 +20,7 @@ mod style;
 mod table;
 mod text;
 mod unified;
+mod user;
 
 pub use cli::definition;
 pub use ebbtide_core::declaration::schema as declaration_schema;

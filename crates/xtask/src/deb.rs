@@ -67,6 +67,8 @@ const FILES: &[(&str, &str, u32)] = &[
         "usr/lib/systemd/system/ebbtide-about-to-go.service",
         0o644,
     ),
+    ("systemd/ebbtide-user.socket", "usr/lib/systemd/system/ebbtide-user.socket", 0o644),
+    ("systemd/ebbtide-user@.service", "usr/lib/systemd/system/ebbtide-user@.service", 0o644),
     ("systemd/ebbtide-login@.service", "usr/lib/systemd/system/ebbtide-login@.service", 0o644),
     (
         "systemd/user@.service.d/ebbtide.conf",

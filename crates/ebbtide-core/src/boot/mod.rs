@@ -177,6 +177,13 @@ impl Boot {
         Container::open(self.open_volume()?, self.locator.backend, &self.locator.container)
     }
 
+    /// The same for reading only, with whatever is opened through it.
+    pub fn open_container_for_reading(&self) -> Result<Container> {
+        let Locator { backend, device, container, .. } = &self.locator;
+        let volume = container::open_volume_for_reading(*backend, device, &self.switches.flags)?;
+        Container::open(volume, *backend, container)
+    }
+
     /// Opens what lies in the container's place, even if it is another container, or one without a
     /// marker: nothing is changed.
     fn open_any_container(&self) -> Result<Container> {

@@ -9,7 +9,7 @@ use ebbtide_sys::metadata::{self, FileKind, Metadata, Time};
 use ebbtide_sys::resolve;
 use memchr::memmem::Finder;
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
 use super::version::{CONTENT_LIMIT, open_regular};
@@ -21,7 +21,7 @@ const CHUNK: usize = 128 * 1024;
 const AROUND: usize = 60;
 
 /// How often a version has what is looked for, and where first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Matches {
     /// How often, counted without overlaps.

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "declaration")]
 use super::grep::{Grep, Matches};
 use super::sources::{Place, Source, Sources};
+use super::theirs;
 use super::version::{self, Contents, State, Version};
 use crate::compiled::{Entry, Method, StoreName};
 
 /// Neighbours in time that have the same version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Run {
     /// Where it is, the newest first.
@@ -37,7 +38,7 @@ impl Run {
 }
 
 /// The entry that keeps a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct KeptBy {
     /// The entry's path.
@@ -59,7 +60,7 @@ impl KeptBy {
 }
 
 /// All versions of one path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct History {
     /// The path, escaped.
@@ -79,7 +80,7 @@ impl History {
 
 /// Looks at a path in all trees. It is absolute and normalised.
 pub fn history(sources: &Sources, path: &Path, contents: &mut Contents) -> History {
-    let store = store_of(sources, path);
+    let store = store_of(sources, path, contents);
     let seen = trees(sources, store.as_ref()).into_iter();
     let seen = seen.map(|source| (source.place.clone(), at(source, path, contents)));
     // What never left a store is no news.
@@ -101,7 +102,7 @@ pub fn matching(
     grep: &mut Grep,
     contents: &mut Contents,
 ) -> Option<History> {
-    let store = store_of(sources, path);
+    let store = store_of(sources, path, contents);
     let trees = trees(sources, store.as_ref());
     // Most files have it in no version: those need not be known any better.
     let mut found: Vec<(&Place, Matches)> = Vec::new();
@@ -121,8 +122,10 @@ pub fn matching(
 }
 
 /// The store that keeps a path, opened.
-fn store_of(sources: &Sources, path: &Path) -> Option<Source> {
+fn store_of(sources: &Sources, path: &Path, contents: &Contents) -> Option<Source> {
     let entry = sources.entry(path).filter(|entry| entry.method != Method::Copy);
+    // To users it is what is there now, and to open it is for root.
+    let entry = entry.filter(|_| contents.only.is_none());
     entry.map(|entry| sources.store(entry))
 }
 
@@ -145,6 +148,9 @@ fn trees<'s>(sources: &'s Sources, store: Option<&'s Source>) -> Vec<&'s Source>
 
 /// What is at a path in one tree.
 pub(super) fn at(source: &Source, path: &Path, contents: &mut Contents) -> State {
+    if !theirs::sees(source, path, contents.only) {
+        return State::Absent;
+    }
     if let Some(store) = source.mounted_over(path) {
         return State::Kept(store.clone());
     }

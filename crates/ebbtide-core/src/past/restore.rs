@@ -14,10 +14,11 @@ pub(crate) use target::working_name;
 pub use plan::{After, Plan, Replaced, Request, Wanted};
 
 use super::history;
-use super::sources::{Place, Sources};
-use super::version::{self, Contents, State};
+use super::history::KeptBy;
+use super::sources::{Place, Source, Sources};
+use super::version::{self, Contents, State, Version};
 use crate::boot::Boot;
-use crate::compiled::StoreName;
+use crate::compiled::{Method, StoreName};
 use crate::container::Container;
 use crate::failure::{Failure, Problem, Result};
 use crate::record::BootNumber;
@@ -114,30 +115,57 @@ impl Restore {
             None => target::own_place(&self.sources, &self.sysroot, &request.path)?,
         };
         let contents = &mut self.contents;
-        let at = |source, contents: &mut Contents| history::at(source, &request.path, contents);
         let sources = &self.sources.all;
         let now = match reached.target.area {
             Area::Given => sources
                 .iter()
                 .find(|source| source.place == Place::Now)
-                .map_or(State::Absent, |source| at(source, contents)),
+                .map_or(State::Absent, |source| history::at(source, &request.path, contents)),
             _ => {
                 version::look(std::os::fd::AsFd::as_fd(&reached.tree), &reached.relative, contents)
             }
         };
-        let mut versions = Vec::new();
-        for source in sources.iter().filter(|source| source.place != Place::Now) {
-            // Of the others, only whether they are there is of interest.
-            let asked = match request.wanted {
-                Wanted::Newest => true,
-                Wanted::Boot(number) => source.place == Place::Boot(number),
-                Wanted::Base => matches!(source.place, Place::Base(_)),
-            };
-            if asked {
-                versions.push((source.place.clone(), at(source, contents)));
-            }
-        }
+        let versions = versions(&self.sources, request, contents);
         let seen = Seen { versions: &versions, now: &now, target: &reached.target };
         Ok((plan::plan(request, &seen)?, reached))
+    }
+}
+
+/// The versions of past roots and bases that a request can mean, the newest first.
+fn versions(sources: &Sources, request: &Request, contents: &mut Contents) -> Vec<(Place, State)> {
+    let asked = |source: &&Source| match (&source.place, request.wanted) {
+        (Place::Now, _) => false,
+        (_, Wanted::Newest) => true,
+        (place, Wanted::Boot(number)) => *place == Place::Boot(number),
+        (place, Wanted::Base) => matches!(place, Place::Base(_)),
+    };
+    let asked = sources.all.iter().filter(asked);
+    asked.map(|it| (it.place.clone(), history::at(it, &request.path, contents))).collect()
+}
+
+/// Finds the version that a request means, and where it is, whatever it is restored to.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn find<'s>(
+    sources: &'s Sources,
+    request: &Request,
+    contents: &mut Contents,
+) -> Result<(&'s Source, Version)> {
+    let versions = versions(sources, request, contents);
+    let now = sources.all.iter().find(|source| source.place == Place::Now);
+    let now = now.map_or(State::Absent, |source| history::at(source, &request.path, contents));
+    let (place, version) = plan::choose(request, &versions, &now)?;
+    let source = sources.all.iter().find(|source| source.place == place);
+    Ok((source.ok_or_else(|| Failure::new("the past root is not there any more"))?, version))
+}
+
+/// What becomes of something that is restored to its own place, if it comes to lie on the root.
+pub fn fate(sources: &Sources, path: &Path) -> After {
+    match sources.entry(path) {
+        Some(entry) if entry.method == Method::Bind => After::Kept(KeptBy::new(entry)),
+        Some(entry) if entry.method == Method::Sync => After::Synced(KeptBy::new(entry)),
+        Some(_) | None => After::Forgotten,
     }
 }

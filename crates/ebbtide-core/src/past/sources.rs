@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::{file, resolve};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backend;
 use crate::boot::Boot;
@@ -17,7 +17,7 @@ use crate::record::BootNumber;
 use crate::{status, store};
 
 /// Where a version lies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
@@ -47,12 +47,14 @@ pub struct Source {
     tree: std::result::Result<OwnedFd, String>,
     /// What was mounted on it, and from which store. It is not in the tree.
     mounted: BTreeMap<PathBuf, StoreName>,
+    /// Whether it is not known that the user who asks had their number in it.
+    pub(super) is_strange: bool,
 }
 
 impl Source {
     fn new(place: Place, tree: Result<OwnedFd>) -> Self {
         let tree = tree.map_err(|failure| failure.chain());
-        Self { place, tree, mounted: BTreeMap::new() }
+        Self { place, tree, mounted: BTreeMap::new(), is_strange: false }
     }
 
     /// The boot that it is of.

@@ -29,12 +29,12 @@ pub(super) struct Total {
 }
 
 /// Adds up what is below a directory, in the order of names. Mounts are not entered, no link is followed,
-/// and what vanishes meanwhile does not count.
-pub(super) fn total(top: OwnedFd) -> ebbtide_sys::Result<Total> {
-    total_up_to(top, LIMIT)
+/// and what vanishes meanwhile does not count. `only`: nor does what belongs to others than this user.
+pub(super) fn total(top: OwnedFd, only: Option<u32>) -> ebbtide_sys::Result<Total> {
+    total_up_to(top, only, LIMIT)
 }
 
-fn total_up_to(top: OwnedFd, limit: u64) -> ebbtide_sys::Result<Total> {
+fn total_up_to(top: OwnedFd, only: Option<u32>, limit: u64) -> ebbtide_sys::Result<Total> {
     let found = metadata::metadata(top.as_fd())?;
     let mount = found.mount_id;
     let mut digest = Sha256::new();
@@ -52,6 +52,9 @@ fn total_up_to(top: OwnedFd, limit: u64) -> ebbtide_sys::Result<Total> {
         };
         let parent = stack.top()?;
         let Some(found) = metadata_of_entry(parent, &entry.name)? else { continue };
+        if only.is_some_and(|uid| uid != found.uid) {
+            continue;
+        }
         if entries == limit {
             complete = false;
             break;
@@ -102,7 +105,7 @@ mod tests {
     use super::*;
 
     fn of(path: &Path, limit: u64) -> Total {
-        total_up_to(fs::File::open(path).unwrap().into(), limit).unwrap()
+        total_up_to(fs::File::open(path).unwrap().into(), None, limit).unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ebbtide_sys::metadata::{self, FileKind, Metadata, Time};
 use ebbtide_sys::{Error, escape, file, resolve, xattr};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::total::{self, Total};
@@ -25,7 +25,7 @@ pub const CONTENT_LIMIT: u64 = 256 << 20;
 const PRIVATE: &[u8] = b"trusted.overlay.";
 
 /// What is at a path in one tree, or that nothing is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -42,7 +42,7 @@ pub enum State {
 }
 
 /// What a version is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -68,7 +68,7 @@ impl Kind {
 }
 
 /// One version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 pub struct Version {
     /// What it is.
@@ -110,7 +110,18 @@ impl Version {
 /// Contents that were read already. The same inode number and the same times to the nanosecond, in
 /// snapshots of one tree, are the same file; its change time is not for programs to set.
 #[derive(Debug, Default)]
-pub struct Contents(HashMap<(u64, u64, Time, Time), String>);
+pub struct Contents {
+    known: HashMap<(u64, u64, Time, Time), String>,
+    /// Whose it has to be: what others have counts as not there.
+    pub(super) only: Option<u32>,
+}
+
+impl Contents {
+    /// Looks only at what belongs to a user.
+    pub fn of(uid: u32) -> Self {
+        Self { only: Some(uid), ..Self::default() }
+    }
+}
 
 /// Looks at a path in a tree. No link is followed, neither on the way nor at the end.
 pub fn look(tree: BorrowedFd<'_>, path: &Path, contents: &mut Contents) -> State {
@@ -166,7 +177,7 @@ fn found(tree: BorrowedFd<'_>, path: &Path, contents: &mut Contents) -> Result<O
         Kind::Directory => {
             let directory = resolve::open_directory(tree, relative).context(what)?;
             let Total { bytes, entries, newest, digest, complete } =
-                total::total(directory).context(what)?;
+                total::total(directory, contents.only).context(what)?;
             version.bytes = bytes;
             version.entries = Some(entries);
             version.modified = newest.0.max(found.modified.0);
@@ -224,7 +235,7 @@ fn content(
     contents: &mut Contents,
 ) -> Result<String> {
     let key = |found: &Metadata| (found.inode, found.size, found.modified, found.changed);
-    if let Some(known) = contents.0.get(&key(seen)) {
+    if let Some(known) = contents.known.get(&key(seen)) {
         return Ok(known.clone());
     }
     let (file, found) = open_regular(tree, relative)?;
@@ -245,7 +256,7 @@ fn content(
     }
     // What is written to meanwhile has other times afterwards.
     if metadata::metadata(file.as_fd()).is_ok_and(|after| key(&after) == key(&found)) {
-        contents.0.insert(key(&found), text.clone());
+        contents.known.insert(key(&found), text.clone());
     }
     Ok(text)
 }

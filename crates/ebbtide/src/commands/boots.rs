@@ -17,6 +17,8 @@ use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
 use crate::text::size;
+use crate::user::wire::{Answer, Ask};
+use crate::user::{self, ask};
 use ebbtide_sys::escape;
 
 /// Lists past roots: number, age, own size, how each ended
@@ -25,7 +27,7 @@ use ebbtide_sys::escape;
     args_conflicts_with_subcommands = true,
     after_help = "\
 SIZE is what that boot itself wrote to its root and did not delete; what it shares with the base
-is not counted.
+is not counted. Without root, sizes are not told.
 
 Examples:
   sudo ebbtide boots
@@ -91,7 +93,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         Some(Command::Show { boot, common }) => (common, Some(*boot)),
         None => (&args.common, None),
     };
-    let boot = machine::running(common.config.as_deref(), context)?;
+    if ask::is_possible(common.config.as_deref()) {
+        return run_for_user(common.json, only.is_some(), context);
+    }
+    let boot = machine::running(common.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     let container = boot.open_container()?;
     let kernel_boot_id = ebbtide_sys::kernel::boot_id().map_err(|error| {
         CommandError::new(Kind::Failed, "cannot read the kernel's boot id").cause(error.to_string())
@@ -101,12 +106,27 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return show::run(&boot, &container, &kernel_boot_id, number, common.json, context);
     }
     let boots = past::boots(&container, &boot.locator.container.path, &kernel_boot_id)?;
-    if common.json {
-        context.print_json(&Json { version: 1, boots: &boots })?;
+    print(&boots, common.json, context)
+}
+
+fn print(boots: &[PastBoot], json: bool, context: &Context) -> Result<Status, CommandError> {
+    if json {
+        context.print_json(&Json { version: 1, boots })?;
     } else {
-        context.print(&render(&boots, now()))?;
+        context.print(&render(boots, now()))?;
     }
     Ok(Status::DONE)
+}
+
+/// Without root: all boots, and no sizes.
+fn run_for_user(json: bool, is_one: bool, context: &Context) -> Result<Status, CommandError> {
+    if is_one {
+        return Err(user::needs_root("show all about a boot"));
+    }
+    match ask::ask(Ask::Boots {})?.next()? {
+        Answer::Boots { boots } => print(&boots, json, context),
+        _ => Err(ask::unexpected()),
+    }
 }
 
 fn now() -> i64 {

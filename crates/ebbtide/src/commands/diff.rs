@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::applications::{Applications, Grouped, has_packages};
-use ebbtide_core::changes::{Change, Changes, Order, What};
+use ebbtide_core::changes::{Change, Changes, Order, Visit, What};
 use ebbtide_core::declaration::built_in_presets;
-use ebbtide_core::diff::{Diff, Sides, Which};
+use ebbtide_core::diff::{About, Diff, Sides, Which};
 
 pub use self::report::Json;
 use self::report::Report;
@@ -24,6 +24,8 @@ use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::status::Status;
+use crate::user::wire::{Answer, Ask};
+use crate::user::{self, ask};
 
 /// Lists what the next reset takes away
 #[derive(Debug, ClapArgs)]
@@ -58,7 +60,8 @@ Examples:
 Of a past root, a path counts as kept if it was mounted there, or if it is copied or linked into
 roots as it is declared now. Two roots are compared without what was kept in either of the boots. In
 what `--content` shows, what a terminal would interpret is escaped. `--kept` adds up what the stores have;
-of more than 500,000 files in one entry, those are all that is looked at.
+of more than 500,000 files in one entry, those are all that is looked at. Without root, users are told the
+changes that are theirs; `--content` and `--kept` are for root.
 
 Exit status: 0 nothing is taken away or different, or `--kept`; 3 something is; 1 it could not be found
 out; 2 wrong command line or declaration.")]
@@ -140,7 +143,10 @@ enum Sort {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let paths = args.paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
-    let boot = machine::running(args.config.as_deref(), context)?;
+    if ask::is_possible(args.config.as_deref()) {
+        return run_for_user(args, &paths, context);
+    }
+    let boot = machine::running(args.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     if args.kept {
         return kept::run(&boot, &paths, args.json, context);
     }
@@ -152,13 +158,45 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         return content::run(&Sides::open(&boot, &context.sysroot, which)?, &paths, context);
     }
     let diff = Diff::open(&boot, &context.sysroot, which)?;
+    tell(args, &paths, (&diff.about, Some(&diff)), &mut |visit| Ok(diff.each(visit)?), context)
+}
+
+/// Without root: the changes that are the user's.
+fn run_for_user(args: &Args, paths: &[PathBuf], context: &Context) -> Result<Status, CommandError> {
+    if args.kept || args.content {
+        let what = if args.kept { "tell what is kept" } else { "compare the content of files" };
+        return Err(user::needs_root(what));
+    }
+    let boot = args.boot.map(|boot| boot.to_string());
+    let mut answers = ask::ask(Ask::Diff { boot })?;
+    let Answer::Diff { about } = answers.next()? else { return Err(ask::unexpected()) };
+    let mut each = |visit: &mut Visit<'_>| {
+        loop {
+            match answers.next()? {
+                Answer::Change(change) => visit(change.change().ok_or_else(ask::unexpected)?),
+                Answer::End { .. } => return Ok(()),
+                _ => return Err(ask::unexpected()),
+            }
+        }
+    };
+    tell(args, paths, (&about, None), &mut each, context)
+}
+
+/// Tells the changes that `each` visits: of a root that was opened here, or by the service for users.
+fn tell(
+    args: &Args,
+    paths: &[PathBuf],
+    (about, diff): (&About, Option<&Diff>),
+    each: &mut dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError>,
+    context: &Context,
+) -> Result<Status, CommandError> {
     let (mut changes, mut carried) = (Changes::default(), Changes::default());
     let mut hidden = if args.all || !paths.is_empty() {
         Hidden::nothing()
     } else {
         Hidden::as_declared(args.config.as_deref(), context)
     };
-    let mut applications = applications(&diff, context);
+    let mut applications = applications(diff, context);
     let mut grouped = Grouped::default();
     let by_application = !args.tree && !args.null;
     let mut list = Vec::new();
@@ -178,11 +216,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             }
         }
     };
-    diff.each(&mut |change| {
-        if !is_asked_for(&change, &paths) {
+    each(&mut |change| {
+        if !is_asked_for(&change, paths) {
             return;
         }
-        if diff.is_carried(&change) {
+        if about.is_carried(&change) {
             carried.add(&change);
         } else {
             hidden.sift(change, &mut tell);
@@ -193,7 +231,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     done(written.and_then(|()| out.flush()))?;
     drop(out);
     let report = Report {
-        diff: &diff,
+        about,
         changes: &changes,
         grouped: &grouped,
         hidden: &hidden,
@@ -213,13 +251,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
 
 /// The applications of this system; packages are those of the past root that is looked at, if it has a
 /// database of its own.
-fn applications(diff: &Diff, context: &Context) -> Applications {
+fn applications(diff: Option<&Diff>, context: &Context) -> Applications {
     let presets = crate::declaration::surroundings(context).map(|around| around.presets);
     // What is wrong with what this system has of presets is for `check` to tell.
     let presets = presets.unwrap_or_else(|_| built_in_presets());
     // By a name that a program has it by, too, that is asked for packages.
     let past = diff
-        .past_root()
+        .and_then(Diff::past_root)
         .filter(|root| has_packages(*root))
         .map(|root| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd())));
     Applications::new(&presets, past.as_deref().unwrap_or(&context.sysroot))

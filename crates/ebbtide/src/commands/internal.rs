@@ -44,6 +44,8 @@ enum Step {
         /// The number of the user
         uid: u32,
     },
+    /// Answers a user who asks on standard input what is theirs: for ebbtide-user.socket
+    ServeUser,
     /// Fails, and says why a declared path is not there
     Missing {
         /// The path
@@ -118,6 +120,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             }
         }
         Step::Login { uid } => super::apply::login(*uid, context)?,
+        Step::ServeUser => crate::user::serve::serve(context)?,
         Step::Attention => super::status::attention(context)?,
         Step::Taken => {
             // Nobody waits for it, and a unit that fails would be more than it is worth.

@@ -60,6 +60,7 @@ Examples:
     ebbtide keep --once ~/half-done
 
 Exit status: 0 done, or kept already; 1 failed, or it is in use; 2 it can't be kept like this.")]
+#[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
 pub struct Args {
     /// What to keep: directories, or single files
     #[arg(required = true, value_name = "PATH")]

@@ -1,5 +1,7 @@
 //! `ebbtide log`: every version of a path, over the running system, past roots and bases.
 
+mod places;
+
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -20,6 +22,8 @@ use ebbtide_sys::escape;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub(super) use places::places;
+
 use super::declare::absolute;
 use super::machine;
 use crate::context::Context;
@@ -28,6 +32,8 @@ use crate::error::{CommandError, Kind as Failed};
 use crate::status::Status;
 use crate::table::table;
 use crate::text::{count, date, size};
+use crate::user::wire::{Answer, Ask, Bytes};
+use crate::user::{self, ask};
 
 /// How many paths a pattern stands for.
 const PATHS: usize = 1000;
@@ -57,6 +63,8 @@ Examples:
   sudo ebbtide log --grep 'PermitRootLogin yes' /etc/ssh
   sudo ebbtide log --search 'thesis*.tex' /home
   sudo ebbtide log --json /etc/hosts | jq '.histories[].runs[].places'
+
+Without root, users are told the versions of one path that is theirs.
 
 Exit status: 0 done; 1 failed, or no root ever had it; 2 wrong command line or declaration.")]
 pub struct Args {
@@ -93,7 +101,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let path = absolute(args.path.as_deref().unwrap_or(Path::new("/")))?;
     let mut grep = args.grep.as_ref().map(|text| text_to_find(text)).transpose()?;
     let glob = pattern(args, &path)?;
-    let boot = machine::running(args.config.as_deref(), context)?;
+    if ask::is_possible(args.config.as_deref()) {
+        if grep.is_some() || glob.is_some() {
+            return Err(user::needs_root("look for patterns and texts")
+                .hint("`ebbtide log PATH` tells the versions of one path that is yours"));
+        }
+        return run_for_user(args, &path, context);
+    }
+    let boot = machine::running(args.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     let container = boot.open_container()?;
     let mut sources = Sources::open(&boot, &container, &context.sysroot)?.with_trash();
     let limit = if grep.is_some() { FILES } else { PATHS };
@@ -119,13 +134,38 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     if paths.len() > 1 {
         histories.retain(History::is_known);
     }
+    print(args, &histories, &sources.problems, context)?;
+    if histories.iter().any(History::is_known) {
+        return Ok(Status::DONE);
+    }
+    let has_past = sources.all.iter().any(|source| matches!(source.place, Place::Boot(_)));
+    let in_ram = container.backend() == Backend::Tmpfs;
+    Err(unknown(args, &path, &histories, has_past, in_ram))
+}
+
+/// Without root: the versions of one path that are the user's.
+fn run_for_user(args: &Args, path: &Path, context: &Context) -> Result<Status, CommandError> {
+    let answer = ask::ask(Ask::Log { path: Bytes::of(path.as_os_str()) })?.next()?;
+    let Answer::Log { history, problems, has_past } = answer else { return Err(ask::unexpected()) };
+    let histories = [history];
+    print(args, &histories, &problems, context)?;
+    if histories.iter().any(History::is_known) {
+        return Ok(Status::DONE);
+    }
+    Err(unknown(args, path, &[], has_past, false)
+        .hint("without root, only what is yours is told: `sudo ebbtide log` looks at all of it"))
+}
+
+fn print(
+    args: &Args,
+    histories: &[History],
+    problems: &[Problem],
+    context: &Context,
+) -> Result<(), CommandError> {
     if args.json {
-        let problems = &sources.problems;
-        context.print_json(&Json { version: 1, histories: &histories, problems })?;
+        context.print_json(&Json { version: 1, histories, problems })?;
     } else {
-        for problem in &sources.problems {
-            context.tell(&format!("warning: {problem}"));
-        }
+        user::tell_problems(problems, context);
         let accounts = std::fs::File::open(&context.sysroot)
             .ok()
             .and_then(|root| Accounts::read(std::os::fd::AsFd::as_fd(&root)).ok())
@@ -134,9 +174,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             context.print(&render(history, &accounts, context))?;
         }
     }
-    if histories.iter().any(History::is_known) {
-        return Ok(Status::DONE);
-    }
+    Ok(())
+}
+
+/// Why nothing can be told.
+fn unknown(
+    args: &Args,
+    path: &Path,
+    histories: &[History],
+    has_past: bool,
+    in_ram: bool,
+) -> CommandError {
     let what = match (&args.grep, &args.search) {
         (Some(text), _) => format!("the text \"{}\" in ", escape(text.as_bytes())),
         (None, Some(name)) => format!("{} below ", escape(name.as_bytes())),
@@ -155,15 +203,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             State::Present(_) | State::Absent | State::Deleted => {}
         }
     }
-    if !sources.all.iter().any(|source| matches!(source.place, Place::Boot(_))) {
-        error = error.hint(match container.backend() {
-            Backend::Tmpfs => {
-                "there are no past roots: a root in RAM is one if `archive` is declared"
-            }
-            _ => "there are no past roots yet",
+    if !has_past {
+        error = error.hint(if in_ram {
+            "there are no past roots: a root in RAM is one if `archive` is declared"
+        } else {
+            "there are no past roots yet"
         });
     }
-    Err(error)
+    error
 }
 
 fn text_to_find(text: &OsStr) -> Result<Grep, CommandError> {
@@ -321,46 +368,6 @@ fn described(version: &Version) -> String {
         (Kind::Special, ..) => "pipe, socket or device".to_owned(),
         (Kind::Link | Kind::Directory, ..) => String::new(),
     }
-}
-
-/// `now, boots 2, 4–7, base 1`.
-pub(super) fn places(places: &[Place]) -> String {
-    let mut parts = Vec::new();
-    let (mut boots, mut bases) = (Vec::new(), Vec::new());
-    for place in places {
-        match place {
-            Place::Now => parts.push("now".to_owned()),
-            Place::Store(name) => parts.push(format!("store {name}")),
-            Place::Boot(number) => boots.push(number.0),
-            Place::Base(number) => bases.push(*number),
-            Place::Trash { store, boot } => {
-                parts.push(format!("trash of {store} {boot}"));
-            }
-        }
-    }
-    parts.extend(numbered("boot", boots));
-    parts.extend(numbered("base", bases));
-    parts.join(", ")
-}
-
-/// Numbers that follow each other as `4–7`.
-fn numbered(thing: &str, mut numbers: Vec<u64>) -> Option<String> {
-    numbers.sort_unstable();
-    let plural = if numbers.len() > 1 { "s" } else { "" };
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => ranges.push((number, number)),
-        }
-    }
-    let range = |(first, last): &(u64, u64)| match last - first {
-        0 => first.to_string(),
-        1 => format!("{first}, {last}"),
-        _ => format!("{first}–{last}"),
-    };
-    let ranges: Vec<_> = ranges.iter().map(range).collect();
-    (!ranges.is_empty()).then(|| format!("{thing}{plural} {}", ranges.join(", ")))
 }
 
 #[cfg(test)]

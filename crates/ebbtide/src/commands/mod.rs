@@ -14,7 +14,7 @@ mod internal;
 pub mod keep;
 mod locator;
 pub mod log;
-mod machine;
+pub(crate) mod machine;
 mod question;
 pub mod rehearse;
 pub mod restore;

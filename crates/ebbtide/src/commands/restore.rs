@@ -1,9 +1,12 @@
 //! `ebbtide restore`: brings versions of paths back from past roots.
 
+mod for_user;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use ebbtide_core::compiled::StoreName;
 use ebbtide_core::failure::Problem;
 use ebbtide_core::past::restore::{After, Done, Plan, Replaced, Request, Restore, Wanted};
 use ebbtide_core::past::sources::Place;
@@ -21,6 +24,7 @@ use crate::error::CommandError;
 
 use crate::status::Status;
 use crate::text::{count, date, size};
+use crate::user::ask;
 
 /// Brings files and directories back from past roots
 #[derive(Debug, ClapArgs)]
@@ -40,6 +44,8 @@ Examples:
   sudo ebbtide restore --boot last /srv
   sudo ebbtide restore --keep /var/lib/app
   sudo ebbtide restore --to /tmp /etc/nftables.conf
+
+Without root, users restore what is theirs, with their own rights: --force and --keep are for root.
 
 Exit status: 0 done; 1 failed, or it is there already; 2 wrong command line or declaration.")]
 #[expect(clippy::struct_excessive_bools, reason = "the options of a command")]
@@ -108,7 +114,10 @@ struct Restored<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
-    let boot = machine::running(args.config.as_deref(), context)?;
+    if ask::is_possible(args.config.as_deref()) {
+        return for_user::run(args, context);
+    }
+    let boot = machine::running(args.config.as_deref(), context).map_err(ask::or_turn_it_on)?;
     let wanted = match args.boot {
         None => Wanted::Newest,
         Some(BootOrBase::Base) => Wanted::Base,
@@ -135,13 +144,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
         for (request, outcome) in requests.iter().zip(&mut outcomes) {
             let (plan, done) = restore.apply(request)?;
             if !args.json {
-                context.print(&render(&plan, Some(&done), &restore, args.keep, context))?;
+                context.print(&render(
+                    &plan,
+                    Some(&done),
+                    &mounted(&restore, &plan),
+                    args.keep,
+                    context,
+                ))?;
             }
             *outcome = (plan, Some(done));
         }
     } else if !args.json {
         for (plan, _) in &outcomes {
-            context.print(&render(plan, None, &restore, args.keep, context))?;
+            context.print(&render(plan, None, &mounted(&restore, plan), args.keep, context))?;
         }
     }
     if args.json {
@@ -182,11 +197,17 @@ fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_encoded_bytes())
 }
 
+/// What was mounted below it in the root that it comes from, escaped.
+fn mounted(restore: &Restore, plan: &Plan) -> Vec<(String, StoreName)> {
+    let all = restore.mounted_below(plan).into_iter();
+    all.map(|(path, store)| (shown(path), store.clone())).collect()
+}
+
 /// What is done with one path, or was.
 fn render(
     plan: &Plan,
     done: Option<&Done>,
-    restore: &Restore,
+    mounted: &[(String, StoreName)],
     keep: bool,
     context: &Context,
 ) -> String {
@@ -228,8 +249,7 @@ fn render(
         }
         (Replaced::EmptyDirectory | Replaced::EmptyEntry | Replaced::Nothing, _) => {}
     }
-    for (below, store) in restore.mounted_below(plan) {
-        let below = shown(below);
+    for (below, store) in mounted {
         note(format!("{below} is not in it: it was mounted from store {store}, and is there"));
     }
     for inner in done.map(|done| done.sockets.as_slice()).unwrap_or_default() {

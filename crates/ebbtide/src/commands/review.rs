@@ -96,7 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let mut all = Vec::new();
     let mut add = |change| all.push(change);
     diff.each(&mut |change| {
-        if is_asked_for(&change, &paths) && !diff.is_carried(&change) {
+        if is_asked_for(&change, &paths) && !diff.about.is_carried(&change) {
             hidden.sift(change, &mut add);
         }
     })?;

@@ -77,7 +77,8 @@ fn line(boot: &Boot, context: &Context) -> Result<Option<String>, Failure> {
     let mut diff = Diff::open(boot, &context.sysroot, Which::Past(number))?;
     // That is on the new root.
     let carried = boot.read_record().and_then(|record| record.carried);
-    diff.carried = carried.filter(|it| it.from == number).map(|it| it.paths).unwrap_or_default();
+    diff.about.carried =
+        carried.filter(|it| it.from == number).map(|it| it.paths).unwrap_or_default();
     let total = add_up(&diff, context)?.total();
     if total.count() == 0 {
         return Ok(None);
@@ -97,7 +98,7 @@ fn add_up(diff: &Diff, context: &Context) -> Result<Changes, Failure> {
     let mut changes = Changes::default();
     let mut add = |change| changes.add(&change);
     diff.each(&mut |change| {
-        if !diff.is_carried(&change) {
+        if !diff.about.is_carried(&change) {
             hidden.sift(change, &mut add);
         }
     })?;

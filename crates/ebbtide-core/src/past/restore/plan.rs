@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::escape;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::compiled::StoreName;
 use crate::failure::{Failure, Result};
@@ -120,7 +120,7 @@ pub enum Replaced {
 }
 
 /// What is kept of the restored version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "declaration", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum After {
@@ -161,13 +161,7 @@ pub struct Plan {
 pub fn plan(request: &Request, seen: &Seen<'_>) -> Result<Plan> {
     let shown = shown(&request.path);
     let cannot = |why: String| Failure::new(format!("cannot restore {shown}: {why}"));
-    let (from, version) = choose(request, seen).map_err(|refused| {
-        let failure = cannot(refused.0);
-        match refused.1 {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let (from, version) = choose(request, seen.versions, seen.now)?;
     let target = seen.target;
     let elsewhere = format!("`ebbtide restore --to DIR {shown}` puts it elsewhere");
     let filled = matches!(target.existing, Existing::EmptyEntry { .. });
@@ -239,14 +233,33 @@ pub fn plan(request: &Request, seen: &Seen<'_>) -> Result<Plan> {
 /// Why there is no such version, and what to do.
 type Refused = (String, Option<String>);
 
-fn choose(request: &Request, seen: &Seen<'_>) -> std::result::Result<(Place, Version), Refused> {
+/// Chooses the version that is meant.
+pub(super) fn choose(
+    request: &Request,
+    versions: &[(Place, State)],
+    now: &State,
+) -> Result<(Place, Version)> {
+    chosen(request, versions, now).map_err(|(why, hint)| {
+        let failure = Failure::new(format!("cannot restore {}: {why}", shown(&request.path)));
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
+}
+
+fn chosen(
+    request: &Request,
+    versions: &[(Place, State)],
+    now: &State,
+) -> std::result::Result<(Place, Version), Refused> {
     let log = format!("`ebbtide log {}` lists the versions that there are", shown(&request.path));
     let wanted = |place: &Place| match request.wanted {
         Wanted::Newest => true,
         Wanted::Boot(number) => *place == Place::Boot(number),
         Wanted::Base => matches!(place, Place::Base(_)),
     };
-    let mut found = seen.versions.iter().filter(|(place, _)| wanted(place));
+    let mut found = versions.iter().filter(|(place, _)| wanted(place));
     match request.wanted {
         Wanted::Newest => {
             let there: Vec<_> = found
@@ -255,7 +268,7 @@ fn choose(request: &Request, seen: &Seen<'_>) -> std::result::Result<(Place, Ver
                     _ => None,
                 })
                 .collect();
-            let differs = |(_, version): &&(&Place, &Version)| match seen.now {
+            let differs = |(_, version): &&(&Place, &Version)| match now {
                 State::Present(now) => !version.is_same(now),
                 _ => true,
             };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ebbtide_core::applications::{Application, Grouped};
 use ebbtide_core::changes::{Change, Changes, Order, Summary, Tally, What};
-use ebbtide_core::diff::Diff;
+use ebbtide_core::diff::About;
 use ebbtide_core::record::BootNumber;
 use ebbtide_sys::escape;
 use ebbtide_sys::metadata::FileKind;
@@ -26,7 +26,7 @@ const NAMED: usize = 5;
 /// What was found.
 pub struct Report<'a> {
     /// What was compared.
-    pub diff: &'a Diff,
+    pub about: &'a About,
     /// All changes added up.
     pub changes: &'a Changes,
     /// What is only counted.
@@ -120,10 +120,10 @@ impl Report<'_> {
     pub fn json(&self) -> Json {
         Json {
             version: 1,
-            boot: self.diff.boot,
-            since: self.diff.since,
-            past: self.diff.is_past,
-            base: self.diff.base.number,
+            boot: self.about.boot,
+            since: self.about.since,
+            past: self.about.is_past,
+            base: self.about.base.number,
             changes: self.changes.summary(LISTED, self.order),
             applications: self
                 .grouped
@@ -134,7 +134,7 @@ impl Report<'_> {
             noise: self.hidden.noise(),
             ignored: self.hidden.ignored(),
             carried: Carried {
-                asked_for: self.diff.carried.iter().map(|path| shown(path)).collect(),
+                asked_for: self.about.carried.iter().map(|path| shown(path)).collect(),
                 tally: self.carried,
             },
             paths: self
@@ -142,7 +142,7 @@ impl Report<'_> {
                 .iter()
                 .map(|(change, application)| one(change, application.as_ref()))
                 .collect(),
-            uncovered: self.diff.uncovered.iter().map(|path| shown(path)).collect(),
+            uncovered: self.about.uncovered.iter().map(|path| shown(path)).collect(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Report<'_> {
         let total = self.changes.total();
         let told = changes::render_applications(self.grouped, &total, lines, self.order, context);
         let mut text = self.around(&told);
-        let is_running = !self.diff.is_past && self.diff.since.is_none();
+        let is_running = !self.about.is_past && self.about.since.is_none();
         if is_running && changes::has_preset(self.grouped) {
             text.push_str(
                 "to keep all that a preset names: put its name into `presets` of [keep]\n",
@@ -167,9 +167,9 @@ impl Report<'_> {
 
     /// What is different, after what was compared.
     fn told(&self, told: &str) -> String {
-        let now = self.diff.boot.filter(|_| self.diff.is_past);
+        let now = self.about.boot.filter(|_| self.about.is_past);
         let nothing = self.changes.is_empty();
-        match (self.diff.since, now) {
+        match (self.about.since, now) {
             (Some(since), Some(boot)) if nothing => {
                 format!("boots {since} and {boot} left roots that are the same\n")
             }
@@ -195,7 +195,7 @@ impl Report<'_> {
 
     /// What is carried over, for a person.
     fn carried(&self) -> String {
-        let paths = &self.diff.carried;
+        let paths = &self.about.carried;
         let named: Vec<_> = paths.iter().take(NAMED).map(|path| shown(path)).collect();
         let more = match paths.len().saturating_sub(NAMED) {
             0 => String::new(),
@@ -211,12 +211,12 @@ impl Report<'_> {
 
     fn around(&self, told: &str) -> String {
         // A past root is that of a boot whose number is known.
-        let past = self.diff.boot.filter(|_| self.diff.is_past);
+        let past = self.about.boot.filter(|_| self.about.is_past);
         let mut text = self.told(told);
         text += &self.hidden.line();
         text += &self.carried();
         let which = if past.is_some() { "that boot" } else { "this boot" };
-        let _ = match self.diff.uncovered.as_slice() {
+        let _ = match self.about.uncovered.as_slice() {
             [] => Ok(()),
             [path] => {
                 let path = shown(path);
@@ -228,7 +228,7 @@ impl Report<'_> {
             }
         };
         let _ = match past {
-            _ if self.changes.is_empty() || self.diff.since.is_some() => Ok(()),
+            _ if self.changes.is_empty() || self.about.since.is_some() => Ok(()),
             None => writeln!(text, "to keep some of it: ebbtide keep PATH…"),
             Some(boot) => {
                 writeln!(text, "to bring some of it back: ebbtide restore --boot {boot} PATH…")
