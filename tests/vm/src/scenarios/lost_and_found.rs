@@ -155,6 +155,7 @@ fn comes_back(vm: &mut Vm) -> Result<()> {
     vm.check("ebbtide boots mount last /mnt && grep -qx lost /mnt/opt/lost/sub/data")?;
     vm.check("! touch /mnt/opt/lost/new && umount /mnt")?;
 
+    comes_back_to_users(vm)?;
     vm.check("ebbtide restore --to /tmp /etc/nsswitch.conf && grep -q changed /tmp/nsswitch.conf")?;
     let said = vm.check("! ebbtide restore --boot last /etc/nsswitch.conf 2>&1")?;
     ensure!(said.contains("--force"), "{said}");
@@ -166,6 +167,24 @@ fn comes_back(vm: &mut Vm) -> Result<()> {
         vm.check(command).context("not as it was")?;
     }
     Ok(())
+}
+
+/// A user sees and restores what was theirs, through the socket, and learns of nothing else.
+fn comes_back_to_users(vm: &mut Vm) -> Result<()> {
+    let taken = vm.run("runuser -u alice -- ebbtide diff --boot last -0")?;
+    let paths: Vec<_> = taken.stdout.split(|&byte| byte == 0).collect();
+    ensure!(
+        paths.contains(&b"/opt/lost/sub/data".as_slice())
+            && !paths.iter().any(|path| path.starts_with(b"/etc")),
+        "alice is told {}\n{}",
+        taken.text(),
+        String::from_utf8_lossy(&taken.stderr)
+    );
+    vm.check("runuser -u alice -- ebbtide restore --to /home/alice /opt/lost/sub/data")?;
+    vm.check("stat -c %U:%s /home/alice/data | grep -qx alice:5")?;
+    vm.check("! runuser -u alice -- ebbtide restore --to /home/alice /etc/cron.d/e2scrub_all")?;
+    vm.check("! runuser -u alice -- ebbtide log /opt/lost/tool")?;
+    vm.check("! systemctl --failed --quiet | grep -q ebbtide-user").map(drop)
 }
 
 fn between_boots(vm: &mut Vm) -> Result<()> {
