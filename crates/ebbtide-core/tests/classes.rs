@@ -42,7 +42,8 @@ fn mounts_are_right(root: &Path, boot: &Boot) {
 fn options_have_effect(root: &Path) {
     let runs = |directory: &str| {
         let program = root.join(directory).join("program");
-        fs::copy("/bin/true", &program).unwrap();
+        // By cp(1): a child that another test forks meanwhile would have it open for writing for a moment.
+        run("cp", &["/bin/true", program.to_str().unwrap()]);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         std::process::Command::new(&program).status().is_ok_and(|it| it.success())
     };

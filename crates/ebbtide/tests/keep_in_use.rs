@@ -6,14 +6,14 @@
 mod machine;
 mod program;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use ebbtide_core::shutdown;
 use ebbtide_sys::mountinfo;
-use machine::{Kind, Machine, read, write};
+use machine::{Kind, Machine, read, run, write};
 use program::{Ran, ebbtide_running, unlike_its_schema};
 
 on_each_disk!(what_is_in_use_is_named_and_comes_with_the_next_boot);
@@ -37,7 +37,8 @@ impl Process {
     fn new(root: &Path, directory: &Path, out: Stdio) -> Self {
         let program = root.join("c\u{1b}t");
         if !program.exists() {
-            fs::copy("/bin/cat", &program).unwrap();
+            // By cp(1): a child that another test forks meanwhile would have it open for writing for a moment.
+            run("cp", &["/bin/cat", program.to_str().unwrap()]);
         }
         let mut command = Command::new(program);
         Self(command.current_dir(directory).stdin(Stdio::piped()).stdout(out).spawn().unwrap())

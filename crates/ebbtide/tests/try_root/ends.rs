@@ -203,7 +203,9 @@ fn a_user_without_rights_is_told_so() {
     needs_root!();
     let scratch = Scratch::new();
     let binary = scratch.path("ebbtide");
-    fs::copy(env!("CARGO_BIN_EXE_ebbtide"), &binary).unwrap();
+    // By cp(1): a child that another test forks meanwhile would have it open for writing for a moment.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ebbtide")).arg(&binary).status();
+    assert!(copied.unwrap().success());
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(scratch.directory.path(), open).unwrap();
     let ran = Command::new(&binary).args(["try", "--", "true"]).uid(65534).gid(65534).output();

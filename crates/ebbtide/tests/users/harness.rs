@@ -79,7 +79,8 @@ pub fn serve(root: &Path, boot: &Boot) -> Service {
     fs::create_dir("/run/ebbtide").unwrap();
     run("mount", &["--rbind", root.to_str().unwrap(), ROOT]);
     run("mount", &["--rbind", boot.run.to_str().unwrap(), "/run/ebbtide"]);
-    fs::copy(env!("CARGO_BIN_EXE_ebbtide"), PROGRAM).unwrap();
+    // By cp(1): a child that another test forks meanwhile would have it open for writing for a moment.
+    run("cp", &[env!("CARGO_BIN_EXE_ebbtide"), PROGRAM]);
     let _ = fs::remove_file(SOCKET);
     let listener = UnixListener::bind(SOCKET).unwrap();
     mode(Path::new(SOCKET), 0o666);
