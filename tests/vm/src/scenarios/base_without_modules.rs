@@ -23,8 +23,9 @@ pub fn run(directory: &Path) -> Result<()> {
         };
         writable("false")?;
         let modules = base.join("usr/lib/modules");
-        for release in fs::read_dir(&modules)? {
-            fs::rename(release?.path(), modules.join("0.0.1-other"))?;
+        let releases = fs::read_dir(&modules)?.collect::<Result<Vec<_>, _>>()?;
+        for (number, release) in releases.iter().enumerate() {
+            fs::rename(release.path(), modules.join(format!("0.0.{number}-other")))?;
         }
         writable("true")?;
         Ok(())
