@@ -167,6 +167,11 @@ fn nothing_is_written_without_a_yes() {
                     "{shown}"
                 );
             }
+            // A script that ends it says so, too, where everything has been decided by then.
+            let shown = review(root, &["/etc/issue"], "k\nq\ny\n");
+            assert!(shown.contains("/etc/issue is declared"), "{shown}");
+            assert_eq!(review(root, &[], "k\nq\nq\ny\n").matches("declared").count(), 0);
+            let before = read(root, FILE);
             let nothing = review(root, &["/usr"], "");
             assert!(nothing.starts_with("nothing was changed"), "{nothing}");
             assert_eq!((status_of(&nothing), read(root, FILE)), (0, before));

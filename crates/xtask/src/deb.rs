@@ -212,6 +212,12 @@ fn build_command_line(workspace: &Path) -> Result<PathBuf> {
     Ok(workspace.join("target/release/ebbtide"))
 }
 
+/// How the boot binary is linked: static, and with the relocations packed of a program that can be anywhere
+/// in memory, which saves 50 kB. It applies them itself; one that cannot (glibc before 2.36) does not start,
+/// which is looked at.
+pub const BOOT_FLAGS: &str =
+    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
+
 /// Builds the boot binary with its symbols, which tell what is linked, and checks it.
 fn build_boot(workspace: &Path, target: &str) -> Result<PathBuf> {
     let mut command = cargo(workspace);
@@ -220,18 +226,14 @@ fn build_boot(workspace: &Path, target: &str) -> Result<PathBuf> {
     command
         .args(["build", "--profile", "boot", "--locked", "--package", "ebbtide-boot"])
         .args(["--target", target, "--target-dir", "target/static"])
-        // Relocations of a static program that can be anywhere in memory, 50 kB smaller; it applies them
-        // itself, and one that cannot (glibc before 2.36) does not start: see below.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs")
+        .env("RUSTFLAGS", BOOT_FLAGS)
         .env("CARGO_PROFILE_BOOT_STRIP", "none");
     run(command)?;
     let binary = workspace.join("target/static").join(target).join("boot/ebbtide-boot");
 
-    run({
-        let mut starts = Command::new(&binary);
-        starts.arg("--help");
-        starts
-    })?;
+    let mut starts = Command::new(&binary);
+    starts.arg("--help");
+    run(starts)?;
     let headers = run(readelf(&["--program-headers"], &binary))?;
     ensure!(
         !headers.contains("INTERP"),

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -107,18 +107,8 @@ impl Forgetful {
         fs::create_dir_all(&root)?;
         fs::create_dir_all(RUN)?;
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "tmpfs", RUN]))?;
-        let command_line = self.directory.join("cmdline");
-        fs::write(&command_line, words)?;
         // Its status is 1 if an entry could not be attached; the record says what came of it.
-        let said = Command::new(boot)
-            .args(["up", "--run", RUN, "--sysroot"])
-            .arg(&root)
-            .arg("--config")
-            .arg(&self.locator)
-            .arg("--cmdline")
-            .arg(&command_line)
-            .output()
-            .context("cannot start ebbtide-boot")?;
+        let said = up(boot, &root, &self.locator, words)?;
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         ensure!(root.join("etc").exists(), "no root was made:\n{said}");
         let console = self.directory.join("console.log");
@@ -138,6 +128,22 @@ impl Forgetful {
     }
 }
 
+/// Has `ebbtide-boot` make a root here, with these words on the kernel command line. Where Ebbtide keeps
+/// what belongs to one boot, [`RUN`], is there and empty.
+pub fn up(boot: &Path, root: &Path, locator: &Path, words: &str) -> Result<Output> {
+    let command_line = locator.with_file_name("cmdline");
+    fs::write(&command_line, words)?;
+    Command::new(boot)
+        .args(["up", "--run", RUN, "--sysroot"])
+        .arg(root)
+        .arg("--config")
+        .arg(locator)
+        .arg("--cmdline")
+        .arg(&command_line)
+        .output()
+        .context("cannot start ebbtide-boot")
+}
+
 impl Life<'_> {
     /// Runs a command in the system, which has to succeed, and returns what it printed.
     pub fn check(&self, command: &str) -> Result<String> {
@@ -153,7 +159,7 @@ impl Life<'_> {
     }
 
     /// Runs `ebbtide` for this machine, from outside.
-    pub fn ebbtide(&self, arguments: &[&str]) -> Result<std::process::Output> {
+    pub fn ebbtide(&self, arguments: &[&str]) -> Result<Output> {
         self.outside().args(arguments).output().context("cannot start ebbtide")
     }
 

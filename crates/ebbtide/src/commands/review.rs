@@ -310,7 +310,13 @@ impl Review<'_> {
         self.context.print(&text)?;
         if !args.dry_run {
             self.prompt("do this? [y/N] ")?;
-            match self.answers.key()? {
+            let mut answer = self.answers.key()?;
+            // A script can't know whether all was decided before it ends.
+            let ends = matches!(&answer, Answer::Text(text) if matches!(text.trim(), "q" | "quit"));
+            if ends && rest == 0 && !self.answers.are_typed() {
+                answer = self.answers.key()?;
+            }
+            match answer {
                 Answer::Text(text) if matches!(text.trim(), "y" | "Y" | "yes") => {
                     self.say("yes")?;
                 }

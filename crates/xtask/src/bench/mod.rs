@@ -148,7 +148,7 @@ fn build() -> Result<Programs> {
         .args(["--target", &triple])
         .arg("--target-dir")
         .arg(target.join("static"))
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .env("RUSTFLAGS", crate::deb::BOOT_FLAGS);
     testkit::process::stream(&mut boot)?;
     let mut command_line = cargo();
     command_line.args(["build", "--quiet", "--release", "--package", "ebbtide"]);

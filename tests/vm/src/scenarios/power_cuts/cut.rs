@@ -15,7 +15,7 @@ use testkit::write_log::{Write, WriteLog};
 
 use super::promises::Promises;
 use crate::ebbtide::{Ebbtide, Kind};
-use crate::forgetful::{HiddenRun, RUN, unpack};
+use crate::forgetful::{HiddenRun, RUN, unpack, up};
 
 /// What a disk keeps or loses as one: that many bytes, at multiples of it.
 const BLOCK: usize = 4096;
@@ -180,17 +180,8 @@ impl Cuts {
         fs::create_dir_all(&root)?;
         fs::create_dir_all(RUN)?;
         let _run = Cover::with_tmpfs(Path::new(RUN))?;
-        let command_line = self.directory.join("cmdline");
-        fs::write(&command_line, "")?;
-        let boot = Command::new(self.directory.join("ebbtide/usr/lib/ebbtide/ebbtide-boot"))
-            .args(["up", "--run", RUN, "--sysroot"])
-            .arg(&root)
-            .arg("--config")
-            .arg(&self.locator)
-            .arg("--cmdline")
-            .arg(&command_line)
-            .output()
-            .context("cannot start ebbtide-boot")?;
+        let boot = self.directory.join("ebbtide/usr/lib/ebbtide/ebbtide-boot");
+        let boot = up(&boot, &root, &self.locator, "")?;
         let _root = Cover(root.clone());
         let said = String::from_utf8_lossy(&boot.stderr);
         let record = fs::read(Path::new(RUN).join("boot.json")).context("no record")?;
