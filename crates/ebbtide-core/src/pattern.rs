@@ -85,6 +85,15 @@ fn class(pattern: &[u8]) -> Option<(impl Fn(u8) -> bool, &[u8])> {
     Some((is_in, rest))
 }
 
+/// Whether a path is another one, or lies below it: by its bytes, which costs much less than name by name.
+/// Both are absolute, or both are not, with one slash between names and none at the end.
+pub(crate) fn lies_at_or_below(path: &Path, above: &str) -> bool {
+    match path.as_os_str().as_bytes().strip_prefix(above.as_bytes()) {
+        Some(rest) => rest.first().is_none_or(|byte| *byte == b'/'),
+        None => false,
+    }
+}
+
 /// The name that stands for any number of directories.
 pub const ANY_DEPTH: &[u8] = b"**";
 
@@ -160,6 +169,13 @@ mod tests {
             );
         }
         assert!(matches_name(b"*\xff", b"a\xff"));
+    }
+
+    #[test]
+    fn paths_lie_below_by_whole_names() {
+        let lies = |path: &str, above: &str| lies_at_or_below(Path::new(path), above);
+        assert!(lies("/tmp", "/tmp") && lies("/tmp/x/y", "/tmp") && lies(".cache/x", ".cache"));
+        assert!(!lies("/tmpfiles", "/tmp") && !lies("/", "/tmp") && !lies("/var/tmp", "/tmp"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ebbtide_sys::file::{read_directory, read_limited};
 use ebbtide_sys::resolve;
 
 use super::rpm;
+use crate::pattern::lies_at_or_below;
 
 /// How much is read in all, in bytes. A large desktop has 40 MB.
 const ALL: usize = 160 << 20;
@@ -90,11 +91,11 @@ impl Packages {
             return None;
         }
         for (depth, above) in path.ancestors().enumerate() {
-            if depth > 0 && SHARED.iter().any(|shared| above == Path::new(shared)) {
+            if depth > 0 && SHARED.iter().any(|shared| above.as_os_str() == *shared) {
                 return None;
             }
             let package = self.paths.get(&self.key(above.as_os_str().as_bytes())).or_else(|| {
-                let moved = MOVED.iter().any(|moved| above.starts_with(moved));
+                let moved = MOVED.iter().any(|moved| lies_at_or_below(above, moved));
                 let old = above.strip_prefix("/usr").ok().filter(|_| moved)?;
                 self.paths.get(&self.key(Path::new("/").join(old).as_os_str().as_bytes()))
             });

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::pattern::lies_at_or_below;
+
 /// With all that lies below them.
 const PATHS: &[&str] = &[
     // Meant to be short-lived: hier(7), and fsck(8) makes the last one.
@@ -49,15 +51,18 @@ const NAMES: &[&str] = &["__pycache__"];
 /// Whether a change at this absolute path is noise.
 pub fn is_noise(path: &Path) -> bool {
     let in_home = in_home(path);
-    PATHS.iter().any(|noise| path.starts_with(noise))
-        || in_home.is_some_and(|path| IN_HOMES.iter().any(|noise| path.starts_with(noise)))
+    PATHS.iter().any(|noise| lies_at_or_below(path, noise))
+        || in_home.is_some_and(|path| IN_HOMES.iter().any(|noise| lies_at_or_below(path, noise)))
         || path.iter().any(|name| NAMES.iter().any(|noise| name == *noise))
 }
 
 /// The path within a home, if it is in one.
 pub(crate) fn in_home(path: &Path) -> Option<&Path> {
-    if let Ok(path) = path.strip_prefix("/root") {
-        return Some(path);
+    if lies_at_or_below(path, "/root") {
+        return path.strip_prefix("/root").ok();
+    }
+    if !lies_at_or_below(path, "/home") {
+        return None;
     }
     let mut names = path.strip_prefix("/home").ok()?.iter();
     names.next()?;

@@ -206,10 +206,13 @@ impl Changes {
                 node.rest.add(&tally);
                 return;
             }
+            // Most directories are known already: no name is copied for them.
             if !node.below.contains_key(name) {
                 self.nodes += 1;
+                node.below.insert(name.to_owned(), Node::default());
             }
-            node = node.below.entry(name.to_owned()).or_default();
+            let Some(below) = node.below.get_mut(name) else { return };
+            node = below;
         }
         node.own.push(Own { what: change.what.clone(), kind: change.kind, tally });
         if self.nodes > self.remembered {
