@@ -49,7 +49,7 @@ pub struct About {
     pub is_past: bool,
     /// Entries that were not in place in this boot: what was written there is on the root, so it is told.
     pub uncovered: Vec<PathBuf>,
-    /// Of the running root: paths that are carried over the next reset, once.
+    /// Paths that are carried over the next reset, once; of a past root, those that were over its own.
     #[serde(default)]
     pub carried: Vec<PathBuf>,
 }
@@ -180,6 +180,21 @@ fn roots(
     }
 }
 
+/// The paths that the reset after a boot carried over.
+fn carried_from(container: &Container, number: BootNumber) -> Result<Vec<PathBuf>> {
+    for later in container.numbers(name::BOOTS)?.into_iter().filter(|it| *it > number) {
+        let Ok(Some(record)) = container.record(later) else { continue };
+        if let Some(carried) = record.carried.filter(|carried| carried.from == number) {
+            return Ok(carried.paths);
+        }
+        // A system ran on the root of that boot: it was made by that reset, or by a later one.
+        if record.attached.is_some() {
+            break;
+        }
+    }
+    Ok(Vec::new())
+}
+
 impl Root {
     fn running(boot: &Boot, container: &Container, sysroot: &Path) -> Result<Self> {
         let root = backend::mounted(container.backend(), sysroot)?;
@@ -215,7 +230,7 @@ impl Root {
         // A mount that is declared now may not have been then: only the record knows.
         let was_not_mounted = |entry: &&Entry| record.is_none() || entry.method != Method::Bind;
         let kept = kept(paths(&declared, was_not_mounted), record.as_ref(), &uncovered);
-        let carried = Vec::new();
+        let carried = carried_from(container, number)?;
         Ok(Self { boot: Some(number), is_past: true, base, uncovered, carried, kept })
     }
 

@@ -90,8 +90,12 @@ fn how_much(kind: Kind) {
                     last` lists it, `sudo ebbtide restore PATH` brings it back\n";
         assert_eq!(line, told, "{kind:?}");
         assert_eq!(fs::metadata(LINE).unwrap().permissions().mode() & 0o7777, 0o644);
-        // What it names is there.
-        assert_eq!(ebbtide(&boot.run, root, &["diff", "--boot", "last"]).status, 3);
+        // What it names tells the same.
+        let listed = ebbtide(&boot.run, root, &["diff", "--boot", "last"]);
+        assert_eq!(listed.status, 3);
+        let listed = listed.text();
+        assert!(listed.contains("2 new, 1 deleted: 11 B\n"), "{kind:?}: {listed}");
+        assert!(listed.contains("carried over it, once: /opt/half: "), "{kind:?}: {listed}");
 
         fs::remove_file(LINE).unwrap();
         with_the_privileges_of_the_unit(root);

@@ -74,11 +74,7 @@ fn taken_by(boot: &Boot) -> Result<Option<ebbtide_core::record::BootNumber>, Fai
 /// The line; `None` if the last reset took nothing that anybody would miss.
 fn line(boot: &Boot, context: &Context) -> Result<Option<String>, Failure> {
     let Some(number) = taken_by(boot)? else { return Ok(None) };
-    let mut diff = Diff::open(boot, &context.sysroot, Which::Past(number))?;
-    // That is on the new root.
-    let carried = boot.read_record().and_then(|record| record.carried);
-    diff.about.carried =
-        carried.filter(|it| it.from == number).map(|it| it.paths).unwrap_or_default();
+    let diff = Diff::open(boot, &context.sysroot, Which::Past(number))?;
     let total = add_up(&diff, context)?.total();
     if total.count() == 0 {
         return Ok(None);

@@ -63,7 +63,7 @@ pub struct Json {
     noise: Tally,
     /// What the declaration ignores, which is not in the groups either.
     ignored: Tally,
-    /// What is carried over the next reset, once, which is not in the groups either.
+    /// What is carried over the next reset, once, or was over the one after a past boot; it is not in the groups.
     carried: Carried,
     /// Each change, in the order of a walk.
     paths: Vec<PathJson>,

@@ -78,8 +78,9 @@ impl Cuts {
         let (mut durable, mut heard) = (0, 0);
         let kept = self.volume.path().join("kept");
         for number in 0..count {
-            let span = writes.len() / count;
-            let moment = (number * span + chance.below(span.max(1))).min(writes.len());
+            // More cuts than writes come at the same moments again, and other blocks are lost.
+            let span = (writes.len() / count).max(1);
+            let moment = (number * writes.len() / count + chance.below(span)).min(writes.len());
             let before = writes.get(..moment).unwrap_or_default();
             for write in before.get(heard..).unwrap_or_default() {
                 promises.hear(log, write)?;
