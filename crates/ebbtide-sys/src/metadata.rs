@@ -117,20 +117,27 @@ pub fn metadata_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Metad
 /// `EINVAL` for what is no name, and those of statx(2).
 pub fn metadata_of_entry(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metadata>> {
     crate::descriptor::check_name("statx", dir, name)?;
-    match statx(dir, name) {
+    match try_statx(dir, name) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
+        // Without a message: a walk asks for many names that are not there.
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(statx_failed(errno, dir, name)),
     }
 }
 
 /// Reads the metadata of an entry of `dir`, or of `dir` itself if the name is empty.
 pub(crate) fn statx(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Metadata> {
+    try_statx(dir, name).map_err(|errno| statx_failed(errno, dir, name))
+}
+
+fn statx_failed(errno: Errno, dir: BorrowedFd<'_>, name: &OsStr) -> Error {
+    Error::new("statx", errno).fd(dir).path(name).arg("AT_SYMLINK_NOFOLLOW")
+}
+
+fn try_statx(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Metadata> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
-    rustix::fs::statx(dir, name, flags, mask)
-        .and_then(|found| from_statx(&found))
-        .map_err(|e| Error::new("statx", e).fd(dir).path(name).arg("AT_SYMLINK_NOFOLLOW"))
+    rustix::fs::statx(dir, name, flags, mask).and_then(|found| from_statx(&found))
 }
 
 fn from_statx(found: &Statx) -> rustix::io::Result<Metadata> {

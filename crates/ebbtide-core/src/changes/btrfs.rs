@@ -5,18 +5,18 @@
 //! not marked is as in the base, with all that is in it but for the ways to inodes that are.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::btrfs::{self, ChangedInodes, OnTheWay};
-use ebbtide_sys::file::{self, open_quietly, read_directory};
+use ebbtide_sys::file::{self, DirectoryEntry, open_quietly, read_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
-use super::way::{self, Renamed};
+use super::way::{self, Name, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
@@ -98,7 +98,8 @@ impl Walk<'_, '_> {
         };
         let found = metadata::metadata(pair.root.as_fd()).context(failed)?;
         let mut way = Way::new(top);
-        let names = self.names(&pair.root, pair.base.as_ref(), self.unchanged(found.inode));
+        let unchanged = self.unchanged(found.inode);
+        let names = self.names(&pair.root, pair.base.as_ref(), true, unchanged);
         way.enter(pair, names.context(failed)?, Some(found.device)).context(failed)?;
         while let Some((name, kept)) = way.next().context(failed)? {
             if !self.name(&mut way, &name, kept)? {
@@ -146,8 +147,8 @@ impl Walk<'_, '_> {
         match before {
             Some(before) if before.kind == found.kind => {
                 let base = way.base().context(failed)?;
-                let root = Node { dir: root, name, found };
-                let base = Node { dir: base, name, found: before };
+                let root = Node { dir: root, name, found, opened: None };
+                let base = Node { dir: base, name, found: before, opened: None };
                 if let Some(what) = compare(&root, &base).context(failed)? {
                     (self.visit)(change(&path, what, found));
                 }
@@ -187,14 +188,15 @@ impl Walk<'_, '_> {
         let mut inner_base = None;
         if let Some(before) = before.as_ref().filter(|before| before.kind == FileKind::Directory) {
             let base = way.base().context(failed)?;
+            inner_base = open(base).context(failed)?;
             if unchanged.is_none() {
-                let root = Node { dir: root, name, found };
-                let node = Node { dir: base, name, found: before };
+                let root = Node { dir: root, name, found, opened: Some(inner.as_fd()) };
+                let opened = inner_base.as_ref().map(AsFd::as_fd);
+                let node = Node { dir: base, name, found: before, opened };
                 if let Some(what) = compare(&root, &node).context(failed)? {
                     (self.visit)(change(&path, what, found));
                 }
             }
-            inner_base = open(base).context(failed)?;
         } else {
             self.gone(&path, before.as_ref());
             // Directories on the way to an entry are made for it.
@@ -202,7 +204,7 @@ impl Walk<'_, '_> {
                 (self.visit)(change(&path, What::Added, found));
             }
         }
-        let names = self.names(&inner, inner_base.as_ref(), unchanged).context(failed)?;
+        let names = self.names(&inner, inner_base.as_ref(), *own, unchanged).context(failed)?;
         let own = own.then_some(found.device);
         let pair = way::Pair { root: inner, base: inner_base, kept };
         way.enter(pair, names, own).context(failed)?;
@@ -214,20 +216,55 @@ impl Walk<'_, '_> {
         &self,
         root: &OwnedFd,
         base: Option<&OwnedFd>,
+        own: bool,
         unchanged: Option<u64>,
-    ) -> ebbtide_sys::Result<Vec<OsString>> {
+    ) -> ebbtide_sys::Result<Vec<Name>> {
         // An unchanged directory has the names that the base has.
         let base = match unchanged.map(|inode| self.changed.on_the_way(inode)) {
             Some(OnTheWay::Nothing) => return Ok(Vec::new()),
-            Some(OnTheWay::These(names)) => return Ok(names.iter().cloned().collect()),
-            Some(OnTheWay::Any) => None,
+            Some(OnTheWay::These(names)) => {
+                return Ok(names.iter().cloned().map(Name::anywhere).collect());
+            }
+            Some(OnTheWay::Any) => {
+                let all = read_directory(root.as_fd())?;
+                return Ok(all.into_iter().map(|entry| Name::anywhere(entry.name)).collect());
+            }
             None => base,
         };
-        let mut all = Vec::new();
-        for directory in [Some(root), base].into_iter().flatten() {
-            all.extend(read_directory(directory.as_fd())?.into_iter().map(|entry| entry.name));
+        let mut found = read_directory(root.as_fd())?;
+        let mut before = base.map_or(Ok(Vec::new()), |base| read_directory(base.as_fd()))?;
+        if own {
+            self.leave_out_the_same(&mut found, &mut before);
         }
-        Ok(all)
+        let name =
+            |may_be_in_base| move |entry: DirectoryEntry| Name { name: entry.name, may_be_in_base };
+        Ok(found.into_iter().map(name(false)).chain(before.into_iter().map(name(true))).collect())
+    }
+
+    /// Leaves out what is one inode on both sides that nothing happened to. Of a directory, that says
+    /// nothing of what is in it.
+    fn leave_out_the_same(
+        &self,
+        found: &mut Vec<DirectoryEntry>,
+        before: &mut Vec<DirectoryEntry>,
+    ) {
+        before.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut is_same = vec![false; before.len()];
+        found.retain(|entry| {
+            let at = before.binary_search_by(|other| other.name.cmp(&entry.name));
+            let Some((other, is_same)) =
+                at.ok().and_then(|at| before.get(at).zip(is_same.get_mut(at)))
+            else {
+                return true;
+            };
+            let is_file = entry.kind.is_some_and(|kind| kind != FileKind::Directory);
+            *is_same = is_file
+                && (other.kind, other.inode) == (entry.kind, entry.inode)
+                && self.unchanged(entry.inode).is_some();
+            !*is_same
+        });
+        let mut is_same = is_same.into_iter();
+        before.retain(|_| is_same.next() != Some(true));
     }
 
     /// Where the base has a directory that was moved to where it is.

@@ -21,33 +21,49 @@ pub(super) struct Node<'a> {
     pub dir: BorrowedFd<'a>,
     pub name: &'a OsStr,
     pub found: &'a Metadata,
+    /// It itself, where it was opened for reading already.
+    pub opened: Option<BorrowedFd<'a>>,
 }
 
 /// Compares two nodes of the same type: content first, then metadata. Content is read only where
 /// nothing else tells files apart. What vanishes meanwhile is no difference.
 pub(super) fn compare(root: &Node<'_>, base: &Node<'_>) -> Result<Option<What>> {
-    let differs = match root.found.kind {
-        FileKind::Regular if root.found.size != base.found.size => true,
-        FileKind::Regular => unless_gone(is_other_content(root, base))?.unwrap_or(false),
-        FileKind::Symlink => unless_gone(is_other_link(root, base))?.unwrap_or(false),
-        FileKind::CharDevice | FileKind::BlockDevice => root.found.rdev != base.found.rdev,
-        FileKind::Directory | FileKind::Fifo | FileKind::Socket => false,
-    };
-    if differs {
-        return Ok(Some(What::Changed));
+    match root.found.kind {
+        FileKind::Regular if root.found.size != base.found.size => Ok(Some(What::Changed)),
+        FileKind::Regular => {
+            let open = |node: &Node<'_>| open_quietly(node.dir, node.name, OFlags::NONBLOCK);
+            let opened = unless_gone(open(root).and_then(|root| Ok((root, open(base)?))))?;
+            let Some((root_file, base_file)) = opened else { return Ok(metadata(root, base)) };
+            let (root_file, base_file) = (root_file.as_fd(), base_file.as_fd());
+            if !tree::has_same_content(root_file, base_file)? {
+                return Ok(Some(What::Changed));
+            }
+            metadata_and_attributes(
+                &Node { opened: Some(root_file), ..*root },
+                &Node { opened: Some(base_file), ..*base },
+            )
+        }
+        FileKind::Symlink if unless_gone(is_other_link(root, base))? == Some(true) => {
+            Ok(Some(What::Changed))
+        }
+        FileKind::CharDevice | FileKind::BlockDevice if root.found.rdev != base.found.rdev => {
+            Ok(Some(What::Changed))
+        }
+        _ => metadata_and_attributes(root, base),
     }
+}
+
+fn metadata(root: &Node<'_>, base: &Node<'_>) -> Option<What> {
     let owned = |it: &Metadata| (it.mode, it.uid, it.gid);
-    if owned(root.found) != owned(base.found) {
-        return Ok(Some(What::Metadata));
+    (owned(root.found) != owned(base.found)).then_some(What::Metadata)
+}
+
+fn metadata_and_attributes(root: &Node<'_>, base: &Node<'_>) -> Result<Option<What>> {
+    if let Some(what) = metadata(root, base) {
+        return Ok(Some(what));
     }
     let same = unless_gone(attributes(root).and_then(|a| Ok(a == attributes(base)?)))?;
     Ok((same == Some(false)).then_some(What::Metadata))
-}
-
-fn is_other_content(root: &Node<'_>, base: &Node<'_>) -> Result<bool> {
-    let open = |node: &Node<'_>| open_quietly(node.dir, node.name, OFlags::NONBLOCK);
-    let (root, base) = (open(root)?, open(base)?);
-    Ok(!tree::has_same_content(root.as_fd(), base.as_fd())?)
 }
 
 fn is_other_link(root: &Node<'_>, base: &Node<'_>) -> Result<bool> {
@@ -56,8 +72,10 @@ fn is_other_link(root: &Node<'_>, base: &Node<'_>) -> Result<bool> {
 }
 
 fn attributes(node: &Node<'_>) -> Result<Vec<(OsString, Vec<u8>)>> {
-    let opened = resolve::open_path(node.dir, Path::new(node.name))?;
-    let mut all = xattr::all(opened.as_fd())?;
+    let mut all = match node.opened {
+        Some(opened) => xattr::all(opened)?,
+        None => xattr::all(resolve::open_path(node.dir, Path::new(node.name))?.as_fd())?,
+    };
     all.retain(|(name, _)| !is_private_attribute(name));
     Ok(all)
 }

@@ -15,7 +15,7 @@ use ebbtide_sys::{resolve, xattr};
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
-use super::way::{self, Pair, Renamed};
+use super::way::{self, Name, Pair, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Failure, Result};
 
@@ -129,8 +129,8 @@ impl Walk<'_, '_> {
             Some(before) if before.kind == found.kind => {
                 refuse_metacopy(upper, name, &found, &path)?;
                 let base = way.base().context(failed)?;
-                let root = Node { dir: upper, name, found: &found };
-                let base = Node { dir: base, name, found: before };
+                let root = Node { dir: upper, name, found: &found, opened: None };
+                let base = Node { dir: base, name, found: before, opened: None };
                 if let Some(what) = compare(&root, &base).context(failed)? {
                     (self.visit)(change(&path, what, &found));
                 }
@@ -171,12 +171,14 @@ impl Walk<'_, '_> {
         let mut inner_base = None;
         if let Some(before) = same {
             let base = way.base().context(failed)?;
-            let root = Node { dir: upper, name, found };
-            let node = Node { dir: base, name, found: before };
+            inner_base = open(base).context(failed)?;
+            let opened = Some(inner.as_fd());
+            let root = Node { dir: upper, name, found, opened };
+            let opened = inner_base.as_ref().map(AsFd::as_fd);
+            let node = Node { dir: base, name, found: before, opened };
             if let Some(what) = compare(&root, &node).context(failed)? {
                 (self.visit)(change(&path, what, found));
             }
-            inner_base = open(base).context(failed)?;
         } else {
             self.gone(&path, before);
             // Directories on the way to an entry are made for it.
@@ -223,7 +225,8 @@ fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>, known: Layers) -> ebbtide_sys::R
     let base = pair.base.as_ref().filter(|_| !known.merged);
     let mut names = Vec::new();
     for directory in [Some(&pair.root), base].into_iter().flatten() {
-        names.extend(read_directory(directory.as_fd())?.into_iter().map(|entry| entry.name));
+        let all = read_directory(directory.as_fd())?;
+        names.extend(all.into_iter().map(|entry| Name::anywhere(entry.name)));
     }
     way.enter(pair, names, known)
 }

@@ -125,8 +125,8 @@ impl Walk<'_, '_> {
         match (&before, base) {
             (Some(before), Some(_)) if is_same(before) => {}
             (Some(before), Some(base)) if same_kind => {
-                let root = Node { dir: root, name, found: &now };
-                let base = Node { dir: base, name, found: before };
+                let root = Node { dir: root, name, found: &now, opened: None };
+                let base = Node { dir: base, name, found: before, opened: None };
                 if let Some(what) = compare(&root, &base).context(failed)? {
                     (self.visit)(change(&path, what, &now));
                 }

@@ -55,12 +55,29 @@ pub(super) struct Way<'k, L> {
     root: DirectoryStack,
     base: DirectoryStack,
     levels: Vec<Level<'k, L>>,
+    /// Whether the base may have the name that `path` leads to.
+    may_be_in_base: bool,
+}
+
+/// A name in a directory that is to be looked at.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    pub name: OsString,
+    /// Whether the base may have it: nobody looks for it there if a list says that it does not.
+    pub may_be_in_base: bool,
+}
+
+impl Name {
+    /// A name of which it is not known where it is.
+    pub fn anywhere(name: OsString) -> Self {
+        Self { name, may_be_in_base: true }
+    }
 }
 
 /// One directory on the way.
 struct Level<'k, L> {
     /// Names that are still to be looked at, last one first.
-    names: Vec<OsString>,
+    names: Vec<Name>,
     /// Whether the base has the directory: it is on the stack then.
     in_base: bool,
     kept: Option<&'k Kept>,
@@ -76,6 +93,7 @@ impl<'k, L> Way<'k, L> {
             root: DirectoryStack::default(),
             base: DirectoryStack::default(),
             levels: Vec::new(),
+            may_be_in_base: true,
         }
     }
 
@@ -83,11 +101,12 @@ impl<'k, L> Way<'k, L> {
     pub fn enter(
         &mut self,
         pair: Pair<'k>,
-        mut names: Vec<OsString>,
+        mut names: Vec<Name>,
         known: L,
     ) -> ebbtide_sys::Result<()> {
+        // Of two that are equal, the one that may be in the base stays.
         names.sort_unstable_by(|a, b| b.cmp(a));
-        names.dedup();
+        names.dedup_by(|later, earlier| later.name == earlier.name);
         let in_base = pair.base.is_some();
         let found = metadata::metadata(pair.root.as_fd())?;
         self.root.push(pair.root, identity(&found));
@@ -104,7 +123,7 @@ impl<'k, L> Way<'k, L> {
     /// `path` leads to it then. Whoever does not enter it calls [`Self::back`].
     pub fn next(&mut self) -> ebbtide_sys::Result<Option<(OsString, Option<&'k Kept>)>> {
         while let Some(level) = self.levels.last_mut() {
-            let Some(name) = level.names.pop() else {
+            let Some(Name { name, may_be_in_base }) = level.names.pop() else {
                 self.leave()?;
                 continue;
             };
@@ -114,6 +133,7 @@ impl<'k, L> Way<'k, L> {
             }
             self.path.push(&name);
             self.from.push(&name);
+            self.may_be_in_base = may_be_in_base;
             return Ok(Some((name, kept)));
         }
         Ok(None)
@@ -149,9 +169,9 @@ impl<'k, L> Way<'k, L> {
         self.base.top()
     }
 
-    /// What the base has under a name in the current directory.
+    /// What the base has under the name in the current directory that [`Self::next`] gave.
     pub fn before(&self, name: &OsStr) -> ebbtide_sys::Result<Option<Metadata>> {
-        if !self.levels.last().is_some_and(|level| level.in_base) {
+        if !self.may_be_in_base || !self.levels.last().is_some_and(|level| level.in_base) {
             return Ok(None);
         }
         metadata_of_entry(self.base.top()?, name)
