@@ -16,6 +16,9 @@ _ebbtide() {
             ",$1")
                 cmd="ebbtide"
                 ;;
+            ebbtide,accept)
+                cmd="ebbtide__subcmd__accept"
+                ;;
             ebbtide,apply)
                 cmd="ebbtide__subcmd__apply"
                 ;;
@@ -80,8 +83,26 @@ _ebbtide() {
 
     case "${cmd}" in
         ebbtide)
-            opts="-h -V --color --help --version try rehearse init apply keep forget ignore review check status diff boots log restore flush gc schema"
+            opts="-h -V --color --help --version try rehearse init apply accept keep forget ignore review check status diff boots log restore flush gc schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ebbtide__subcmd__accept)
+            opts="-y -h --dry-run --json --yes --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -542,7 +563,7 @@ _ebbtide() {
             return 0
             ;;
         ebbtide__subcmd__schema)
-            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc forget keep keep-once ignore try rehearse check check-presets check-explain"
+            opts="-h --color --help declaration status diff diff-kept boots boots-show log restore gc accept forget keep keep-once ignore try rehearse check check-presets check-explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -33,6 +33,7 @@ complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "try" -d 'Runs a com
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "rehearse" -d 'Runs a command, or a shell, on the root that the next boot would make'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "init" -d 'Sets a volume up: container, base 1, stores, and a first root'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "apply" -d 'Makes the declaration what the next boot reads, and brings the running system to it'
+complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "accept" -d 'Acknowledges a change that a boot refuses to reset for: a restored backup, an exchanged disk'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "keep" -d 'Declares paths, takes what lies there into a store, and attaches it'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "forget" -d 'Takes paths out of the declaration; what their stores have stays there'
 complete -c ebbtide -n "__fish_ebbtide_needs_command" -f -a "ignore" -d 'Declares what `diff` need not tell; without a pattern, lists it'
@@ -99,6 +100,13 @@ complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l dry-run -d 'Sh
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l next-boot -d 'Leave the running system as it is'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -l move-stores -d 'Accept that a store is in another place now, with its data copied there already'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand accept" -l color -d 'When to use colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE]' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set; always if `CLICOLOR_FORCE` is'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand accept" -l dry-run -d 'Show what differs, and change nothing'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand accept" -l json -d 'Print JSON'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand accept" -s y -l yes -d 'Do not ask'
+complete -c ebbtide -n "__fish_ebbtide_using_subcommand accept" -s h -l help -d 'Print help'
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l state -d 'Keep it for the throw-away root whose state is in this directory: it is attached there the next time' -r -F
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l store -d 'The store that keeps it, if not that of the declaration\'s default' -r
 complete -c ebbtide -n "__fish_ebbtide_using_subcommand keep" -l method -d 'How it is put in place' -r -f -a "auto\t''

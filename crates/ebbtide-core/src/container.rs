@@ -139,7 +139,7 @@ impl Container {
                 found.uuid,
                 expected.uuid
             ))
-            .hint("nothing in it was touched; if this disk is meant, set its UUID under [root]"));
+            .hint("nothing in it was touched; if it is meant, run `ebbtide accept container`"));
         }
         Ok(found)
     }

@@ -1,6 +1,8 @@
 //! Publishing a declaration: compiled for this machine, pinned in its container, read by the next
 //! boot.
 
+mod differences;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,13 +25,13 @@ use crate::harvest;
 use crate::locator::Locator;
 use crate::store::{self, Since};
 
+pub use differences::{Became, Difference, Pinned, container_difference, other_container};
+
 /// What publishing will do, and what that means.
 #[derive(Debug, Default)]
 pub struct Preview {
     /// Stores that are made or marked first.
     pub new_stores: Vec<StoreName>,
-    /// Stores that are another than the recorded one, with both UUIDs.
-    pub exchanged_stores: Vec<(StoreName, Uuid, Uuid)>,
     /// Paths that are kept from the next boot on, and were not before.
     pub added: Vec<PathBuf>,
     /// Paths that are not kept any more. Their data stays in the store.
@@ -71,6 +73,8 @@ pub struct Publication {
     recorded: BTreeMap<StoreName, Uuid>,
     /// What the initramfs of this boot carried, where this is a boot of that container.
     booted_with: Option<Locator>,
+    /// The system whose `/etc/ebbtide` a state store without one gets.
+    system: Option<OwnedFd>,
 }
 
 impl Publication {
@@ -117,6 +121,7 @@ impl Publication {
             previous,
             recorded,
             booted_with,
+            system: None,
         };
         publication.decide()?;
         Ok(publication)
@@ -151,19 +156,17 @@ impl Publication {
         Ok(())
     }
 
+    /// The same, and a state store that has no `/etc/ebbtide` gets that of this system.
+    #[must_use]
+    pub fn with_configuration_of(self, system: OwnedFd) -> Self {
+        Self { system: Some(system), ..self }
+    }
+
     /// Says what publishing will do.
     pub fn preview(&self) -> Result<Preview> {
         let unmarked =
             |name: &&StoreName| self.stores.get(*name).is_none_or(|(_, marker)| marker.is_none());
         let new_stores = self.declaration.stores.keys().filter(unmarked).cloned().collect();
-        let recorded = self.previous.iter().flat_map(|previous| &previous.stores);
-        let exchanged_stores = recorded
-            .filter_map(|(name, store)| {
-                let (_, found) = self.stores.get(name)?;
-                let found = (*found)?;
-                (found != store.uuid).then(|| (name.clone(), store.uuid, found))
-            })
-            .collect();
         let paths = |entries: &[crate::compiled::Entry]| -> BTreeSet<PathBuf> {
             entries.iter().map(|entry| entry.path.clone()).collect()
         };
@@ -175,7 +178,6 @@ impl Publication {
         let (next_boot, problems) = self.next_boot()?;
         Ok(Preview {
             new_stores,
-            exchanged_stores,
             added: after.difference(&before).cloned().collect(),
             removed: before.difference(&after).cloned().collect(),
             moved_stores,
@@ -224,6 +226,9 @@ impl Publication {
         let (state, _) = stores
             .get(&StoreName(StoreName::STATE.to_owned()))
             .ok_or_else(|| Failure::new("the declaration has no store \"state\""))?;
+        if let Some(system) = &self.system {
+            differences::keep_configuration(state.as_fd(), system.as_fd())?;
+        }
         let (hash, changed) = store::publish(state.as_fd(), &self.container, &compiled)?;
         if let Some(previous) = &self.previous {
             note_forgotten(previous, &compiled, &stores, &self.container);

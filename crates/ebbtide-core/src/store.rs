@@ -98,6 +98,12 @@ pub fn open(place: Place<'_>, expected: Uuid) -> Result<OwnedFd> {
     Ok(opened)
 }
 
+/// Mounts what should be a store at a path, without a check.
+#[cfg(feature = "declaration")]
+pub fn attach_any(place: Place<'_>, path: &Path) -> Result<()> {
+    volume::attach(place.volume(false)?.as_fd(), place.directory, path)
+}
+
 /// Mounts a store at a path, and checks that it is the recorded one.
 pub fn attach(place: Place<'_>, expected: Uuid, path: &Path) -> Result<OwnedFd> {
     let volume = place.volume(place.access_times)?;
@@ -119,9 +125,9 @@ pub(crate) fn check(store: BorrowedFd<'_>, spec: &DeviceSpec, expected: Uuid) ->
         Some(found) => Err(Failure::new(format!(
             "the store on {spec} is not the recorded one: it has UUID {found}, recorded is {expected}"
         ))
-        .hint("if the disk was exchanged on purpose, run `ebbtide apply` to record it")),
+        .hint("if it was exchanged on purpose, run `ebbtide accept`")),
         None => Err(Failure::new(format!("there is no store on {spec}: it has no marker"))
-            .hint("if it was restored from a backup without .ebbtide, run `ebbtide apply`")),
+            .hint("if it was restored from a backup, run `ebbtide accept`")),
     }
 }
 

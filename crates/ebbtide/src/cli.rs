@@ -66,6 +66,9 @@ Examples:
   See what is kept no longer, and delete it; a timer does so every day:
     ebbtide gc --dry-run
 
+  Acknowledge a restored backup or an exchanged disk, for which no boot resets the root:
+    ebbtide accept --dry-run
+
   Let an editor complete and check the declaration:
     ebbtide schema > ebbtide.schema.json
 

@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::commands::{
-    boots, check, diff, forget, gc, ignore, keep, log, rehearse, restore, status, try_root,
+    accept, boots, check, diff, forget, gc, ignore, keep, log, rehearse, restore, status, try_root,
 };
 
 /// The name of the declaration among the schemas.
@@ -34,6 +34,7 @@ pub fn shapes() -> Vec<Shape> {
         shape::<log::Json<'_>>("log", 1),
         shape::<restore::Json<'_>>("restore", 1),
         shape::<gc::Json<'_>>("gc", 1),
+        shape::<accept::Json<'_>>("accept", 1),
         shape::<forget::Json<'_>>("forget", 1),
         shape::<keep::Json<'_>>("keep", 1),
         shape::<keep::once::Json>("keep-once", 1),

@@ -75,6 +75,7 @@ fn help() {
     insta::assert_snapshot!("help_check", run(&["check", "--help"]));
     insta::assert_snapshot!("help_schema", run(&["schema", "--help"]));
     insta::assert_snapshot!("help_try", run(&["try", "--help"]));
+    insta::assert_snapshot!("help_accept", run(&["accept", "--help"]));
     insta::assert_snapshot!("help_gc", run(&["gc", "--help"]));
     insta::assert_snapshot!("help_boots", run(&["boots", "--help"]));
     insta::assert_snapshot!("help_boots_mount", run(&["boots", "mount", "--help"]));

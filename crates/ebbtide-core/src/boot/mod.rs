@@ -198,8 +198,7 @@ impl Boot {
                 .hint("run `ebbtide apply`")
         })?;
         let place = &self.locator.state;
-        let state =
-            store::open(place.place(), place.uuid).context(|| "the state store is not there")?;
+        let state = recorded(place.place(), place.uuid, "the state store")?;
         let (hash, compiled, problem) = store::load(state.as_fd(), &pins)?;
         if compiled.root.container != self.locator.container {
             return Err(Failure::new("the compiled declaration is for another container")
@@ -279,6 +278,15 @@ pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     std::fs::File::open(path)
         .map(OwnedFd::from)
         .context(|| format!("cannot open {}", path.display()))
+}
+
+/// Opens a store as it was recorded.
+fn recorded(place: store::Place<'_>, uuid: uuid::Uuid, name: &str) -> Result<OwnedFd> {
+    store::open(place, uuid).map_err(|failure| {
+        // What is wrong with a store that is there says more.
+        let advice = failure.advice().unwrap_or("`ebbtide accept` shows what differs").to_owned();
+        Failure::new(format!("{name} is not there")).caused_by(failure).hint(advice)
+    })
 }
 
 /// Notes a problem in the record and says it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{kernel, metadata};
 
-use super::{Boot, STORES, report};
+use super::{Boot, STORES, recorded, report};
 use crate::attach::{self as entries, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, DeclarationHash, Entry, StoreName};
@@ -186,8 +186,7 @@ fn checked(
 fn stores_are_there(compiled: &Compiled) -> Result<()> {
     for (name, wanted) in &compiled.stores {
         if needed(compiled, name) {
-            store::open(wanted.place(), wanted.uuid)
-                .context(|| format!("store {name} is not there"))?;
+            recorded(wanted.place(), wanted.uuid, &format!("store {name}"))?;
         }
     }
     Ok(())

@@ -154,6 +154,7 @@ impl<'c> Prepared<'c> {
             .cause("what it keeps stays in the old place, and nothing is copied from there")
             .hint("copy it yourself, then run `ebbtide apply --move-stores`"));
         }
+        as_recorded(&publication)?;
         let entries = declaration.entries.len();
         Ok(Self { publication, preview, entries, how, context })
     }
@@ -225,6 +226,21 @@ impl InForce<'_> {
     }
 }
 
+/// To compile would record whatever store is there now, and the next boot would not refuse any more.
+fn as_recorded(publication: &Publication) -> Result<(), CommandError> {
+    let Some(other) = publication.other_stores()?.into_iter().next() else { return Ok(()) };
+    let message = match other.found {
+        Some(found) => {
+            format!("{} is not the recorded one: {found} instead of {}", other.what, other.pinned)
+        }
+        None => {
+            format!("{} is not the recorded one: it has no marker, or is not there", other.what)
+        }
+    };
+    Err(CommandError::new(Kind::Failed, message)
+        .hint("`ebbtide accept` shows what is there, and accepts it if it is meant"))
+}
+
 /// The running system, if it can be brought to a declaration; else it is told why not.
 fn live(
     compiled: &Compiled,
@@ -271,6 +287,7 @@ pub fn recompile(context: &Context) -> Result<(), CommandError> {
         )
         .hint("run `ebbtide apply`"));
     }
+    as_recorded(&publication)?;
     let published = publication.publish()?;
     if published.changed {
         let short = published.hash.as_str().get(..12).unwrap_or_default();
@@ -296,12 +313,6 @@ fn render(preview: &Preview, plan: Option<&Plan>, context: &Context) -> String {
     let mut text = String::new();
     for name in &preview.new_stores {
         let _ = writeln!(text, "store {name} is new");
-    }
-    for (name, recorded, found) in &preview.exchanged_stores {
-        let _ = writeln!(
-            text,
-            "store {name} is another than the recorded one: {found} instead of {recorded}"
-        );
     }
     let path = |path: &PathBuf| escape(path.as_os_str().as_encoded_bytes());
     let changes: &[Change] = plan.map(|plan| plan.changes.as_slice()).unwrap_or_default();

@@ -43,7 +43,8 @@ pub fn write_files(files: &[(Target, String)]) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn put_back(error: CommandError, written: &[(Target, String)]) -> CommandError {
+/// Puts back what was written, since something failed.
+pub fn put_back(error: CommandError, written: &[(Target, String)]) -> CommandError {
     written.iter().rev().fold(error, |error, (target, _)| {
         let name = &target.source().name;
         match target.undo() {

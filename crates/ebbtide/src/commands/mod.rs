@@ -1,5 +1,6 @@
 //! The commands, one file each: `Args` is what it takes, `run` is what it does.
 
+pub mod accept;
 mod apply;
 pub mod boots;
 pub mod check;
@@ -36,6 +37,7 @@ pub enum Command {
     Rehearse(rehearse::Args),
     Init(init::Args),
     Apply(apply::Args),
+    Accept(accept::Args),
     Keep(keep::Args),
     Forget(forget::Args),
     Ignore(ignore::Args),
@@ -63,6 +65,7 @@ impl Command {
             Self::Rehearse(args) => rehearse::run(args, context),
             Self::Init(args) => init::run(args, context),
             Self::Apply(args) => apply::run(args, context),
+            Self::Accept(args) => accept::run(args, context),
             Self::Keep(args) => keep::run(args, context),
             Self::Forget(args) => forget::run(args, context),
             Self::Ignore(args) => ignore::run(args, context),
