@@ -48,6 +48,8 @@ pub mod name {
     pub(super) const BASE: &str = "base";
     pub(super) const DECLARATIONS: &str = "declarations.json";
     pub(super) const CLEAN: &str = "clean.json";
+    /// Which boot came up last.
+    pub(super) const CAME_UP: &str = "came-up.json";
 }
 
 /// An open container, whose marker was found to be the expected one.
@@ -380,6 +382,16 @@ impl Container {
         file::remove_file(self.directory(), OsStr::new(name::CLEAN))
             .context(|| "cannot remove the mark of a clean end")?;
         Ok(())
+    }
+
+    /// The boot that came up last. A mark that can't be read counts as none.
+    pub fn came_up(&self) -> Option<CleanMark> {
+        self.read(Path::new(name::CAME_UP)).ok().flatten()
+    }
+
+    /// Notes durably that a boot came up.
+    pub fn set_came_up(&self, mark: &CleanMark) -> Result<()> {
+        self.write(name::CAME_UP, mark)
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {

@@ -53,6 +53,9 @@ pub struct Record {
     /// The boot whose root was put away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_away: Option<BootNumber>,
+    /// The boot that came up last, if too many failed after it: this one has required entries only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<BootNumber>,
     /// The compiled declaration that was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declaration: Option<DeclarationHash>,
@@ -254,12 +257,12 @@ pub enum Ending {
     Unclean,
 }
 
-/// The mark of a clean end.
+/// The mark of a clean end; of the same form is the mark of the boot that came up last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanMark {
     /// Always [`VERSION`].
     pub version: u32,
-    /// The boot that ended.
+    /// The boot that ended, or came up.
     pub number: BootNumber,
     /// Its kernel's boot id.
     pub kernel_boot_id: String,

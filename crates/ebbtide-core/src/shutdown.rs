@@ -91,6 +91,24 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
     })
 }
 
+/// Notes durably that this boot came up, if `sysroot` is the root of this boot: from here on, boots that
+/// do not are counted.
+pub fn came_up(boot: &Boot, sysroot: &Path) -> Result<()> {
+    let root = backend::mounted(boot.locator.backend, sysroot)?;
+    let record = boot.read_record().filter(|record| {
+        record.number.0 > 0 && record.root.as_ref().is_some_and(|it| it.uuid() == root.uuid())
+    });
+    let record = record.ok_or_else(|| {
+        Failure::new("/ is not the root of this boot, so it is not noted that it came up")
+    })?;
+    boot.open_container()?.set_came_up(&CleanMark {
+        version: VERSION,
+        number: record.number,
+        kernel_boot_id: record.kernel_boot_id,
+        root: root.uuid(),
+    })
+}
+
 /// At the start of a boot: removes a mark that the initramfs did not, because it was not Ebbtide's or
 /// could not open the container.
 pub fn began(boot: &Boot) -> Result<()> {

@@ -61,6 +61,8 @@ const FILES: &[(&str, &str, u32)] = &[
         0o644,
     ),
     ("systemd/ebbtide-attention.path", "usr/lib/systemd/system/ebbtide-attention.path", 0o644),
+    ("systemd/ebbtide-up.service", "usr/lib/systemd/system/ebbtide-up.service", 0o644),
+    ("systemd/ebbtide-came-up.service", "usr/lib/systemd/system/ebbtide-came-up.service", 0o644),
     ("systemd/ebbtide-taken.service", "usr/lib/systemd/system/ebbtide-taken.service", 0o644),
     (
         "systemd/ebbtide-about-to-go.service",

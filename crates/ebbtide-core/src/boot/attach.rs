@@ -81,13 +81,14 @@ fn attach_in(
     let sysroot =
         sysroot.canonicalize().context(|| format!("cannot find the root {}", sysroot.display()))?;
     let policy = policy(boot.locator.backend, &sysroot, record, log)?;
-    let loaded = boot.load(container)?;
+    let mut loaded = boot.load(container)?;
     if record.declaration.as_ref() != Some(&loaded.hash)
         && let Some(problem) = loaded.problem
     {
         report(record, log, problem);
     }
     record.declaration = Some(loaded.hash);
+    leave_out_if_fallback(record, &mut loaded.compiled);
     let is_ours = policy.is_some();
     let policy = policy.unwrap_or(Policy::AsItWas);
     if is_ours && let Err(error) = mount::remount_writable(&sysroot) {
@@ -218,6 +219,13 @@ fn write_manifest(
     Manifest { version: harvest::VERSION, root, items }
         .write(container)
         .context(|| "cannot write the manifest of this root")
+}
+
+/// On the new root of a boot that falls back, only what is required is put in place.
+fn leave_out_if_fallback(record: &Record, compiled: &mut Compiled) {
+    if record.outcome == Outcome::Reset && record.fallback.is_some() {
+        compiled.entries.retain(|entry| !entry.optional);
+    }
 }
 
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod attach;
+mod failed;
 mod initramfs;
 mod reset;
 mod root;
@@ -226,6 +227,7 @@ impl Boot {
             put_away: None,
             declaration: None,
             attached: None,
+            fallback: None,
             carried: None,
             problems: Vec::new(),
             ended: None,

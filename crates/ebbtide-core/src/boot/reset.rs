@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{kernel, metadata};
 
-use super::{Boot, STORES, recorded, report};
+use super::{Boot, STORES, failed, recorded, report};
 use crate::attach::{self as entries, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, DeclarationHash, Entry, StoreName};
@@ -67,16 +67,24 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         return;
     }
     let made = checked(boot, container, record, log).and_then(|checked| {
+        let fallback = failed::after_too_many(container)?;
         // A root that nobody wrote to has nothing to take back.
         if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
             harvest_root(boot, container, &checked.compiled, record, log)?;
-            if let Some(problem) = too_much_to_import(boot, container, &checked, log) {
+            if fallback.is_none()
+                && let Some(problem) = too_much_to_import(boot, container, &checked, log)
+            {
                 record.outcome = Outcome::Postponed;
                 report(record, log, problem);
                 return Ok(());
             }
         }
-        make(container, &checked.observed, checked.base, record, log)
+        record.fallback = fallback;
+        make(container, &checked.observed, checked.base, record, log)?;
+        if let Some(last) = fallback {
+            report(record, log, failed::problem(last));
+        }
+        Ok(())
     });
     match made {
         Ok(()) if record.outcome == Outcome::Postponed => keep(container, record, log),
@@ -376,6 +384,7 @@ fn make(
     if made.is_err() {
         record.put_away = None;
         record.base = None;
+        record.fallback = None;
     }
     made
 }

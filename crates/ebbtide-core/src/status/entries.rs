@@ -32,6 +32,7 @@ pub(super) fn look_at(
         );
     }
     let (plan, observed) = observe(&compiled, sysroot, &boot.run)?;
+    let is_fallback = left.as_ref().is_some_and(|record| record.fallback.is_some());
     let attached = left.and_then(|record| record.attached);
     let is_complete = attached.as_ref().is_some_and(|attached| attached.missing.is_empty());
     let pending = attached.map(|attached| attached.pending).unwrap_or_default();
@@ -42,6 +43,8 @@ pub(super) fn look_at(
     for (index, (entry, seen)) in compiled.entries.iter().zip(&observed).enumerate() {
         if seen.in_place {
             status.in_place += 1;
+        } else if is_fallback && entry.optional {
+            // Left out on purpose; the record says why.
         } else if pending.contains(&entry.path) {
             // It lies in the root still; whoever put it off said so.
         } else if let Err(why) = &seen.source {

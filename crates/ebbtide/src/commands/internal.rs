@@ -29,6 +29,8 @@ pub struct Args {
 enum Step {
     /// At the start of a boot: removes a mark of a clean end that the initramfs did not
     Began,
+    /// When the system is up: notes durably that this boot came up
+    CameUp,
     /// Early in a boot: has the kernel note what tries to write to a read-only root, if that is declared
     Audit,
     /// Where the root is in RAM: flushes after each change, for as long as it runs
@@ -71,6 +73,7 @@ enum Step {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     match &args.step {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
+        Step::CameUp => shutdown::came_up(&machine::running(None, context)?, &context.sysroot)?,
         Step::Detach => {
             shutdown::detach(Path::new(RUN), &mut |level, message| say(context, level, message))?;
         }

@@ -222,6 +222,7 @@ mod tests {
             }),
             base: Some(BaseIdentity { number: 1, uuid: Uuid::nil() }),
             put_away: Some(BootNumber(6)),
+            fallback: None,
             declaration: None,
             attached: Some(Attached {
                 entries: 5,

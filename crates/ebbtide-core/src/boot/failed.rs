@@ -1,0 +1,90 @@
+//! Boots that did not come up. After three in a row a boot falls back: to the base, with nothing but the
+//! entries that are required.
+
+use crate::container::{Container, name};
+use crate::failure::{Level, Problem, Result};
+use crate::record::{BootNumber, Ending, Outcome, Record};
+
+/// So many in a row are too many.
+const TOO_MANY: usize = 3;
+
+/// Whether this boot is to fall back: the boot that came up last, if too many failed after it. Where no
+/// boot ever said that it came up, none is missed: nothing there may say so.
+pub(super) fn after_too_many(container: &Container) -> Result<Option<BootNumber>> {
+    let Some(last) = container.came_up().map(|mark| mark.number) else { return Ok(None) };
+    let later = container.numbers(name::BOOTS)?.into_iter().rev().take_while(|it| *it > last);
+    let records = later.map(|number| container.record(number).ok().flatten());
+    Ok((in_a_row(records) >= TOO_MANY).then_some(last))
+}
+
+/// How many boots failed in a row, counted from the newest back. `records` are those of the boots since
+/// one came up; what can't be read ends the row, since nobody knows what it says.
+fn in_a_row(records: impl Iterator<Item = Option<Record>>) -> usize {
+    let mut failed = 0;
+    for record in records {
+        match record.map(|record| (record.outcome, record.ended)) {
+            // Somebody is there, and tries something.
+            Some((Outcome::Kept(_), _)) => {}
+            Some((_, Some(Ending::Unclean))) => failed += 1,
+            _ => break,
+        }
+    }
+    failed
+}
+
+/// What is said of it.
+pub(super) fn problem(last: BootNumber) -> Problem {
+    let mut problem = Problem::new(
+        Level::Error,
+        format!(
+            "no boot after boot {last} came up: only the base and required entries are in place"
+        ),
+    );
+    let hint =
+        "mend what keeps it from coming up, then reboot: the next boot has all entries again";
+    problem.hint = Some(hint.to_owned());
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::Boot;
+    use crate::record::Switch;
+
+    fn boot(outcome: Outcome, ended: Option<Ending>) -> Option<Record> {
+        Some(Record { outcome, ended, ..Boot::new_record() })
+    }
+
+    fn count(newest_first: &[Option<Record>]) -> usize {
+        in_a_row(newest_first.iter().cloned())
+    }
+
+    #[test]
+    fn only_ends_without_a_word_count_and_an_orderly_one_ends_the_row() {
+        let failed = || boot(Outcome::Reset, Some(Ending::Unclean));
+        let orderly = || boot(Outcome::Reset, Some(Ending::Clean));
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&[failed(), failed(), failed()]), 3);
+        assert_eq!(count(&[failed(), orderly(), failed(), failed()]), 1);
+        assert_eq!(count(&[orderly(), failed(), failed(), failed()]), 0);
+    }
+
+    #[test]
+    fn boots_on_a_root_that_was_not_reset_count_unless_they_were_asked_for() {
+        let failed = |outcome| boot(outcome, Some(Ending::Unclean));
+        let asked = |switch| failed(Outcome::Kept(switch));
+        assert_eq!(count(&[failed(Outcome::Refused), failed(Outcome::Postponed)]), 2);
+        let some = [failed(Outcome::Reset), asked(Switch::Off), asked(Switch::Keep)];
+        assert_eq!(count(&[some.as_slice(), &[failed(Outcome::Reset)]].concat()), 2);
+        let orderly = boot(Outcome::Kept(Switch::Off), Some(Ending::Clean));
+        assert_eq!(count(&[orderly, failed(Outcome::Reset)]), 1);
+    }
+
+    #[test]
+    fn what_is_not_known_ends_the_row() {
+        let failed = || boot(Outcome::Reset, Some(Ending::Unclean));
+        assert_eq!(count(&[failed(), None, failed(), failed()]), 1);
+        assert_eq!(count(&[failed(), boot(Outcome::Reset, None), failed()]), 1);
+    }
+}
