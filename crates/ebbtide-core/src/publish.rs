@@ -334,7 +334,7 @@ fn was_replaced(backend: Backend, base: BorrowedFd<'_>, root: &OldRoot, path: &P
     };
     let Some(was) = file(base) else { return false };
     let replaced = match (backend, &root.upper) {
-        (Backend::Btrfs, _) => file(root.tree.as_fd()).is_some_and(|is| was != is),
+        (Backend::Btrfs, _) => root.tree().ok().and_then(file).is_some_and(|is| was != is),
         (_, None) => false,
         (_, Some(upper)) => {
             let written = file(upper.as_fd()).and_then(|_| {
@@ -344,7 +344,10 @@ fn was_replaced(backend: Backend, base: BorrowedFd<'_>, root: &OldRoot, path: &P
             written == Some(None)
         }
     };
-    replaced && matches!(harvest::look(root.tree.as_fd(), path), Ok(harvest::Found::File(_)))
+    replaced
+        && root
+            .tree()
+            .is_ok_and(|tree| matches!(harvest::look(tree, path), Ok(harvest::Found::File(_))))
 }
 
 /// What the initramfs of this boot carried.

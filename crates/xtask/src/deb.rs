@@ -218,7 +218,7 @@ fn build_command_line(workspace: &Path) -> Result<PathBuf> {
 /// in memory, which saves 50 kB. It applies them itself; one that cannot (glibc before 2.36) does not start,
 /// which is looked at.
 pub const BOOT_FLAGS: &str =
-    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
+    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C force-unwind-tables=no";
 
 /// Builds the boot binary with its symbols, which tell what is linked, and checks it.
 fn build_boot(workspace: &Path, target: &str) -> Result<PathBuf> {

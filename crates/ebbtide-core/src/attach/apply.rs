@@ -229,7 +229,7 @@ fn make_parent<'t>(
     }
     let relative = path.strip_prefix("/").unwrap_or(path);
     let open = |tree: BorrowedFd<'_>| resolve::open_directory(tree, relative);
-    let olds = places.old_roots.iter().map(|old| old.tree.as_fd());
+    let olds = places.old_roots.iter().filter_map(|old| old.tree().ok());
     if let Some(model) = std::iter::once(other).chain(olds).find_map(|tree| open(tree).ok()) {
         let made = open(tree).context(|| "open what was made")?;
         xattr::copy_labels(model.as_fd(), made.as_fd()).context(|| "copy the labels")?;

@@ -12,7 +12,7 @@ mod plan;
 pub(crate) use apply::import_again;
 pub use apply::{apply, apply_with, copy_together, machine_id_is_valid};
 pub use directories::Directories;
-pub use observe::{Places, observe, observe_with};
+pub use observe::{Places, observe, observe_each, observe_with};
 pub use old_root::{OldRoot, old_roots, roots_of_today};
 pub use plan::{
     Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan, waves,

@@ -97,7 +97,7 @@ impl Places {
             SeedSource::Store(name) => self.store(name).ok(),
             SeedSource::OldRoot(number) => {
                 let old = self.old_roots.iter().find(|old| old.number == *number);
-                old.map(|old| old.tree.as_fd())
+                old.and_then(|old| old.tree().ok())
             }
         }
     }
@@ -132,6 +132,22 @@ pub fn observe_with<'t>(
 ) -> Result<Vec<Observation>> {
     let topmost = topmost(mounts);
     entries.iter().map(|entry| observe_entry(directories, entry, places, &topmost)).collect()
+}
+
+/// As [`observe_with`]. An entry that can't be looked at, because a disk is bad there, takes no other along:
+/// its observation says why.
+pub fn observe_each<'t>(
+    directories: &Directories<'t>,
+    entries: &[Entry],
+    places: &'t Places,
+    mounts: &[MountEntry],
+) -> Vec<Observation> {
+    let topmost = topmost(mounts);
+    let one = |entry| {
+        observe_entry(directories, entry, places, &topmost)
+            .unwrap_or_else(|failure| Observation::unseen(failure.chain()))
+    };
+    entries.iter().map(one).collect()
 }
 
 /// Mounts by their places.
@@ -196,7 +212,7 @@ fn observe_entry<'t>(
         Method::Symlink => target == Node::Link(places.kept(entry)),
         Method::Sync if places.in_use => true,
         Method::Sync => {
-            content = copied(kept.as_ref(), found.as_ref(), root, path);
+            content = copied(kept.as_ref(), found.as_ref(), root, path)?;
             content.is_some()
         }
         Method::Copy => match &store {
@@ -224,13 +240,13 @@ fn copied(
     found: Option<&Metadata>,
     root: BorrowedFd<'_>,
     path: &Path,
-) -> Option<(Witness, Content)> {
-    let (kept, found) = (kept?, found?);
+) -> Result<Option<(Witness, Content)>> {
+    let (Some(kept), Some(found)) = (kept, found) else { return Ok(None) };
     let may_be = found.kind == FileKind::Regular
         && (found.size, found.uid, found.gid, found.mode)
             == (kept.size, kept.uid, kept.gid, kept.mode);
-    let now = may_be.then(|| harvest::content_of(root, path).ok().flatten())??;
-    (now == *kept).then(|| (Witness::of(found), now))
+    let now = if may_be { harvest::content_of(root, path)? } else { None };
+    Ok(now.filter(|now| now == kept).map(|now| (Witness::of(found), now)))
 }
 
 /// What lies at a path below a tree.
@@ -348,8 +364,9 @@ fn seed<'t>(
                 .then(|| from_store(directories, entry, store, places))
                 .flatten());
         }
-        let node = look(directories, old.tree.as_fd(), entry.relative())?;
-        let unfit = unfit(directories, entry, &node, old.tree.as_fd())?;
+        let tree = old.tree()?;
+        let node = look(directories, tree, entry.relative())?;
+        let unfit = unfit(directories, entry, &node, tree)?;
         if matches!(node, Node::Directory(_) | Node::File(_)) {
             let node = unfit.unwrap_or(node);
             found = Some(seed_from(SeedSource::OldRoot(old.number), node));
@@ -471,7 +488,7 @@ fn parent_attributes<'t>(
     in_tree(places.root.as_fd())
         .or_else(|| store.as_ref().ok().and_then(|store| in_tree(*store)))
         .or_else(|| entry.parent.as_ref().map(|parent| declared_parent(parent, &places.accounts)))
-        .or_else(|| places.old_roots.iter().find_map(|old| in_tree(old.tree.as_fd())))
+        .or_else(|| places.old_roots.iter().find_map(|old| in_tree(old.tree().ok()?)))
         .unwrap_or_else(|| match &entry.home {
             Some(home) if home.strip_prefix("/").is_ok_and(|home| parent.starts_with(home)) => {
                 private(entry, &places.accounts)

@@ -1,21 +1,22 @@
 //! Past roots as a source of first content.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::backend;
 use crate::compiled::StoreName;
 use crate::container::{Container, name};
-use crate::record::{Attached, BootNumber};
+use crate::failure::{Failure, Result};
+use crate::record::{Attached, BootNumber, Record};
 
 /// A root that a system ran on, and what its boot says of it.
 #[derive(Debug)]
 pub struct OldRoot {
     /// The last boot that ran on it.
     pub number: BootNumber,
-    /// Its tree.
-    pub tree: OwnedFd,
+    /// Its tree, or why it can't be read.
+    tree: std::result::Result<OwnedFd, String>,
     /// Where it is an overlay: what was written to it.
     pub upper: Option<OwnedFd>,
     /// Entries that were declared and could not be attached: what they should have had is in an
@@ -34,7 +35,17 @@ impl OldRoot {
     ) -> Self {
         let (missing, mounted) =
             attached.map(|attached| (attached.missing, attached.mounted)).unwrap_or_default();
-        Self { number, tree, upper, unfinished: missing.into_iter().collect(), mounted }
+        let unfinished = missing.into_iter().collect();
+        Self { number, tree: Ok(tree), upper, unfinished, mounted }
+    }
+
+    /// Its tree.
+    ///
+    /// # Errors
+    ///
+    /// It can't be read: whether something of it is first content is not known.
+    pub fn tree(&self) -> Result<BorrowedFd<'_>> {
+        self.tree.as_ref().map(AsFd::as_fd).map_err(|why| Failure::new(why.clone()))
     }
 
     /// The store that a path of this root was in, if something was mounted on it or above it.
@@ -47,18 +58,37 @@ impl OldRoot {
 /// entries was left unfinished. Newest first.
 ///
 /// As a rule that is the root that was just put away. After a power cut it may have been put away
-/// by a boot that got no further, and a root that was never attached may lie in between. What can't
-/// be read is passed over.
+/// by a boot that got no further, and a root that was never attached may lie in between. What is no root
+/// is passed over; one that can't be read is the last, and says why.
 pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<OldRoot> {
     let mut roots = Vec::new();
-    let numbers = container.numbers(name::PAST).unwrap_or_default();
+    let unread = |number, attached, failure: &Failure| OldRoot {
+        number,
+        tree: Err(format!("cannot look for first content in past roots: {}", failure.chain())),
+        upper: None,
+        unfinished: BTreeSet::new(),
+        mounted: attached,
+    };
+    let numbers = match container.numbers(name::PAST) {
+        Ok(numbers) => numbers,
+        Err(failure) => return vec![unread(BootNumber(0), BTreeMap::new(), &failure)],
+    };
     for number in numbers.into_iter().rev().filter(|number| *number < before) {
         let attached = match container.record(number) {
-            Ok(Some(record)) if record.attached.is_none() => continue,
-            Ok(record) => record.and_then(|record| record.attached),
-            Err(_) => None,
+            Ok(Some(record)) => match attached_on(container, record) {
+                Some(attached) => Some(attached),
+                None => continue,
+            },
+            _ => None,
         };
-        let Ok(tree) = backend::past(container, number, run) else { continue };
+        let tree = match backend::past(container, number, run) {
+            Ok(tree) => tree,
+            Err(failure) => {
+                let Some(attached) = attached else { continue };
+                roots.push(unread(number, attached.mounted, &failure));
+                break;
+            }
+        };
         let upper = backend::upper(container, &Path::new(name::PAST).join(number.to_string()), run);
         let root = OldRoot::new(number, (tree, upper.ok().flatten()), attached);
         let is_complete = root.unfinished.is_empty();
@@ -68,6 +98,20 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
         }
     }
     roots
+}
+
+/// What was attached to the root of a boot. If that boot kept the root and got no further, it is what an
+/// earlier one says, whose system wrote to it.
+fn attached_on(container: &Container, record: Record) -> Option<Attached> {
+    if record.attached.is_some() {
+        return record.attached;
+    }
+    let root = record.root?.uuid();
+    let earlier = container.numbers(name::BOOTS).ok()?.into_iter().rev();
+    earlier.filter(|number| *number < record.number).find_map(|number| {
+        let earlier = container.record(number).ok()??;
+        earlier.attached.filter(|_| earlier.root.is_some_and(|it| it.uuid() == root))
+    })
 }
 
 /// The root of today as the next reset is going to find it put away, and older ones where it matters.
@@ -80,7 +124,8 @@ pub fn roots_of_today(container: &Container, run: &Path) -> Vec<OldRoot> {
     let number = record.as_ref().map_or(BootNumber(0), |record| record.number);
     let upper = backend::upper(container, Path::new(name::ROOT), run);
     let trees = (tree, upper.ok().flatten());
-    let mut roots = vec![OldRoot::new(number, trees, record.and_then(|record| record.attached))];
+    let mut roots =
+        vec![OldRoot::new(number, trees, record.and_then(|it| attached_on(container, it)))];
     if roots.iter().any(|root| !root.unfinished.is_empty()) {
         roots.extend(old_roots(container, number, run));
     }

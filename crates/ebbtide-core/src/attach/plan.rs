@@ -61,7 +61,7 @@ pub type MissingParent = (PathBuf, Attributes);
 /// What was seen of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// The path in the store; `Err` if the store is not there.
+    /// The path in the store; `Err` if the store is not there, or the entry could not be looked at.
     pub source: Result<Node, String>,
     /// The path in the root, whatever may be mounted on it.
     pub target: Node,
@@ -80,6 +80,23 @@ pub struct Observation {
     pub missing_in_store: Vec<MissingParent>,
     /// Parents missing in the root, outermost first.
     pub missing_in_root: Vec<MissingParent>,
+}
+
+impl Observation {
+    /// Of an entry that could not be looked at. What is known of it is why.
+    pub(super) fn unseen(why: String) -> Self {
+        Self {
+            source: Err(why),
+            target: Node::Absent,
+            in_place: false,
+            seed: None,
+            deleted: false,
+            owner: Ok((None, None)),
+            content: None,
+            missing_in_store: Vec::new(),
+            missing_in_root: Vec::new(),
+        }
+    }
 }
 
 /// First content of an entry.

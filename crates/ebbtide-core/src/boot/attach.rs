@@ -128,7 +128,8 @@ fn attach_in(
     if !together.is_empty() {
         let some: Vec<Entry> =
             together.iter().filter_map(|it| declared.get(*it)).cloned().collect();
-        let observed = entries::observe(&some, &places, &mounts(&now, &later)?)?;
+        let observed =
+            entries::observe_each(&Directories::new(), &some, &places, &mounts(&now, &later)?);
         if !accounts::attach(&some, &observed, &mut places, record, log) {
             told.extend(&together);
         }
@@ -140,7 +141,7 @@ fn attach_in(
         let wave: Vec<usize> = wave.into_iter().filter(|it| !together.contains(it)).collect();
         let some: Vec<Entry> = wave.iter().filter_map(|it| declared.get(*it)).cloned().collect();
         let directories = Directories::new();
-        let observed = entries::observe_with(&directories, &some, &places, &before)?;
+        let observed = entries::observe_each(&directories, &some, &places, &before);
         let mut plan = entries::plan(&some, &observed, policy);
         if let Some(limit) = places.import_limit {
             plan.postpone_imports_beyond(limit, &observed);
@@ -155,11 +156,12 @@ fn attach_in(
     if is_ours {
         root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
     }
-    let observed = entries::observe(declared, &places, &mounts(&now, &later)?)?;
+    let table = mounts(&now, &later)?;
+    let observed = entries::observe_each(&Directories::new(), declared, &places, &table);
     let mut verified = Verified::of(declared, &observed, policy);
     verified.missing.retain(|index| !postponed.contains(index));
     verified.postponed.extend(postponed);
-    verified.report(declared, &told, record, log);
+    verified.report(declared, &observed, &told, record, log);
     if policy == Policy::Full
         && let Some(root) = &record.root
         && let Err(failure) =

@@ -8,7 +8,7 @@ use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{kernel, metadata};
 
 use super::{Boot, STORES, failed, recorded, report};
-use crate::attach::{self as entries, Places, Policy};
+use crate::attach::{self as entries, Directories, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, DeclarationHash, Entry, StoreName};
 use crate::container::{Container, name};
@@ -337,7 +337,7 @@ fn too_much_to_import(
         base: Some(checked.base.number),
         import_limit: Some(boot.import_limit),
     };
-    let observed = entries::observe(&declared, &places, &[]).ok()?;
+    let observed = entries::observe_each(&Directories::new(), &declared, &places, &[]);
     let mut plan = entries::plan(&declared, &observed, Policy::Full);
     plan.postpone_imports_beyond(boot.import_limit, &observed);
     let postponed = plan.postponed.iter().filter_map(|index| declared.get(*index));

@@ -67,15 +67,19 @@ impl Verified {
     pub(super) fn report(
         &self,
         declared: &[Entry],
+        observed: &[Observation],
         told: &BTreeSet<usize>,
         record: &mut Record,
         log: &mut Log<'_>,
     ) {
         for index in self.missing.iter().filter(|index| !told.contains(*index)) {
             if let Some(entry) = declared.get(*index) {
-                let path = entry.path.display();
-                let message =
-                    format!("{path} was attached, and is not in place when looked at again");
+                let mut message = entry.path.display().to_string();
+                message.push_str(" was attached, and is not in place when looked at again");
+                if let Some(Err(why)) = observed.get(*index).map(|seen| &seen.source) {
+                    message.push_str(": ");
+                    message.push_str(why);
+                }
                 report(record, log, Problem::new(Level::Error, message));
             }
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use ebbtide_sys::mountinfo;
 
 use super::{Status, declaration};
-use crate::attach::{self, Observation, Places, Plan, Policy};
+use crate::attach::{self, Directories, Observation, Places, Plan, Policy};
 use crate::boot::{Boot, STORES, Stores, open_directory};
 use crate::compiled::Compiled;
 use crate::container::Container;
@@ -106,7 +106,7 @@ pub fn observe(
     }
     let places = Places::of_running(open_directory(sysroot)?, sysroot, stores, stores_path, None)?;
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
-    let observed = attach::observe(&compiled.entries, &places, &mounts)?;
+    let observed = attach::observe_each(&Directories::new(), &compiled.entries, &places, &mounts);
     let plan = attach::plan(&compiled.entries, &observed, Policy::Full);
     Ok((plan, observed))
 }

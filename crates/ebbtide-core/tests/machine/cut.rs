@@ -1,5 +1,5 @@
 //! A program is killed before each system call that could change a disk, and the disk as it is at that
-//! moment is kept.
+//! moment is kept; or the call fails, as on a bad disk or a full one, and the program goes on.
 //!
 //! What was written is on the disk in the order in which it was written; a disk that loses or reorders
 //! what was not flushed is another test's.
@@ -18,6 +18,14 @@ const CALLS: &str = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmd
     symlinkat,mknod,mknodat,write,pwrite64,writev,fsync,fdatasync,syncfs,sync,ftruncate,fallocate,\
     copy_file_range,sendfile,ioctl,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,utimensat,setxattr,\
     fsetxattr,lsetxattr,removexattr,fremovexattr,lremovexattr,mount,fsconfig,umount2";
+
+/// More that fail on a bad disk: what reads it.
+const READS: &str = "openat,openat2,read,pread64,getdents64,statx,newfstatat,fstat,readlinkat,getxattr,\
+    lgetxattr,fgetxattr,llistxattr,flistxattr,lseek,statfs,fstatfs,open_tree,move_mount,fsopen,fsmount,\
+    mount_setattr";
+
+/// So many calls of each test fail, unless `EBBTIDE_EACH_CALL` is set: then all do.
+const FAULTS: usize = 24;
 
 /// A name that no terminal likes.
 pub const HOSTILE: &str = "new\nline\u{1b}[31m";
@@ -49,8 +57,17 @@ pub fn clone(from: &Path, to: &Path) {
 
 /// A call of strace(1) that writes the calls of a program to a file; the program comes next.
 pub fn traced(trace: &Path) -> Command {
+    tracer(CALLS, trace)
+}
+
+/// As [`traced`], with what only reads.
+pub fn traced_widely(trace: &Path) -> Command {
+    tracer(&format!("{CALLS},{READS}"), trace)
+}
+
+fn tracer(calls: &str, trace: &Path) -> Command {
     let mut strace = Command::new("strace");
-    strace.args(["--quiet=all", &format!("--trace={CALLS}"), "--output"]).arg(trace);
+    strace.args(["--quiet=all", &format!("--trace={calls}"), "--output"]).arg(trace);
     strace
 }
 
@@ -58,14 +75,15 @@ pub fn traced(trace: &Path) -> Command {
 pub fn points(trace: &Path) -> Vec<Point> {
     let mut counts = BTreeMap::new();
     let trace = fs::read_to_string(trace).unwrap();
-    let names = trace.lines().filter_map(|line| line.split_once('(').map(|(name, _)| name));
-    names
-        .map(|name| {
-            let count = counts.entry(name).or_insert(0);
-            *count += 1;
-            (name.to_owned(), *count)
-        })
-        .collect()
+    let calls = trace.lines().filter_map(|line| line.split_once('('));
+    let count = |(name, arguments): (&str, &str)| {
+        let count = counts.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        // No disk has these names.
+        let is_disk = !arguments.contains("\"/dev/") || !name.starts_with("statx");
+        is_disk.then(|| (name.to_owned(), *count))
+    };
+    calls.filter_map(count).collect()
 }
 
 /// A call of strace(1) that kills a program before this call; the program comes next.
@@ -76,9 +94,67 @@ pub fn killed((call, count): &Point) -> Command {
     strace
 }
 
-/// Whether it was.
+/// A call that fails instead of being made.
+#[derive(Debug)]
+pub struct Fault {
+    point: Point,
+    error: &'static str,
+    /// Whether all later calls of the name do, too.
+    for_good: bool,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { point: (call, count), error, for_good } = self;
+        write!(formatter, "{error} at {call} {count}{}", if *for_good { " and after" } else { "" })
+    }
+}
+
+/// Faults at these calls; not at all of them, and each time at the same.
+pub fn faults(points: &[Point]) -> Vec<Fault> {
+    let step = match std::env::var_os("EBBTIDE_EACH_CALL") {
+        Some(_) => 1,
+        None => (points.len() / FAULTS).max(1),
+    };
+    let chosen = points.iter().skip(step / 2).step_by(step);
+    let fault = |(number, point): (usize, &Point)| {
+        let changes = CALLS.split(',').any(|call| call.trim() == point.0);
+        let (error, for_good) = match number % 3 {
+            1 if changes => ("ENOSPC", false),
+            // What it says is written, too.
+            2 if point.0 != "write" => ("EIO", true),
+            _ => ("EIO", false),
+        };
+        Fault { point: point.clone(), error, for_good }
+    };
+    chosen.enumerate().map(fault).collect()
+}
+
+/// A call of strace(1) that lets a call of a program fail; the program comes next.
+pub fn failing(fault: &Fault) -> Command {
+    let mut strace = Command::new("strace");
+    let Fault { point: (call, count), error, for_good } = fault;
+    let inject =
+        format!("--inject={call}:error={error}:when={count}{}", if *for_good { "+" } else { "" });
+    strace.args(["--quiet=all", "--output=/dev/null", &inject]);
+    strace
+}
+
+/// Whether it was killed.
 pub fn assert_killed(output: &Output) {
     assert_eq!(output.status.signal(), Some(9), "{}", said(output));
+}
+
+/// Whether the program was not even loaded: where it is used, it is static.
+pub fn is_loader(output: &Output) -> bool {
+    output.status.code() == Some(127)
+}
+
+/// Whether a program says which error it was.
+pub fn names_error(output: &Output) -> bool {
+    let text = [&*output.stderr, &*output.stdout].concat();
+    let text = String::from_utf8_lossy(&text);
+    ["EIO", "ENOSPC", "nput/output error", "o space left"].iter().any(|it| text.contains(it))
 }
 
 /// How a program ended, for a message.

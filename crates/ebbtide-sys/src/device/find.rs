@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::{probe_member, superblock};
@@ -24,6 +25,8 @@ pub enum FindError {
     NotFound {
         /// What was to be found.
         spec: String,
+        /// Why a device could not be looked at: it may be the one.
+        unread: Option<Error>,
     },
     /// Several filesystems match: it can't be told which is meant.
     Ambiguous {
@@ -49,8 +52,12 @@ impl fmt::Display for FindError {
                 "{} is neither UUID=, LABEL=, PARTUUID=, PARTLABEL= nor an absolute path",
                 quote(spec.as_bytes())
             ),
-            Self::NotFound { spec } => {
-                write!(f, "no device matches {}", quote(spec.as_bytes()))
+            Self::NotFound { spec, unread } => {
+                write!(f, "no device matches {}", quote(spec.as_bytes()))?;
+                match unread {
+                    Some(error) => write!(f, ", and one could not be read: {error}"),
+                    None => Ok(()),
+                }
             }
             Self::Ambiguous { spec, devices } => {
                 let list: Vec<String> = devices.iter().map(|path| show(path)).collect();
@@ -89,7 +96,7 @@ enum Tag<'a> {
 ///
 /// # Errors
 ///
-/// See [`FindError`]. Devices that can't be read are passed over.
+/// See [`FindError`]. Devices that can't be read are passed over, and said if nothing else matches.
 pub fn find(spec: &str) -> Result<PathBuf, FindError> {
     if spec.starts_with('/') {
         return by_path(Path::new(spec), spec);
@@ -122,8 +129,8 @@ fn parse(spec: &str) -> Option<Tag<'_>> {
 }
 
 fn by_path(path: &Path, spec: &str) -> Result<PathBuf, FindError> {
-    let device =
-        std::fs::canonicalize(path).map_err(|_| FindError::NotFound { spec: spec.to_owned() })?;
+    let device = std::fs::canonicalize(path)
+        .map_err(|_| FindError::NotFound { spec: spec.to_owned(), unread: None })?;
     match std::fs::metadata(&device) {
         Ok(found) if found.file_type().is_block_device() => Ok(device),
         _ => Err(FindError::NotABlockDevice { path: device }),
@@ -172,39 +179,50 @@ struct Match {
 fn scan(tag: &Tag<'_>, spec: &str) -> Result<PathBuf, FindError> {
     let partitions = read_pseudo_file(Path::new("/proc/partitions")).map_err(FindError::System)?;
     let mut matches = Vec::new();
+    let mut unread = None;
     for name in device_names(&partitions) {
         let path = Path::new("/dev").join(&name);
         if !is_free(&name) || by_path(&path, spec).is_err() {
             continue;
         }
-        matches.extend(examine(tag, &name, path));
+        match examine(tag, &name, path) {
+            Ok(found) => matches.extend(found),
+            // A reader without a card is no disk.
+            Err(error) if [Errno::NOMEDIUM, Errno::NXIO].contains(&error.errno()) => {}
+            Err(error) if unread.is_none() || error.errno() == Errno::IO => unread = Some(error),
+            Err(_) => {}
+        }
     }
-    choose(matches, spec)
+    choose(matches, unread, spec)
 }
 
-/// Returns the device if it matches; one that can't be read does not.
-fn examine(tag: &Tag<'_>, name: &str, path: PathBuf) -> Option<Match> {
-    let probe = || probe_member(&path).ok().flatten();
+/// Returns the device if it matches.
+fn examine(tag: &Tag<'_>, name: &str, path: PathBuf) -> Result<Option<Match>, Error> {
+    let has = |key| uevent(name, key).unwrap_or_default();
     let (matches, found) = match tag {
         Tag::Uuid(value) => {
-            let wanted = Uuid::parse_str(value).ok()?;
-            let found = probe()?;
-            (found.superblock.uuid == wanted, Some(found))
+            let Ok(wanted) = Uuid::parse_str(value) else { return Ok(None) };
+            let found = probe_member(&path)?;
+            (found.as_ref().is_some_and(|it| it.superblock.uuid == wanted), found)
         }
         Tag::Label(value) => {
-            let found = probe()?;
-            (found.superblock.label == *value, Some(found))
+            let found = probe_member(&path)?;
+            (found.as_ref().is_some_and(|it| it.superblock.label == *value), found)
         }
-        Tag::PartUuid(value) => (uevent(name, "PARTUUID")?.eq_ignore_ascii_case(value), None),
-        Tag::PartLabel(value) => (uevent(name, "PARTNAME")? == *value, None),
+        Tag::PartUuid(value) => (has("PARTUUID").eq_ignore_ascii_case(value), None),
+        Tag::PartLabel(value) => (has("PARTNAME") == *value, None),
     };
-    matches.then_some(Match { path, found })
+    Ok(matches.then_some(Match { path, found }))
 }
 
 /// Chooses the first of several devices if they are the parts of one btrfs.
-fn choose(mut matches: Vec<Match>, spec: &str) -> Result<PathBuf, FindError> {
+fn choose(
+    mut matches: Vec<Match>,
+    unread: Option<Error>,
+    spec: &str,
+) -> Result<PathBuf, FindError> {
     if matches.is_empty() {
-        return Err(FindError::NotFound { spec: spec.to_owned() });
+        return Err(FindError::NotFound { spec: spec.to_owned(), unread });
     }
     let mut members = std::collections::HashSet::new();
     let first = matches[0].found.as_ref().map(|found| found.superblock.uuid);
@@ -244,7 +262,7 @@ fn device_names(partitions: &[u8]) -> Vec<String> {
 /// Returns whether nothing is stacked on a device: what is, shows the same filesystem itself.
 fn is_free(name: &str) -> bool {
     let holders = sysfs(name).join("holders");
-    std::fs::read_dir(holders).map_or(true, |mut entries| entries.next().is_none())
+    std::fs::read_dir(holders).map_or(true, |mut entries| !matches!(entries.next(), Some(Ok(_))))
 }
 
 /// Reads a value of a device's `uevent` file.

@@ -1,37 +1,30 @@
-//! `ebbtide-boot` is killed before each system call that could change a disk; the disk as it is at that
-//! moment is what the next boot finds.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "../../ebbtide-core/tests/machine/mod.rs"]
-mod machine;
-
-#[path = "../../ebbtide-core/tests/machine/cut.rs"]
-mod cut;
+//! A machine and what it has to lose, and the boot after one that went wrong.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use cut::{Attached, HOSTILE, Point, clone, said};
+use crate::cut::{self, Attached, HOSTILE, Point, clone, said};
 use ebbtide_core::compiled::Backend;
 use ebbtide_core::once::Once;
 use ebbtide_core::record::{Outcome, Record};
-use machine::{Kind, Machine, is_root, read, run, write};
 use testkit::mount::{Filesystem, Volume};
+
+use crate::machine::{Kind, Machine, read, run, write};
 
 const FILES: &str = "files = [\"/etc/bound.conf\", { path = \"/etc/linked.conf\", method = \"symlink\" },\
     { path = \"/etc/issue\", method = \"sync\" }, { path = \"/etc/gone.conf\", method = \"sync\" }]\n";
 
 /// A machine that was used twice, as every trial finds it.
-struct Story {
-    machine: Machine,
-    farm: Volume,
+pub struct Story {
+    pub machine: Machine,
+    pub farm: Volume,
     locator: PathBuf,
     clean: bool,
 }
 
 impl Story {
-    fn new(kind: Kind, clean: bool) -> Self {
+    pub fn new(kind: Kind, clean: bool) -> Self {
         let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
         let mut machine = Machine::within(farm.path(), kind);
         machine.name_device_by_uuid();
@@ -87,7 +80,7 @@ impl Story {
 
     /// Boots below a directory, in the mount namespace of the caller; as an argument of another program,
     /// if there is one.
-    fn boot(&self, work: &Path, tracer: Option<Command>) -> Output {
+    pub fn boot(&self, work: &Path, tracer: Option<Command>) -> Output {
         let command_line = work.join("cmdline");
         fs::write(&command_line, "").unwrap();
         fs::create_dir_all(work.join("root")).unwrap();
@@ -104,40 +97,27 @@ impl Story {
         command.output().unwrap()
     }
 
-    /// The calls of a boot that nobody ends.
-    fn points(&self) -> Vec<Point> {
-        let (image, trace) = (self.farm.path().join("image"), self.farm.path().join("trace"));
+    /// The calls that could change a disk, of a boot that nobody ends.
+    pub fn points(&self) -> Vec<Point> {
+        let trace = self.farm.path().join("trace");
+        self.traced(&trace, cut::traced(&trace))
+    }
+
+    /// The calls of a boot that a tracer writes to this file.
+    pub fn traced(&self, trace: &Path, tracer: Command) -> Vec<Point> {
+        let image = self.farm.path().join("image");
         clone(&self.machine.image(), &image);
         let attached = Attached::new(&image);
         self.machine.in_namespace(|work| {
-            let output = self.boot(work, Some(cut::traced(&trace)));
+            let output = self.boot(work, Some(tracer));
             assert!(output.status.success(), "{}", said(&output));
         });
         drop(attached);
-        cut::points(&trace)
+        cut::points(trace)
     }
 
-    /// Ends one boot before a call, and returns the disk that it left. If the machine is cut off, what
-    /// the kernel has yet to write does not come to the disk.
-    fn cut(&self, point: &Point, cut_off: bool) -> PathBuf {
-        let (image, left) = (self.farm.path().join("image"), self.farm.path().join("left"));
-        clone(&self.machine.image(), &image);
-        let attached = Attached::new(&image);
-        self.machine.in_namespace(|work| {
-            cut::assert_killed(&self.boot(work, Some(cut::killed(point))));
-            if cut_off {
-                clone(&image, &left);
-            }
-        });
-        drop(attached);
-        if !cut_off {
-            fs::rename(&image, &left).unwrap();
-        }
-        left
-    }
-
-    /// The boot after that is as good as any.
-    fn recovers(&self, image: &Path, point: &str) {
+    /// The boot after that is as good as any. `before` is what the boot before it said, if that went on.
+    pub fn recovers(&self, image: &Path, before: Option<&str>, point: &str) {
         let attached = Attached::new(image);
         self.machine.in_namespace(|work| {
             let output = self.boot(work, None);
@@ -154,11 +134,17 @@ impl Story {
             let options = if self.machine.kind.filesystem == "btrfs" { "subvolid=5" } else { "rw" };
             run("mount", &["-o", options, &attached.0, top.to_str().unwrap()]);
             self.has_lost_nothing(&top, point);
-            self.is_carried_once(&work.join("root"), &top, &record, point);
+            let after = Aftermath { root: &work.join("root"), top: &top, record: &record, point };
+            match before {
+                None => self.is_carried_once(&after),
+                Some(before) => {
+                    self.is_carried_or_left(&after, &(before.to_owned() + &said(&output)));
+                }
+            }
         });
     }
 
-    fn is_complete(&self, root: &Path, point: &str) {
+    pub fn is_complete(&self, root: &Path, point: &str) {
         // The link leads to where stores are in the running system.
         assert!(root.join("etc/linked.conf").is_symlink(), "{point}");
         for path in ["var/lib/app/data", "srv/big/data", "etc/bound.conf"] {
@@ -177,7 +163,8 @@ impl Story {
     }
 
     /// The boot that was ended has done it if its record says so; else this one has.
-    fn is_carried_once(&self, root: &Path, top: &Path, record: &Record, point: &str) {
+    fn is_carried_once(&self, after: &Aftermath<'_>) {
+        let Aftermath { root, top, record, point } = *after;
         let number = record.number.0;
         let earlier = (3..number).filter_map(|number| {
             let record = fs::read(top.join(format!("ebbtide/boots/{number}.json"))).ok()?;
@@ -190,14 +177,33 @@ impl Story {
         assert_eq!((carried.from.0, carried.left.len()), (2, 0), "{point}: {carried:?}");
         assert_eq!(carried.paths, [PathBuf::from("/srv/work")], "{point}");
         assert_eq!(has_carried(root, point), *by == number, "{point}");
+        assert!(*by == number || has_carried(&self.past(top, *by), point), "{point}");
+        assert!(
+            has_carried(&self.past(top, 2), point),
+            "{point}: the past root has it all the same"
+        );
+        assert!(!top.join("state/.ebbtide/once.json").exists(), "{point}");
+    }
+
+    /// What a boot could not carry over is where it was, and somebody was told.
+    fn is_carried_or_left(&self, after: &Aftermath<'_>, told: &str) {
+        let Aftermath { root, top, record, point } = *after;
+        let pasts: Vec<PathBuf> =
+            (2..record.number.0).map(|number| self.past(top, number)).collect();
+        let old = pasts.iter().find(|past| past.join("stray-2").exists()).unwrap();
+        assert!(has_carried(old, point), "{point}");
+        let others = pasts.iter().filter(|past| *past != old && past.exists());
+        let is_carried = others.chain([&root.to_owned()]).any(|root| has_carried(root, point));
+        assert!(is_carried || told.contains("not carried over the reset: /srv/work"), "{point}");
+    }
+
+    /// What was written to a past root.
+    fn past(&self, top: &Path, number: u64) -> PathBuf {
         let inside = match self.machine.kind.backend {
             Backend::Btrfs => "",
             _ => "upper",
         };
-        let past = |number: u64| top.join(format!("ebbtide/past/{number}")).join(inside);
-        assert!(*by == number || has_carried(&past(*by), point), "{point}");
-        assert!(has_carried(&past(2), point), "{point}: the past root has it all the same");
-        assert!(!top.join("state/.ebbtide/once.json").exists(), "{point}");
+        top.join(format!("ebbtide/past/{number}")).join(inside)
     }
 
     fn has_lost_nothing(&self, top: &Path, point: &str) {
@@ -218,6 +224,15 @@ impl Story {
     }
 }
 
+/// What there is after a boot.
+struct Aftermath<'a> {
+    root: &'a Path,
+    /// The top level of the volume.
+    top: &'a Path,
+    record: &'a Record,
+    point: &'a str,
+}
+
 /// Whether a root has what was to be carried over, whole; or nothing of it.
 fn has_carried(root: &Path, point: &str) -> bool {
     let files = [format!("srv/work/{HOSTILE}"), "srv/work/deep/file".to_owned()];
@@ -226,46 +241,4 @@ fn has_carried(root: &Path, point: &str) -> bool {
     assert!(found[0].as_deref().is_none_or(|text| text == "carried\n"), "{point}: {found:?}");
     assert_eq!(root.join("srv/work").exists(), found[0].is_some(), "{point}");
     found[0].is_some()
-}
-
-fn every_point(kind: Kind, clean: bool) {
-    let story = Story::new(kind, clean);
-    let points = story.points();
-    for (number, point) in (1..).zip(&points) {
-        // By turns.
-        let cut_off = number % 2 == 0;
-        let left = story.cut(point, cut_off);
-        let how = if cut_off { "cut off" } else { "killed" };
-        story.recovers(&left, &format!("{how} before call {number}, {} {}", point.0, point.1));
-    }
-    eprintln!("{} on {}: {} points", kind.backend, kind.filesystem, points.len());
-    assert!(points.len() > 50, "only {} points: the calls are others now", points.len());
-}
-
-#[test]
-fn on_btrfs_after_a_clean_end() {
-    if is_root() {
-        every_point(machine::BTRFS, true);
-    }
-}
-
-#[test]
-fn on_btrfs_after_a_cut() {
-    if is_root() {
-        every_point(machine::BTRFS, false);
-    }
-}
-
-#[test]
-fn on_an_overlay_on_ext4() {
-    if is_root() {
-        every_point(machine::KINDS[1], true);
-    }
-}
-
-#[test]
-fn on_an_overlay_on_xfs() {
-    if is_root() {
-        every_point(machine::KINDS[2], true);
-    }
 }
