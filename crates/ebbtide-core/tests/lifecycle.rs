@@ -17,6 +17,7 @@ on_each_disk!(
     a_link_into_the_store_takes_over_what_the_base_has,
     metadata_survives,
     a_looser_mode_is_tightened_and_said,
+    a_file_with_another_name_is_not_given_away,
     an_unclean_end_is_noted_and_the_mark_never_outlives_a_boot,
     a_broken_declaration_falls_back_to_the_previous_one,
     a_missing_store_keeps_the_root_and_takes_only_its_own_entries_with_it,
@@ -192,6 +193,25 @@ fn a_looser_mode_is_tightened_and_said(kind: Kind) {
     });
     let said = booted.record.problems.iter().any(|it| it.message.contains("/var/lib/app"));
     assert!(said, "{:?}", booted.record.problems);
+}
+
+fn a_file_with_another_name_is_not_given_away(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[users.alice]\nfiles = [\"letter\"]\n");
+    machine.boot("", |root| assert!(root.join("home/alice/letter").is_file()));
+    machine.look(|top| {
+        write(&top.join("state"), "roots", "root's\n");
+        let letter = top.join("state/home/alice/letter");
+        fs::remove_file(&letter).unwrap();
+        fs::hard_link(top.join("state/roots"), letter).unwrap();
+    });
+    let booted = machine.boot("", |_| ());
+    machine.look(|top| {
+        let found = fs::metadata(top.join("state/roots")).unwrap();
+        assert_eq!((found.uid(), found.gid(), found.nlink()), (0, 0, 2));
+    });
+    let said = |it: &ebbtide_core::failure::Problem| it.message.contains("a file of 2 names");
+    assert!(booted.record.problems.iter().any(said), "{:?}", booted.record.problems);
 }
 
 #[test]

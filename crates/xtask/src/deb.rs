@@ -214,11 +214,13 @@ fn build_command_line(workspace: &Path) -> Result<PathBuf> {
     Ok(workspace.join("target/release/ebbtide"))
 }
 
-/// How the boot binary is linked: static, and with the relocations packed of a program that can be anywhere
-/// in memory, which saves 50 kB. It applies them itself; one that cannot (glibc before 2.36) does not start,
-/// which is looked at.
-pub const BOOT_FLAGS: &str =
-    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C force-unwind-tables=no";
+/// How the boot binary is compiled and linked: static, and with the relocations packed of a program that can
+/// be anywhere in memory, which saves 50 kB. It applies them itself; one that cannot (glibc before 2.36) does
+/// not start, which is looked at. A program that ends at a panic does not unwind, and needs no table to search for that.
+pub const BOOT_FLAGS: &str = concat!(
+    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs",
+    " -C link-arg=-Wl,--no-eh-frame-hdr"
+);
 
 /// Builds the boot binary with its symbols, which tell what is linked, and checks it.
 fn build_boot(workspace: &Path, target: &str) -> Result<PathBuf> {

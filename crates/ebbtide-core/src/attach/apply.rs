@@ -108,6 +108,10 @@ fn apply_step<'t>(
         }
         Step::SetAttributes(attributes) => {
             let kept = open(store, entry)?;
+            let found = metadata::metadata(kept.as_fd()).context(|| "look at it")?;
+            if found.kind == FileKind::Regular && found.nlink > 1 {
+                return Ok(vec![of_several_names(entry, found.nlink)]);
+            }
             set_attributes(kept.as_fd(), *attributes)?;
             durable(store)
         }
@@ -235,6 +239,21 @@ fn make_parent<'t>(
         xattr::copy_labels(model.as_fd(), made.as_fd()).context(|| "copy the labels")?;
     }
     Ok(())
+}
+
+/// What is said of a file that is left as it is: who may write to the store may have put a name of a file
+/// there that is not theirs, and it would be given to them.
+fn of_several_names(entry: &Entry, names: u32) -> Problem {
+    let path = entry.path.display();
+    let mut problem = Problem::new(
+        Level::Warning,
+        format!(
+            "{path} in store {} keeps its owner and mode: it is a file of {names} names",
+            entry.store
+        ),
+    );
+    problem.hint = Some("copy it, and put the copy in its place, if it is meant".to_owned());
+    problem
 }
 
 /// The owner first: changing it clears setuid and setgid bits (chown(2)).
