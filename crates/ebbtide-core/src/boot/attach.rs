@@ -9,7 +9,7 @@ use ebbtide_sys::{file, mount};
 
 use super::reset::Stores;
 use super::verify::Verified;
-use super::{Boot, STORES, accounts, open_directory, report, root};
+use super::{Boot, Loaded, STORES, accounts, open_directory, report, root};
 use crate::attach::{self as entries, Directories, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, Entry, Method};
@@ -83,11 +83,11 @@ fn attach_in(
     let policy = policy(boot.locator.backend, &sysroot, record, log)?;
     let mut loaded = boot.load(container)?;
     if record.declaration.as_ref() != Some(&loaded.hash)
-        && let Some(problem) = loaded.problem
+        && let Some(problem) = loaded.problem.take()
     {
         report(record, log, problem);
     }
-    record.declaration = Some(loaded.hash);
+    record.declaration = Some(loaded.hash.clone());
     leave_out_if_fallback(record, &mut loaded.compiled);
     let is_ours = policy.is_some();
     let policy = policy.unwrap_or(Policy::AsItWas);
@@ -102,16 +102,7 @@ fn attach_in(
     let mut places = places(&sysroot, stores, boot, container, policy, record, log)?;
     if is_ours && record.outcome == Outcome::Reset {
         // Before anything is mounted on the root.
-        let compiled = &loaded.compiled;
-        match &loaded.wish {
-            Ok(Some(wish)) => {
-                *fulfilled = once::carry(boot, container, &sysroot, compiled, wish, record, log);
-            }
-            Ok(None) => {}
-            Err(failure) => {
-                report(record, log, Problem::from_failure(Level::Warning, failure));
-            }
-        }
+        *fulfilled = carry_over(boot, container, &sysroot, &loaded, record, log);
     }
     if is_ours {
         root::prepare(boot, &loaded.compiled, places.root.as_fd(), policy, record, log);
@@ -185,6 +176,27 @@ fn attach_in(
         root::seal(&loaded.compiled, places.root.as_fd())?;
     }
     Ok(())
+}
+
+/// Carries over what is to be there once. Returns whether that is done with.
+fn carry_over(
+    boot: &Boot,
+    container: &Container,
+    sysroot: &Path,
+    loaded: &Loaded,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> bool {
+    match &loaded.wish {
+        Ok(Some(wish)) => {
+            once::carry(boot, container, sysroot, &loaded.compiled, wish, record, log)
+        }
+        Ok(None) => false,
+        Err(failure) => {
+            report(record, log, Problem::from_failure(Level::Warning, failure));
+            false
+        }
+    }
 }
 
 /// Notes what was copied in, once that is durable: the harvest of this root goes by it.

@@ -52,8 +52,9 @@ mod tests {
     use crate::boot::Boot;
     use crate::record::Switch;
 
-    fn boot(outcome: Outcome, ended: Option<Ending>) -> Option<Record> {
-        Some(Record { outcome, ended, ..Boot::new_record() })
+    fn boot(outcome: Outcome, ended: impl Into<Option<Ending>>) -> Option<Record> {
+        let record = Record { outcome, ended: ended.into(), ..Boot::new_record() };
+        record.into()
     }
 
     fn count(newest_first: &[Option<Record>]) -> usize {
@@ -62,8 +63,8 @@ mod tests {
 
     #[test]
     fn only_ends_without_a_word_count_and_an_orderly_one_ends_the_row() {
-        let failed = || boot(Outcome::Reset, Some(Ending::Unclean));
-        let orderly = || boot(Outcome::Reset, Some(Ending::Clean));
+        let failed = || boot(Outcome::Reset, Ending::Unclean);
+        let orderly = || boot(Outcome::Reset, Ending::Clean);
         assert_eq!(count(&[]), 0);
         assert_eq!(count(&[failed(), failed(), failed()]), 3);
         assert_eq!(count(&[failed(), orderly(), failed(), failed()]), 1);
@@ -72,18 +73,18 @@ mod tests {
 
     #[test]
     fn boots_on_a_root_that_was_not_reset_count_unless_they_were_asked_for() {
-        let failed = |outcome| boot(outcome, Some(Ending::Unclean));
+        let failed = |outcome| boot(outcome, Ending::Unclean);
         let asked = |switch| failed(Outcome::Kept(switch));
         assert_eq!(count(&[failed(Outcome::Refused), failed(Outcome::Postponed)]), 2);
         let some = [failed(Outcome::Reset), asked(Switch::Off), asked(Switch::Keep)];
         assert_eq!(count(&[some.as_slice(), &[failed(Outcome::Reset)]].concat()), 2);
-        let orderly = boot(Outcome::Kept(Switch::Off), Some(Ending::Clean));
+        let orderly = boot(Outcome::Kept(Switch::Off), Ending::Clean);
         assert_eq!(count(&[orderly, failed(Outcome::Reset)]), 1);
     }
 
     #[test]
     fn what_is_not_known_ends_the_row() {
-        let failed = || boot(Outcome::Reset, Some(Ending::Unclean));
+        let failed = || boot(Outcome::Reset, Ending::Unclean);
         assert_eq!(count(&[failed(), None, failed(), failed()]), 1);
         assert_eq!(count(&[failed(), boot(Outcome::Reset, None), failed()]), 1);
     }
