@@ -3,6 +3,7 @@
 mod apply_while_running;
 mod base_without_modules;
 mod broken_declaration;
+mod failed_boots;
 mod forgets_and_remembers;
 mod in_ram;
 mod late_store;
@@ -105,6 +106,7 @@ pub const SCENARIOS: &[Scenario] = &[
             power_cuts::run,
         ),
     ),
+    scenario("failed-boots", OfEach(&[(BTRFS, ForAll)], failed_boots::run)),
     scenario(
         "broken-declaration",
         OfEach(&[(BTRFS, Always), (OVERLAY_ON_XFS, ForAll)], broken_declaration::run),
