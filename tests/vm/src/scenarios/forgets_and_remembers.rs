@@ -13,6 +13,8 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     let mut vm = machine.start("")?;
     checks::new_and_complete(&mut vm)?;
 
+    vm.check("systemctl is-active ebbtide-came-up.service")?;
+
     let boots: Value = serde_json::from_str(&vm.check("ebbtide boots --json")?)?;
     ensure!(boots["boots"][0]["current"] == true, "{boots:#}");
     let past = &boots["boots"][1];
@@ -55,6 +57,7 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     machine.system.with_top_level(|top| {
         let past = |number, path: &str| top.join(kind.written(number)).join(path).exists();
         ensure!(past(1, "stray") && past(1, "opt/evil/sh"), "a past root is gone");
+        ensure!(top.join("ebbtide/came-up.json").exists(), "no boot said that it came up");
         ensure!(past(1, "opt/nested/file"), "a nested subvolume did not travel with its root");
         if kind.is_btrfs() {
             ensure!(past(2, "stray"), "a past root is gone");
