@@ -14,8 +14,8 @@ struct Versioned {
     version: Option<u32>,
 }
 
-/// Reads one format. `what` names it in a message.
-pub(crate) fn parse<T: DeserializeOwned>(what: &str, version: u32, bytes: &[u8]) -> Result<T> {
+/// Reads one format. `what` names it in a message. Another version is refused, and what is no such JSON.
+pub fn parse<T: DeserializeOwned>(what: &str, version: u32, bytes: &[u8]) -> Result<T> {
     let cannot = || format!("cannot understand {what}");
     let versioned: Versioned = serde_json::from_slice(bytes).context(cannot)?;
     if let Some(found) = versioned.version {
@@ -25,7 +25,7 @@ pub(crate) fn parse<T: DeserializeOwned>(what: &str, version: u32, bytes: &[u8])
 }
 
 /// Writes one format: the same value gives the same bytes.
-pub(crate) fn bytes<T: Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
+pub fn bytes<T: Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
     let mut bytes =
         serde_json::to_vec_pretty(value).context(|| format!("cannot serialise {what}"))?;
     bytes.push(b'\n');

@@ -22,7 +22,7 @@ pub mod diff;
 pub mod enclosure;
 pub mod failure;
 pub mod flush;
-pub(crate) mod format;
+pub mod format;
 pub mod fstab;
 pub mod gc;
 pub mod harvest;

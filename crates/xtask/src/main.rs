@@ -3,6 +3,7 @@
 mod bench;
 mod deb;
 mod demo;
+mod fuzz;
 mod generate;
 mod older;
 mod pictures;
@@ -37,6 +38,8 @@ enum Task {
     Vm(vm::Options),
     /// Record the pictures of docs/pictures from the program as it is now (as root)
     Pictures(pictures::Options),
+    /// Make inputs up for everything that is parsed, and look for one that breaks it
+    Fuzz(fuzz::Options),
     /// Measure, against what people use instead (as root)
     Bench(bench::Options),
     /// Run everything that CI does (as root)
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Vm(options) => vm::run(&options),
         Task::Pictures(options) => pictures::run(options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run_benches(&options),
         Task::Test(options) => test::run(&options),
     };

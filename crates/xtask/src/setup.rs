@@ -15,6 +15,7 @@ const PACKAGES: &[&str] = &[
     "dpkg-dev",
     "e2fsprogs",
     "fdisk",
+    "g++",
     "gcc",
     "gzip",
     "libc6-dev",

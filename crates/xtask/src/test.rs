@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use testkit::process::stream;
 
-use crate::{cargo, deb, generate, setup, vm};
+use crate::{cargo, deb, fuzz, generate, setup, vm};
 
 /// How much to test.
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
                     .args(["--", "pictures", "--check"]),
             )
         }),
+        phase("fuzzing", || fuzz::run(&fuzz::Options::share())),
         phase("package", || deb::checked().map(drop)),
         phase("virtual machines", || {
             vm::run(&vm::Options { all: options.all, ..vm::Options::default() })
