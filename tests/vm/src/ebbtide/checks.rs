@@ -26,8 +26,13 @@ pub fn healthy(vm: &mut Vm) -> Result<()> {
     recorded(vm)
 }
 
+/// What this boot says of itself.
+pub fn record(vm: &mut Vm) -> Result<Value> {
+    Ok(serde_json::from_str(&vm.check("cat /run/ebbtide/boot.json")?)?)
+}
+
 fn recorded(vm: &mut Vm) -> Result<()> {
-    let record: Value = serde_json::from_str(&vm.check("cat /run/ebbtide/boot.json")?)?;
+    let record = record(vm)?;
     let id = vm.boot_id().to_owned();
     ensure!(record["kernel_boot_id"] == id, "the record is about another boot: {record:#}");
     Ok(())

@@ -124,7 +124,11 @@ impl Cuts {
             })?;
             fs::remove_file(&image)?;
         }
-        eprintln!("{count} power cuts among {} writes", writes.len());
+        for write in writes.get(heard..).unwrap_or_default() {
+            promises.hear(log, write)?;
+        }
+        promises.ensure_heard()?;
+        eprintln!("{count} power cuts among {} writes; at last {promises:?}", writes.len());
         Ok(kept)
     }
 

@@ -59,11 +59,11 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
 /// Lets the workload run until its log has so many lines.
 fn live(vm: &mut Vm, lines: u32) -> Result<()> {
     vm.write_file("/run/workload", WORKLOAD.as_bytes())?;
-    vm.check(
-        "systemctl is-active --quiet workload || { \
-         ebbtide status --json | sed -n 's/.*\"number\": *\\([0-9]*\\).*/\\1/p' | head -n 1 \
-         >/run/ebbtide/boot-number; systemd-run --quiet --unit=workload bash /run/workload; }",
-    )?;
+    let boot = checks::record(vm)?["number"].as_u64().context("the record has no number")?;
+    vm.check(&format!(
+        "systemctl is-active --quiet workload || \
+         systemd-run --quiet --unit=workload bash /run/workload {boot}"
+    ))?;
     let wait = format!(
         "until [ $(wc -l </var/lib/app/log) -ge {lines} ]; do \
          systemctl is-active --quiet workload || exit 1; sleep 0.2; done"

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use testkit::process::run;
 use testkit::write_log::{Write, WriteLog};
 
@@ -25,7 +25,9 @@ pub struct Promises {
 }
 
 impl Promises {
-    /// Takes up what a write says, if it says something.
+    /// Takes up what a write says, if it is to the place where the workload says it.
+    ///
+    /// Fails when it says something else.
     pub fn hear(&mut self, log: &WriteLog, write: &Write) -> Result<()> {
         if write.offset != PLACE || write.length != 512 || write.discard {
             return Ok(());
@@ -33,12 +35,22 @@ impl Promises {
         let text = String::from_utf8(log.data(write)?)?;
         let words: Vec<&str> = text.split_whitespace().collect();
         let ["durable", boot, lines, rows, hosts, strays] = *words.as_slice() else {
-            return Ok(());
+            bail!("the workload said {text:?}");
         };
         self.lines = lines.parse()?;
         self.rows = rows.parse()?;
         self.hosts = hosts.parse()?;
         self.strays.insert(boot.parse()?, strays.parse()?);
+        Ok(())
+    }
+
+    /// Fails unless the workload was heard in both of its boots: of what it did not say, no loss is seen.
+    pub fn ensure_heard(&self) -> Result<()> {
+        let spoke = self.strays.values().filter(|count| **count > 0).count();
+        ensure!(
+            spoke > 1 && self.lines > 50 && self.rows > 50 && self.hosts > 10,
+            "heard {self:?}"
+        );
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 # Writes without end, to what is kept and to the root, and says what of it is durable: in a sector that no
 # filesystem has, past all caches, so that the record of the disk's writes has it in its place.
+# Its argument is the number of the boot.
 set -u
-boot=$(tr -dc 0-9 </run/ebbtide/boot-number)
+boot=$1
 cd /var/lib/app
 lines=0 rows=0 hosts=0 strays=0
 [ -e log ] && lines=$(wc -l <log)
