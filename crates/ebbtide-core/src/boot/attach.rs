@@ -22,16 +22,7 @@ use crate::store;
 
 /// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
 pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
-    let mut record = boot.read_record().unwrap_or_else(|| {
-        let mut record = Boot::new_record();
-        let problem = Problem {
-            level: Level::Error,
-            message: "the root is not reset: that step did not run in this boot".to_owned(),
-            hint: Some("build the initramfs again, and look into the kernel log".to_owned()),
-        };
-        report(&mut record, log, problem);
-        record
-    });
+    let mut record = found(boot, log);
     let container = match boot.open_container() {
         Ok(container) => Some(container),
         Err(failure) => {
@@ -67,6 +58,19 @@ pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
             log(Level::Error, &failure.chain());
         }
     }
+    record
+}
+
+/// What the reset of this boot noted. If there is nothing of it, or nobody can read it, that is said.
+fn found(boot: &Boot, log: &mut Log<'_>) -> Record {
+    let message = match boot.find_record() {
+        Ok(Some(record)) => return record,
+        Ok(None) => "the root is not reset: that step did not run in this boot".to_owned(),
+        Err(failure) => format!("it is not known whether the root is reset: {}", failure.chain()),
+    };
+    let mut record = Boot::new_record();
+    let hint = Some("build the initramfs again, and look into the kernel log".to_owned());
+    report(&mut record, log, Problem { level: Level::Error, message, hint });
     record
 }
 

@@ -236,10 +236,15 @@ impl Boot {
 
     /// The record that an earlier step of this same boot left in the run directory.
     pub fn read_record(&self) -> Option<Record> {
-        let run = open_directory(&self.run).ok()?;
-        let record: Record = container::read(run.as_fd(), Path::new(RECORD)).ok()??;
-        let this = kernel::boot_id().ok()?;
-        (record.version == record::VERSION && record.kernel_boot_id == this).then_some(record)
+        self.find_record().ok().flatten()
+    }
+
+    /// The same; fails if it is not known whether there is one.
+    fn find_record(&self) -> Result<Option<Record>> {
+        let run = open_directory(&self.run)?;
+        let record: Option<Record> = container::read(run.as_fd(), Path::new(RECORD))?;
+        let this = kernel::boot_id().context(|| "cannot tell which boot this is")?;
+        Ok(record.filter(|it| it.version == record::VERSION && it.kernel_boot_id == this))
     }
 
     /// The compiled declaration that is in force in this boot; `None` if there is none.
