@@ -5,8 +5,9 @@ mod packages;
 mod rpm;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::file::is_empty_directory;
@@ -29,6 +30,10 @@ pub enum Application {
     /// The installed package, by the package manager's name for it.
     Package(String),
 }
+
+/// How deep a path is looked up: each directory above it is, for each change, and somebody may have made a tree
+/// that is thousands of directories deep.
+const DEPTH: usize = 64;
 
 /// The applications of a system.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ impl Applications {
     /// What no package has by its name belongs to the package that has its directory, if no other one
     /// has that too.
     pub fn of(&mut self, path: &Path) -> Option<Application> {
+        let path = at_depth(path);
         let named = |paths: &HashMap<OsString, String>, path: &Path| {
             path.ancestors().find_map(|above| paths.get(above.as_os_str())).cloned()
         };
@@ -91,6 +97,18 @@ impl Applications {
     }
 }
 
+/// The path, or of a deep one the directory at [`DEPTH`] that it lies in.
+fn at_depth(path: &Path) -> &Path {
+    let mut names = path.components();
+    if names.nth(DEPTH).is_none() {
+        return path;
+    }
+    let all = path.as_os_str().as_bytes();
+    let above = all.len() - names.as_path().as_os_str().len();
+    let above = all.get(..above).unwrap_or(all);
+    Path::new(OsStr::from_bytes(above.strip_suffix(b"/").unwrap_or(above)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -101,6 +119,24 @@ mod tests {
     fn file(name: &str, text: &str) -> PresetFile {
         let source = SourceFile { name: name.to_owned(), text: text.to_owned() };
         PresetFile { name: name.to_owned(), source }
+    }
+
+    #[test]
+    fn a_tree_that_is_very_deep_costs_little() {
+        let preset = "version = 1\n[[directories]]\npath = \"/srv/app\"\nreason = \"r\"\n";
+        let root = tempfile::tempdir().unwrap();
+        let mut applications = Applications::new(&[file("app", preset)], root.path());
+        let deep = |top: &str| PathBuf::from(top).join("of-a-long-name/".repeat(20_000));
+        let began = std::time::Instant::now();
+        let (app, other) = (deep("/srv/app"), deep("/srv/other"));
+        for _ in 0..20 {
+            assert_eq!(applications.of(&app), Some(Application::Preset("app".to_owned())));
+            assert_eq!(applications.of(&other), None);
+        }
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+        let exact = PathBuf::from("/").join("a/".repeat(DEPTH));
+        assert_eq!(at_depth(&exact), exact);
+        assert_eq!(at_depth(&exact.join("b/c/d")), exact);
     }
 
     #[test]
