@@ -216,7 +216,8 @@ fn build_command_line(workspace: &Path) -> Result<PathBuf> {
 
 /// How the boot binary is compiled and linked: static, and with the relocations packed of a program that can
 /// be anywhere in memory, which saves 50 kB. It applies them itself; one that cannot (glibc before 2.36) does
-/// not start, which is looked at. A program that ends at a panic does not unwind, and needs no table to search for that.
+/// not start, which is looked at. A program that ends at a panic does not unwind, and needs no table to search
+/// for that.
 pub const BOOT_FLAGS: &str = concat!(
     "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs",
     " -C link-arg=-Wl,--no-eh-frame-hdr"

@@ -20,6 +20,9 @@ pub struct Options {
     /// How long each is fuzzed; two are at a time
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u64,
+    /// Make up what a run with this number makes up, as far as it gets; else each run has its own
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
     /// Make nothing up: only run this input, which an earlier run has found
     #[arg(long, value_name = "FILE", requires = "target")]
     input: Option<PathBuf>,
@@ -35,9 +38,9 @@ const SHARE: u64 = 8;
 const AT_A_TIME: usize = 2;
 
 impl Options {
-    /// What is fuzzed among all tests.
+    /// What is fuzzed among all tests: much the same each time.
     pub fn share() -> Self {
-        Self { target: None, seconds: SHARE, input: None, list: false }
+        Self { target: None, seconds: SHARE, seed: Some(1), input: None, list: false }
     }
 }
 
@@ -81,7 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 while let Some(target) = next() {
-                    match fuzz_one(&program, &target, options.seconds) {
+                    match fuzz_one(&program, &target, options) {
                         Ok(tried) => println!("{target}: {tried}"),
                         Err(error) => {
                             println!("{target} FAILED: {error:#}");
@@ -125,7 +128,8 @@ fn call(program: &Path, target: &str) -> Command {
 
 /// Fuzzes one target, and returns what to say of it. What reached new code is kept for the next run, outside
 /// the source.
-fn fuzz_one(program: &Path, target: &str, seconds: u64) -> Result<String> {
+fn fuzz_one(program: &Path, target: &str, options: &Options) -> Result<String> {
+    let seconds = options.seconds;
     let fuzz = workspace().join("fuzz");
     let corpus = target_directory().join("fuzz/corpus").join(target);
     let found = target_directory().join("fuzz/found").join(target);
@@ -139,6 +143,9 @@ fn fuzz_one(program: &Path, target: &str, seconds: u64) -> Result<String> {
         .arg(format!("-max_len={LONGEST}"))
         .args(["-print_final_stats=1", "-verbosity=0"])
         .arg(format!("-artifact_prefix={}/", found.display()));
+    if let Some(seed) = options.seed {
+        call.arg(format!("-seed={seed}"));
+    }
     let dictionary = fuzz.join("dictionaries").join(target);
     if dictionary.is_file() {
         call.arg(format!("-dict={}", dictionary.display()));
