@@ -241,7 +241,9 @@ fn what_is_mounted_stays() {
             run("mount", &["--bind", &format!("{at}/ebbtide/past/1"), part.to_str().unwrap()]);
             let gc = Gc::open(boot, root).unwrap_or_else(|it| panic!("{}", it.chain()));
             let done = gc.apply(&mut |_, _| ()).unwrap_or_else(|it| panic!("{}", it.chain()));
-            assert!(done.plan.notes[0].contains("past root 1 is mounted"), "{:?}", done.plan);
+            // Among others, if somebody sets this machine's clock meanwhile.
+            let mut notes = done.plan.notes.iter();
+            assert!(notes.any(|it| it.contains("past root 1 is mounted")), "{:?}", done.plan);
         });
         assert_eq!(past(&machine), [1, 3], "and the last good one");
     });
