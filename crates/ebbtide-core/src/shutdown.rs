@@ -12,7 +12,7 @@ use crate::backend;
 use crate::boot::{Boot, STORES};
 use crate::container::name;
 use crate::failure::{Context, Failure, Level, Log, Result};
-use crate::record::{CleanMark, VERSION};
+use crate::record::{CleanMark, RootIdentity, VERSION};
 
 /// Left in the run directory when the entries were unmounted. A reboot takes that directory away; a
 /// soft-reboot, which keeps the kernel and the root, does not (systemd-soft-reboot.service(8)).
@@ -92,21 +92,24 @@ pub fn mark_clean(boot: &Boot, sysroot: &Path) -> Result<()> {
 }
 
 /// Notes durably that this boot came up, if `sysroot` is the root of this boot: from here on, boots that
-/// do not are counted.
-pub fn came_up(boot: &Boot, sysroot: &Path) -> Result<()> {
-    let root = backend::mounted(boot.locator.backend, sysroot)?;
-    let record = boot.read_record().filter(|record| {
-        record.number.0 > 0 && record.root.as_ref().is_some_and(|it| it.uuid() == root.uuid())
-    });
-    let record = record.ok_or_else(|| {
-        Failure::new("/ is not the root of this boot, so it is not noted that it came up")
-    })?;
+/// do not are counted. Returns whether it is; if not, others tell why.
+pub fn came_up(boot: &Boot, sysroot: &Path) -> Result<bool> {
+    let mounted = backend::mounted(boot.locator.backend, sysroot).ok();
+    let Some(record) = boot.read_record().filter(|record| {
+        let same =
+            |root: &RootIdentity| mounted.as_ref().is_some_and(|it| it.uuid() == root.uuid());
+        record.number.0 > 0 && record.root.as_ref().is_some_and(same)
+    }) else {
+        return Ok(false);
+    };
+    let Some(root) = record.root else { return Ok(false) };
     boot.open_container()?.set_came_up(&CleanMark {
         version: VERSION,
         number: record.number,
         kernel_boot_id: record.kernel_boot_id,
         root: root.uuid(),
-    })
+    })?;
+    Ok(true)
 }
 
 /// At the start of a boot: removes a mark that the initramfs did not, because it was not Ebbtide's or

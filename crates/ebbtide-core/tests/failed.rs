@@ -24,7 +24,10 @@ const KEEP: &str = "[keep]\n\
 directories = [\"/home\", { path = \"/etc/extra\", optional = true }]\n";
 
 fn came_up(root: &Path, boot: &Boot) {
-    shutdown::came_up(boot, root).unwrap_or_else(|failure| panic!("{}", failure.chain()));
+    let noted = shutdown::came_up(boot, root);
+    assert!(noted.unwrap_or_else(|failure| panic!("{}", failure.chain())));
+    // Nothing is noted of another root, and it is no failure.
+    assert!(!shutdown::came_up(boot, Path::new("/")).unwrap());
 }
 
 fn cut(machine: &Machine) -> Booted {

@@ -73,7 +73,13 @@ enum Step {
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     match &args.step {
         Step::Began => shutdown::began(&machine::running(None, context)?)?,
-        Step::CameUp => shutdown::came_up(&machine::running(None, context)?, &context.sysroot)?,
+        Step::CameUp => {
+            if !shutdown::came_up(&machine::running(None, context)?, &context.sysroot)? {
+                let message =
+                    "this is not the root that this boot made, so it is not noted that it came up";
+                say(context, Level::Notice, message);
+            }
+        }
         Step::Detach => {
             shutdown::detach(Path::new(RUN), &mut |level, message| say(context, level, message))?;
         }
