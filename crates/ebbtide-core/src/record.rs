@@ -196,6 +196,11 @@ pub struct Attached {
     /// Paths that were declared while the system ran, and come with the next boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<std::path::PathBuf>,
+    /// Whether not all that is declared was to be attached: the declaration could not be read, and that
+    /// was the previous one; or too many boots had failed, and that were the required entries. What is
+    /// not in place then may have its first content on an older root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// What was mounted on the root, and from which store: below it the root has mount points only.
     #[serde(
         default,

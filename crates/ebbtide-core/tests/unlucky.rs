@@ -19,6 +19,7 @@ on_each_disk!(
     the_mark_of_a_clean_end_goes_even_if_the_record_is_torn,
     a_mount_that_hides_an_entry_is_found_out,
     a_store_that_was_restored_without_its_marker_is_the_same_after_apply,
+    a_declaration_that_could_not_be_read_once_takes_nothing_from_what_it_keeps,
 );
 
 /// A declaration with a store on another disk.
@@ -53,6 +54,45 @@ fn a_store_that_is_too_small_is_not_filled_with_nothing(kind: Kind) {
         assert_eq!(fs::metadata(root.join("var/lib/pg/data")).unwrap().len(), 40 << 20);
     });
     assert_eq!(mended.errors(), Vec::<&str>::new());
+}
+
+fn a_declaration_that_could_not_be_read_once_takes_nothing_from_what_it_keeps(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[keep]\ndirectories = [\"/home\"]\n");
+    machine.boot("", |root| write(root, "var/lib/new/data", "first\n"));
+    machine.apply("[keep]\ndirectories = [\"/home\", \"/var/lib/new\"]\n");
+    let hidden = |hide: bool| {
+        machine.look(|top| {
+            let place = top.join("state/.ebbtide/declarations");
+            let aside = top.join("state/aside");
+            if !hide {
+                return fs::rename(&aside, place.join(read(top, "name").unwrap())).unwrap();
+            }
+            let names = fs::read_dir(place).unwrap().map(|entry| entry.unwrap());
+            let current = names
+                .map(|it| it.path())
+                .find(|path| fs::read_to_string(path).unwrap().contains("/var/lib/new"));
+            let current = current.unwrap();
+            write(top, "name", current.file_name().unwrap().to_str().unwrap());
+            fs::rename(current, aside).unwrap();
+        });
+    };
+    hidden(true);
+    for _ in 0..2 {
+        let previous = machine.boot("", |root| {
+            assert_eq!(read(root, "home/alice/letter").as_deref(), Some("dear\n"));
+            // A service makes itself a new database, as services do.
+            write(root, "var/lib/new/data", "empty\n");
+        });
+        assert!(previous.errors()[0].contains("the previous one is used"));
+        assert!(previous.record.attached.unwrap().partial);
+    }
+    hidden(false);
+    let mended = machine.boot("", |root| {
+        assert_eq!(read(root, "var/lib/new/data").as_deref(), Some("first\n"));
+    });
+    assert_eq!(mended.errors(), Vec::<&str>::new());
+    assert!(!mended.record.attached.unwrap().partial);
 }
 
 fn an_entry_that_moves_to_another_store_takes_its_data_along(kind: Kind) {

@@ -38,8 +38,12 @@ impl Story {
         let attached = record.as_ref().and_then(|it| it.attached.as_ref());
         let is_reset = record.as_ref().is_some_and(|it| it.outcome == Outcome::Reset);
         if is_reset && attached.is_some_and(|it| it.missing.is_empty()) {
-            self.is_complete(&root, point);
-            return;
+            if !attached.is_some_and(|it| it.partial) {
+                self.is_complete(&root, point);
+                return;
+            }
+            // It could not read what is declared now, and says so: what was declared before is there.
+            self.has_kept(&root, point);
         }
         assert!(!output.status.success(), "{point}: {record:?}");
         assert!(cut::names_error(output), "{point}");

@@ -372,7 +372,7 @@ fn seed<'t>(
             found = Some(seed_from(SeedSource::OldRoot(old.number), node));
         }
         // If it was declared then and could not be attached, an older root has what matters.
-        if !old.unfinished.contains(&entry.path) {
+        if !old.is_unfinished(&entry.path) {
             break;
         }
     }

@@ -19,11 +19,19 @@ pub struct OldRoot {
     tree: std::result::Result<OwnedFd, String>,
     /// Where it is an overlay: what was written to it.
     pub upper: Option<OwnedFd>,
-    /// Entries that were declared and could not be attached: what they should have had is in an
-    /// older root still.
-    pub unfinished: BTreeSet<PathBuf>,
+    unfinished: Unfinished,
     /// What was mounted on it: there the tree has only mount points.
     pub mounted: BTreeMap<PathBuf, StoreName>,
+}
+
+/// Entries that were declared and could not be attached: what they should have had is in an older root
+/// still.
+#[derive(Debug)]
+enum Unfinished {
+    /// These.
+    Some(BTreeSet<PathBuf>),
+    /// Whichever were not in place: not all that was declared was attached.
+    Rest,
 }
 
 impl OldRoot {
@@ -33,10 +41,27 @@ impl OldRoot {
         (tree, upper): (OwnedFd, Option<OwnedFd>),
         attached: Option<Attached>,
     ) -> Self {
-        let (missing, mounted) =
-            attached.map(|attached| (attached.missing, attached.mounted)).unwrap_or_default();
-        let unfinished = missing.into_iter().collect();
+        let (unfinished, mounted) = match attached {
+            Some(Attached { partial: true, mounted, .. }) => (Unfinished::Rest, mounted),
+            Some(Attached { missing, mounted, .. }) => {
+                (Unfinished::Some(missing.into_iter().collect()), mounted)
+            }
+            None => (Unfinished::Some(BTreeSet::new()), BTreeMap::new()),
+        };
         Self { number, tree: Ok(tree), upper, unfinished, mounted }
+    }
+
+    /// Whether an entry that was not mounted on it may have its first content on an older root.
+    pub fn is_unfinished(&self, path: &Path) -> bool {
+        match &self.unfinished {
+            Unfinished::Some(paths) => paths.contains(path),
+            Unfinished::Rest => true,
+        }
+    }
+
+    /// Whether all that was declared is on it.
+    fn is_complete(&self) -> bool {
+        matches!(&self.unfinished, Unfinished::Some(paths) if paths.is_empty())
     }
 
     /// Its tree.
@@ -66,7 +91,7 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
         number,
         tree: Err(format!("cannot look for first content in past roots: {}", failure.chain())),
         upper: None,
-        unfinished: BTreeSet::new(),
+        unfinished: Unfinished::Some(BTreeSet::new()),
         mounted: attached,
     };
     let numbers = match container.numbers(name::PAST) {
@@ -91,7 +116,7 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
         };
         let upper = backend::upper(container, &Path::new(name::PAST).join(number.to_string()), run);
         let root = OldRoot::new(number, (tree, upper.ok().flatten()), attached);
-        let is_complete = root.unfinished.is_empty();
+        let is_complete = root.is_complete();
         roots.push(root);
         if is_complete {
             break;
@@ -126,7 +151,7 @@ pub fn roots_of_today(container: &Container, run: &Path) -> Vec<OldRoot> {
     let trees = (tree, upper.ok().flatten());
     let mut roots =
         vec![OldRoot::new(number, trees, record.and_then(|it| attached_on(container, it)))];
-    if roots.iter().any(|root| !root.unfinished.is_empty()) {
+    if roots.iter().any(|root| !root.is_complete()) {
         roots.extend(old_roots(container, number, run));
     }
     roots

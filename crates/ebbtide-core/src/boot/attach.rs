@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use ebbtide_sys::mountinfo::{self, MountEntry};
-use ebbtide_sys::{file, mount};
+use ebbtide_sys::{file, kernel, mount};
 
 use super::reset::Stores;
 use super::verify::Verified;
@@ -13,7 +13,7 @@ use super::{Boot, Loaded, STORES, accounts, open_directory, report, root};
 use crate::attach::{self as entries, Directories, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, Entry, Method};
-use crate::container::Container;
+use crate::container::{Container, name};
 use crate::failure::{Context, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
 use crate::once;
@@ -22,8 +22,9 @@ use crate::store;
 
 /// Attaches all entries below `sysroot`, verifies them, and writes the record of the boot.
 pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
-    let mut record = found(boot, log);
-    let container = match boot.open_container() {
+    let opened = boot.open_container();
+    let mut record = found(boot, opened.as_ref().ok(), log);
+    let container = match opened {
         Ok(container) => Some(container),
         Err(failure) => {
             report(&mut record, log, Problem::from_failure(Level::Error, &failure));
@@ -62,16 +63,29 @@ pub fn attach(boot: &Boot, sysroot: &Path, log: &mut Log<'_>) -> Record {
 }
 
 /// What the reset of this boot noted. If there is nothing of it, or nobody can read it, that is said.
-fn found(boot: &Boot, log: &mut Log<'_>) -> Record {
-    let message = match boot.find_record() {
+fn found(boot: &Boot, container: Option<&Container>, log: &mut Log<'_>) -> Record {
+    let found = boot.find_record();
+    if !matches!(found, Ok(Some(_)))
+        && let Some(record) = container.and_then(newest_of_this_boot)
+    {
+        return record;
+    }
+    let message = match found {
         Ok(Some(record)) => return record,
         Ok(None) => "the root is not reset: that step did not run in this boot".to_owned(),
         Err(failure) => format!("it is not known whether the root is reset: {}", failure.chain()),
     };
-    let mut record = Boot::new_record();
+    let mut record = Boot::new_record(log);
     let hint = Some("build the initramfs again, and look into the kernel log".to_owned());
     report(&mut record, log, Problem { level: Level::Error, message, hint });
     record
+}
+
+/// The same as the container has it: where the run directory has no room, that is all there is.
+fn newest_of_this_boot(container: &Container) -> Option<Record> {
+    let this = kernel::boot_id().ok()?;
+    let newest = container.numbers(name::BOOTS).ok()?.into_iter().next_back()?;
+    container.record(newest).ok().flatten().filter(|record| record.kernel_boot_id == this)
 }
 
 fn attach_in(
@@ -92,7 +106,8 @@ fn attach_in(
         report(record, log, problem);
     }
     record.declaration = Some(loaded.hash.clone());
-    leave_out_if_fallback(record, &mut loaded.compiled);
+    let left_out = leave_out_if_fallback(record, &mut loaded.compiled);
+    let is_partial = loaded.is_previous || left_out;
     let is_ours = policy.is_some();
     let policy = policy.unwrap_or(Policy::AsItWas);
     if is_ours && let Err(error) = mount::remount_writable(&sysroot) {
@@ -164,7 +179,8 @@ fn attach_in(
     {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
-    let attached = verified.attached(declared, &observed);
+    let mut attached = verified.attached(declared, &observed);
+    attached.partial = is_partial;
     log(
         if attached.missing.is_empty() { Level::Info } else { Level::Warning },
         &format!(
@@ -239,11 +255,14 @@ fn write_manifest(
         .context(|| "cannot write the manifest of this root")
 }
 
-/// On the new root of a boot that falls back, only what is required is put in place.
-fn leave_out_if_fallback(record: &Record, compiled: &mut Compiled) {
-    if record.outcome == Outcome::Reset && record.fallback.is_some() {
+/// On the new root of a boot that falls back, only what is required is put in place. Returns whether
+/// that is the case.
+fn leave_out_if_fallback(record: &Record, compiled: &mut Compiled) -> bool {
+    let falls_back = record.outcome == Outcome::Reset && record.fallback.is_some();
+    if falls_back {
         compiled.entries.retain(|entry| !entry.optional);
     }
+    falls_back
 }
 
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or

@@ -53,7 +53,7 @@ mod tests {
     use crate::record::Switch;
 
     fn boot(outcome: Outcome, ended: impl Into<Option<Ending>>) -> Option<Record> {
-        let record = Record { outcome, ended: ended.into(), ..Boot::new_record() };
+        let record = Record { outcome, ended: ended.into(), ..Boot::new_record(&mut |_, _| {}) };
         record.into()
     }
 

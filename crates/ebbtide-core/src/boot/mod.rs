@@ -14,7 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use attach::attach;
-use ebbtide_sys::{device, kernel, mount, resolve};
+use ebbtide_sys::device::{self, hibernation};
+use ebbtide_sys::{kernel, mount, resolve};
 pub use initramfs::{wait_for_devices, write_mount_unit};
 pub(crate) use reset::Stores;
 pub use reset::reset;
@@ -125,6 +126,17 @@ impl Boot {
         }
     }
 
+    /// The device with the image of a hibernated system: the one that the kernel command line names, or
+    /// any, if that names none. Whatever was to resume it has had its turn.
+    fn hibernation_image(&self) -> Option<PathBuf> {
+        let Switches { resume, resume_offset, .. } = &self.switches;
+        let named = resume.as_deref().and_then(|it| std::str::from_utf8(it).ok());
+        match named.and_then(|spec| device::find(spec).ok()) {
+            Some(device) => hibernation::has_image(&device, *resume_offset).ok()?.then_some(device),
+            None => hibernation::find_image().ok()?,
+        }
+    }
+
     /// Whether the volume is there and nothing in it is called as our root is: it is not ours.
     fn has_no_root(&self) -> bool {
         let root = self.locator.container.path.join(name::ROOT);
@@ -206,19 +218,21 @@ impl Boot {
                 .hint("run `ebbtide apply`, then build the initramfs again"));
         }
         let wish = once::read(state.as_fd());
-        Ok(Loaded { hash, compiled, problem, wish })
+        let is_previous = problem.is_some();
+        Ok(Loaded { hash, compiled, is_previous, problem, wish })
     }
 
     /// A record of this boot that says nothing yet.
-    fn new_record() -> Record {
+    fn new_record(log: &mut Log<'_>) -> Record {
+        let boot_id = kernel::boot_id().context(|| "cannot tell which boot this is");
         let clock = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .ok()
             .and_then(|elapsed| i64::try_from(elapsed.as_secs()).ok());
-        Record {
+        let mut record = Record {
             version: record::VERSION,
             number: BootNumber(0),
-            kernel_boot_id: kernel::boot_id().unwrap_or_default(),
+            kernel_boot_id: boot_id.as_ref().cloned().unwrap_or_default(),
             kernel_release: kernel::release(),
             clock: clock.unwrap_or(0),
             outcome: Outcome::Refused,
@@ -231,7 +245,11 @@ impl Boot {
             carried: None,
             problems: Vec::new(),
             ended: None,
+        };
+        if let Err(failure) = boot_id {
+            report(&mut record, log, Problem::from_failure(Level::Error, &failure));
         }
+        record
     }
 
     /// The record that an earlier step of this same boot left in the run directory.
@@ -244,7 +262,11 @@ impl Boot {
         let run = open_directory(&self.run)?;
         let record: Option<Record> = container::read(run.as_fd(), Path::new(RECORD))?;
         let this = kernel::boot_id().context(|| "cannot tell which boot this is")?;
-        Ok(record.filter(|it| it.version == record::VERSION && it.kernel_boot_id == this))
+        let record = record.filter(|it| {
+            // With none, it could not be told when that was written.
+            it.version == record::VERSION && [this.as_str(), ""].contains(&&*it.kernel_boot_id)
+        });
+        Ok(record.map(|record| Record { kernel_boot_id: this, ..record }))
     }
 
     /// The compiled declaration that is in force in this boot; `None` if there is none.
@@ -262,9 +284,10 @@ impl Boot {
         std::fs::create_dir_all(&self.run)
             .context(|| format!("cannot make {}", self.run.display()))?;
         let run = open_directory(&self.run)?;
+        let written = container::write_with_mode(run.as_fd(), RECORD, record, 0o644);
         // At shutdown the declaration is gone with the other entries; this stays.
-        container::write_with_mode(run.as_fd(), LOCATOR, &self.locator, 0o644)?;
-        container::write_with_mode(run.as_fd(), RECORD, record, 0o644)
+        let located = container::write_with_mode(run.as_fd(), LOCATOR, &self.locator, 0o644);
+        written.and(located)
     }
 }
 
@@ -276,6 +299,8 @@ pub(crate) fn write_declaration(run: &Path, compiled: &Compiled) -> Result<()> {
 struct Loaded {
     hash: DeclarationHash,
     compiled: Compiled,
+    /// Whether it is the one before the one that should be in force, which cannot be used.
+    is_previous: bool,
     problem: Option<Problem>,
     /// What is to be carried over the next reset.
     wish: Result<Option<Wish>>,

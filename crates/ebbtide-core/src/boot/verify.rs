@@ -59,6 +59,7 @@ impl Verified {
             missing: paths(&self.missing),
             waiting: paths(&self.waiting),
             pending: paths(&self.postponed),
+            partial: false,
             mounted,
         }
     }

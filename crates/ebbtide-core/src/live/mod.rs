@@ -189,6 +189,7 @@ impl Live {
             missing: Vec::new(),
             waiting: Vec::new(),
             pending: pending.iter().cloned().collect(),
+            partial: self.record.attached.as_ref().is_some_and(|it| it.partial),
             mounted: BTreeMap::new(),
         };
         if self.only.is_some() {

@@ -153,5 +153,8 @@ impl Machine {
 }
 
 fn is_complete(record: &Record) -> bool {
-    record.attached.as_ref().is_some_and(|attached| attached.missing.is_empty())
+    record
+        .attached
+        .as_ref()
+        .is_some_and(|attached| attached.missing.is_empty() && !attached.partial)
 }

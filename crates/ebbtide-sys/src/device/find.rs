@@ -180,12 +180,14 @@ fn scan(tag: &Tag<'_>, spec: &str) -> Result<PathBuf, FindError> {
     let partitions = read_pseudo_file(Path::new("/proc/partitions")).map_err(FindError::System)?;
     let mut matches = Vec::new();
     let mut unread = None;
-    for name in device_names(&partitions) {
-        let path = Path::new("/dev").join(&name);
-        if !is_free(&name) || by_path(&path, spec).is_err() {
-            continue;
-        }
-        match examine(tag, &name, path) {
+    for name in device_names(&partitions, &DRIVES) {
+        let path = node(&name);
+        let looked_at = match is_block_device(&path) {
+            Ok(true) if is_free(&name) => examine(tag, &name, path),
+            Ok(_) => continue,
+            Err(error) => Err(error),
+        };
+        match looked_at {
             Ok(found) => matches.extend(found),
             // A reader without a card is no disk.
             Err(error) if [Errno::NOMEDIUM, Errno::NXIO].contains(&error.errno()) => {}
@@ -194,6 +196,15 @@ fn scan(tag: &Tag<'_>, spec: &str) -> Result<PathBuf, FindError> {
         }
     }
     choose(matches, unread, spec)
+}
+
+/// What is not there is none.
+fn is_block_device(path: &Path) -> Result<bool, Error> {
+    match rustix::fs::stat(path) {
+        Ok(found) => Ok(rustix::fs::FileType::from_raw_mode(found.st_mode).is_block_device()),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(Error::new("stat", errno).path(path)),
+    }
 }
 
 /// Returns the device if it matches.
@@ -244,17 +255,24 @@ fn choose(
 /// Major numbers of floppy and CD drives (`admin-guide/devices.txt` of the kernel's documentation).
 /// Without a medium, reading one takes seconds and fills the console with errors.
 const DRIVES: [u32; 2] = [2, 11];
+/// With those of RAM disks and loop devices, which nobody has set up for a kernel that begins.
+pub(super) const SET_UP: [u32; 4] = [1, 2, 7, 11];
 
-/// Reads the names of `/proc/partitions`: `major minor #blocks name`, after two lines of heading. What
-/// cannot be a volume is left out.
-fn device_names(partitions: &[u8]) -> Vec<String> {
+/// Returns the path of a device that the kernel names.
+pub(super) fn node(name: &str) -> PathBuf {
+    Path::new("/dev").join(name)
+}
+
+/// Reads the names of `/proc/partitions`: `major minor #blocks name`, after two lines of heading. Those
+/// with these major numbers are left out.
+pub(super) fn device_names(partitions: &[u8], majors: &[u32]) -> Vec<String> {
     String::from_utf8_lossy(partitions)
         .lines()
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace();
             let major: u32 = fields.next()?.parse().ok()?;
             let name = fields.nth(2)?;
-            (!DRIVES.contains(&major)).then(|| name.to_owned())
+            (!majors.contains(&major)).then(|| name.to_owned())
         })
         .collect()
 }

@@ -49,7 +49,7 @@ fn names_in_proc_partitions() {
     let content = b"major minor  #blocks  name\n\n   7        0     131072 loop0\n  \
         11        0    1048575 sr0\n   2        0          4 fd0\n \
         104        0  1 cciss/c0d0\n";
-    assert_eq!(device_names(content), ["loop0", "cciss/c0d0"]);
+    assert_eq!(device_names(content, &DRIVES), ["loop0", "cciss/c0d0"]);
     assert_eq!(sysfs("cciss/c0d0"), Path::new("/sys/class/block/cciss!c0d0"));
 }
 

@@ -229,6 +229,7 @@ mod tests {
                 missing: odd(),
                 waiting: Vec::new(),
                 pending: vec![PathBuf::from("/srv")],
+                partial: false,
                 mounted: BTreeMap::new(),
             }),
             carried: Some(Carried { from: BootNumber(6), paths: odd(), left: vec!["/srv".into()] }),
