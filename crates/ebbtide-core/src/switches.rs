@@ -17,6 +17,12 @@ pub struct Switches {
     pub subvolume: Option<Vec<u8>>,
     /// `root=`, the device that the initramfs is going to mount.
     pub device: Option<Vec<u8>>,
+    /// `resume=`, the device with the image of a hibernated system.
+    pub resume: Option<Vec<u8>>,
+    /// `resume_offset=`, where on it the swap space begins, in pages.
+    pub resume_offset: u64,
+    /// `noresume`: a hibernated system is given up.
+    pub gives_up: bool,
 }
 
 impl Switches {
@@ -35,6 +41,13 @@ impl Switches {
                         other => switches.unknown.push(ebbtide_sys::text::escape(other)),
                     }
                 }
+            } else if let Some(device) = word.strip_prefix(b"resume=") {
+                switches.resume = Some(device.to_vec());
+            } else if let Some(offset) = word.strip_prefix(b"resume_offset=") {
+                let offset = std::str::from_utf8(offset).ok().and_then(|it| it.parse().ok());
+                switches.resume_offset = offset.unwrap_or_default();
+            } else if [&b"noresume"[..], b"hibernate=noresume", b"hibernate=no"].contains(&&*word) {
+                switches.gives_up = true;
             } else if let Some(device) = word.strip_prefix(b"root=") {
                 switches.device = Some(device.to_vec());
             } else if let Some(flags) = word.strip_prefix(b"rootflags=") {
@@ -99,6 +112,16 @@ mod tests {
     fn the_root_device_is_read() {
         let switches = Switches::parse(b"root=LABEL=system ro rootwait");
         assert_eq!(switches.device.as_deref(), Some(&b"LABEL=system"[..]));
+    }
+
+    #[test]
+    fn what_is_said_of_a_hibernated_system_is_read() {
+        let switches = Switches::parse(b"resume=/dev/vdb resume_offset=38912");
+        assert_eq!(switches.resume.as_deref(), Some(&b"/dev/vdb"[..]));
+        assert_eq!((switches.resume_offset, switches.gives_up), (38912, false));
+        assert!(Switches::parse(b"noresume").gives_up);
+        assert!(Switches::parse(b"hibernate=noresume resume=/dev/vdb").gives_up);
+        assert!(!Switches::parse(b"hibernate=nocompress resume_offset=-1").gives_up);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! An initramfs may have neither blkid nor a finished udev, so superblocks are read here.
 
 mod find;
+pub mod hibernation;
 mod superblock;
 
 use std::os::fd::{AsFd, OwnedFd};

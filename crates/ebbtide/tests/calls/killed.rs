@@ -96,6 +96,16 @@ fn gc_on_an_overlay() {
 }
 
 #[test]
+fn gc_undeclared() {
+    every_point(KINDS[1], scenes::gc_undeclared());
+}
+
+#[test]
+fn keep_once() {
+    every_point(KINDS[1], scenes::keep_once());
+}
+
+#[test]
 fn apply() {
     every_point(KINDS[1], scenes::apply());
 }

@@ -48,6 +48,11 @@ pub fn keep() -> Scene {
     }
 }
 
+/// The wish is written whole or not at all, and fulfilled by the next boot.
+pub fn keep_once() -> Scene {
+    Scene { before: write_new, command: &["keep", "--once", "/srv/new"], after: is_new_somewhere }
+}
+
 pub fn apply() -> Scene {
     let before = |machine: &Machine, root: &Path| {
         write_new(machine, root);
@@ -126,6 +131,27 @@ pub fn restore() -> Scene {
 
 pub fn gc() -> Scene {
     Scene { before: |_, _| (), command: &["gc"], after: is_app_whole }
+}
+
+const LEFT: [&str; 2] = ["var/lib/left/data", "var/lib/left/deep/data"];
+
+/// What a store has and no entry keeps is in the store or in its trash, and whole.
+pub fn gc_undeclared() -> Scene {
+    let before = |_: &Machine, root: &Path| {
+        let store = root.with_file_name("run").join("stores/state");
+        LEFT.iter().for_each(|path| write(&store, path, "left\n"));
+    };
+    let after = |after: &After<'_>| {
+        is_app_whole(after);
+        for path in LEFT {
+            let stored = read(after.top, &format!("state/{path}"));
+            let trashed = read(after.top, &format!("state/.ebbtide/trash/3/{path}"));
+            let copies = (stored.as_deref(), trashed.as_deref());
+            let is_one = [(Some("left\n"), None), (None, Some("left\n"))].contains(&copies);
+            assert!(is_one, "{}: {path}: {copies:?}", after.point);
+        }
+    };
+    Scene { before, command: &["gc", "--undeclared"], after }
 }
 
 pub fn flush() -> Scene {
