@@ -55,6 +55,34 @@ pub fn blocks(page: &str) -> Result<Vec<Block>> {
     Ok(blocks)
 }
 
+/// Returns the blocks of a section that are set off by four spaces or, in a list, by more.
+pub fn indented(page: &str, section: &str) -> Vec<String> {
+    let heading = format!("## {section}");
+    let lines = page.lines().skip_while(|line| *line != heading).skip(1);
+    let mut blocks = vec![Vec::new()];
+    let mut was_blank = true;
+    for line in lines.take_while(|line| !line.starts_with("## ")) {
+        let indent = line.len() - line.trim_start().len();
+        let goes_on = blocks.last().is_some_and(|block: &Vec<&str>| !block.is_empty());
+        if indent >= 4 && (was_blank || goes_on) {
+            if let Some(block) = blocks.last_mut() {
+                block.push(line);
+            }
+        } else if goes_on {
+            blocks.push(Vec::new());
+        }
+        was_blank = line.is_empty();
+    }
+    blocks.retain(|block| !block.is_empty());
+    let undented = |block: Vec<&str>| {
+        let indent = block.iter().map(|line| line.len() - line.trim_start().len()).min();
+        let lines: Vec<&str> =
+            block.iter().map(|line| &line[indent.unwrap_or_default()..]).collect();
+        lines.join("\n")
+    };
+    blocks.into_iter().map(undented).collect()
+}
+
 /// Says whether `said` is what is shown. `…` stands for any part of a line; alone on a line, for any
 /// lines, or none.
 pub fn matches(shown: &str, said: &str) -> bool {
@@ -122,6 +150,13 @@ mod tests {
         );
         assert!(blocks("```\nls\n```\n").is_err(), "a block that nobody would run");
         assert!(blocks("```text\nls\n```\n").is_err(), "output of nothing");
+    }
+
+    #[test]
+    fn a_section_has_blocks_that_are_set_off() {
+        let page = "## A\n\n    no\n\n## B\n\n    a \\\n        b\n    c\n\ntext\n\n1. Item:\n\n\
+                    \x20      d\n           e\n\n   text\n    goes on\n## C\n\n    no\n";
+        assert_eq!(indented(page, "B"), ["a \\\n    b\nc", "d\n    e"]);
     }
 
     #[test]

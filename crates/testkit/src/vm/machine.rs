@@ -27,11 +27,23 @@ pub(super) const LATE: &str = "late";
 /// The name of the port that the agent in the guest looks for.
 const PORT: &str = "ebbtide.testkit";
 
+/// What is wrong with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing can be read from it.
+    Reads,
+    /// Nothing can be written to it, which it says only when asked to.
+    Writes,
+    /// It is protected, and says so.
+    Protected,
+}
+
 /// What a machine is made of, before it runs.
 #[derive(Debug, Clone)]
 pub struct Machine {
     directory: PathBuf,
     disks: Vec<PathBuf>,
+    faults: Vec<(usize, Fault)>,
     late: Option<PathBuf>,
     pub(super) tolerated: Vec<&'static str>,
     kernel: Option<(BootFiles, String)>,
@@ -44,13 +56,28 @@ impl Machine {
     pub fn new(directory: &Path) -> Self {
         let (disks, tolerated) = (Vec::new(), Vec::new());
         let directory = directory.to_owned();
-        Self { directory, disks, late: None, tolerated, kernel: None, log: None }
+        let faults = Vec::new();
+        Self { directory, disks, faults, late: None, tolerated, kernel: None, log: None }
     }
 
     /// Adds a disk: the first is `/dev/vda`.
     #[must_use]
     pub fn disk(mut self, disk: &Disk) -> Self {
         self.disks.push(disk.path().to_owned());
+        self
+    }
+
+    /// Adds a disk with which something is wrong.
+    #[must_use]
+    pub fn bad_disk(mut self, disk: &Disk, fault: Fault) -> Self {
+        self.faults.push((self.disks.len(), fault));
+        self.disk(disk)
+    }
+
+    /// Adds a disk from an image file.
+    #[must_use]
+    pub fn image(mut self, path: &Path) -> Self {
+        self.disks.push(path.to_owned());
         self
     }
 
@@ -168,6 +195,10 @@ impl Machine {
                 command.args(recorded(disk, log));
                 continue;
             }
+            if let Some((_, fault)) = self.faults.iter().find(|(faulty, _)| *faulty == number) {
+                command.args(faulty(number, disk, *fault));
+                continue;
+            }
             // Fast and safe enough: what the guest has submitted outlives QEMU in the page cache.
             let drive = format!("if=none,id=disk{number},format=raw,cache=unsafe,file=");
             command.arg("-drive").arg(option(&drive, disk)).args([
@@ -204,6 +235,27 @@ fn recorded(disk: &Path, log: &Path) -> Vec<OsString> {
         ("-blockdev", filter.to_owned()),
         ("-device", device.to_owned()),
     ];
+    arguments.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect()
+}
+
+/// A disk with which something is wrong. The guest is told of the errors, and goes on.
+fn faulty(number: usize, disk: &Path, fault: Fault) -> Vec<OsString> {
+    let (node, read_only, errors) = match fault {
+        Fault::Reads => {
+            ("blkdebug", "off", ",inject-error.0.event=read_aio,inject-error.0.errno=5")
+        }
+        Fault::Writes => {
+            ("blkdebug", "off", ",inject-error.0.event=write_aio,inject-error.0.errno=5")
+        }
+        Fault::Protected => ("raw", "on", ""),
+    };
+    let image = if node == "raw" { "file" } else { "image" };
+    let file = format!("driver=file,node-name=image{number},read-only={read_only},filename=");
+    let node = format!(
+        "driver={node},node-name=disk{number},read-only={read_only},{image}=image{number}{errors}"
+    );
+    let device = format!("virtio-blk-pci,drive=disk{number},rerror=report,werror=report");
+    let arguments = [("-blockdev", option(&file, disk)), ("-blockdev", node), ("-device", device)];
     arguments.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect()
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 pub use channel::Output;
-pub use machine::Machine;
+pub use machine::{Fault, Machine};
 
 use crate::process::tail;
 use channel::{Announced, Channel, Reply};
@@ -46,6 +46,11 @@ const TROUBLE: &[&str] = &[
 
 /// The last words of a kernel before the machine is off.
 const POWERED_OFF: &str = "reboot: Power down";
+
+/// Run after a resume: see systemd-sleep(8).
+const AFTER_SLEEP: &str = "/usr/lib/systemd/system-sleep/testkit";
+const AFTER_SLEEP_SCRIPT: &str = "#!/bin/sh\n\
+    [ \"$1\" = pre ] || systemctl --no-block restart testkit-agent.service\n";
 
 /// What a boot ends with that needs somebody at the keyboard.
 const DEAD_END: &[&str] = &["Kernel panic", "(initramfs)", "grub rescue>", "grub>"];
@@ -223,6 +228,20 @@ impl Vm {
         let text = self.console_since_shutdown();
         self.qemu.kill()?;
         Ok(text)
+    }
+
+    /// Has the guest hibernate, into swap space that it uses, and waits until the machine is off. A machine
+    /// that is started on the same disks then resumes, if its command line has `resume=`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not take the request, or is not off in time.
+    pub fn hibernate(mut self) -> Result<()> {
+        // The agent that was there before would wait for an answer from this QEMU.
+        self.write_file(AFTER_SLEEP, AFTER_SLEEP_SCRIPT.as_bytes())?;
+        self.check(&format!("chmod +x {AFTER_SLEEP}"))?;
+        self.request("systemctl --no-block hibernate")?;
+        self.wait_for_exit(SHUTDOWN)
     }
 
     /// Kills QEMU. What the guest had not submitted to its disks is lost.

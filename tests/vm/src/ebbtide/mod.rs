@@ -120,7 +120,8 @@ impl Ebbtide {
         .copy(directory)
     }
 
-    fn copy(&self, directory: &Path) -> Result<Self> {
+    /// A copy of it as it is now. It must not run.
+    pub fn copy(&self, directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory)?;
         Ok(Self {
             kind: self.kind,

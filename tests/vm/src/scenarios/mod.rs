@@ -1,10 +1,13 @@
 //! The scenarios, each in a file of its own.
 
 mod apply_while_running;
+mod bad_disk;
 mod base_without_modules;
 mod broken_declaration;
+mod by_hand;
 mod failed_boots;
 mod forgets_and_remembers;
+mod hibernation;
 mod in_ram;
 mod late_store;
 mod lost_and_found;
@@ -18,6 +21,7 @@ mod rehearse_in_a_container;
 mod replaced_files;
 mod root_by_other_names;
 mod separate_filesystems;
+mod soak;
 mod stock_debian_boots;
 mod stock_debian_boots_through_grub;
 mod through_grub;
@@ -106,6 +110,12 @@ pub const SCENARIOS: &[Scenario] = &[
             power_cuts::run,
         ),
     ),
+    scenario(
+        "hibernation",
+        OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4.on(Debian12Dracut), ForAll)], hibernation::run),
+    ),
+    scenario("bad-disk", OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], bad_disk::run)),
+    scenario("by-hand", OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], by_hand::run)),
     scenario("failed-boots", OfEach(&[(BTRFS, ForAll)], failed_boots::run)),
     scenario(
         "broken-declaration",
@@ -130,6 +140,10 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "root-by-other-names",
         OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], root_by_other_names::run),
+    ),
+    scenario(
+        "soak",
+        OfEach(&[(BTRFS.on(Debian12Dracut), ForAll), (OVERLAY_ON_EXT4, ForAll)], soak::run),
     ),
     scenario("tutorial", Of(Always, tutorial::run)),
     scenario("unmarked-volume", Of(Always, unmarked_volume::run)),
