@@ -20,6 +20,7 @@ on_each_disk!(
     a_mount_that_hides_an_entry_is_found_out,
     a_store_that_was_restored_without_its_marker_is_the_same_after_apply,
     a_declaration_that_could_not_be_read_once_takes_nothing_from_what_it_keeps,
+    a_root_that_could_not_be_put_away_has_first_content_all_the_same,
 );
 
 /// A declaration with a store on another disk.
@@ -93,6 +94,31 @@ fn a_declaration_that_could_not_be_read_once_takes_nothing_from_what_it_keeps(ki
     });
     assert_eq!(mended.errors(), Vec::<&str>::new());
     assert!(!mended.record.attached.unwrap().partial);
+}
+
+fn a_root_that_could_not_be_put_away_has_first_content_all_the_same(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[keep]\ndirectories = [\"/home\"]\n");
+    machine.boot("", |root| write(root, "var/lib/new/data", "first\n"));
+    machine.apply("[keep]\ndirectories = [\"/home\", \"/var/lib/new\"]\n");
+    let protect = |how: &str| {
+        machine.look(|top| {
+            run("chattr", &[how, top.join("ebbtide/past").to_str().unwrap()]);
+        });
+    };
+    protect("+i");
+    let left = machine.boot("", |root| {
+        assert_eq!(read(root, "var/lib/new/data").as_deref(), Some("first\n"));
+    });
+    assert_eq!(left.record.outcome, Outcome::Reset);
+    assert!(left.errors()[0].contains("cannot put the old root away"), "{:?}", left.errors());
+    protect("-i");
+    let mended = machine.boot("", |root| {
+        assert_eq!(read(root, "var/lib/new/data").as_deref(), Some("first\n"));
+    });
+    assert_eq!(mended.errors(), Vec::<&str>::new());
+    let first = machine.past(left.record.number, |root| root.join("home").is_dir());
+    assert!(first, "the root of that boot is a past root");
 }
 
 fn an_entry_that_moves_to_another_store_takes_its_data_along(kind: Kind) {

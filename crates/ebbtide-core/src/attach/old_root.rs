@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::metadata::metadata_beneath;
+
 use crate::backend;
 use crate::compiled::StoreName;
 use crate::container::{Container, name};
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::record::{Attached, BootNumber, Record};
 
 /// A root that a system ran on, and what its boot says of it.
@@ -83,8 +85,9 @@ impl OldRoot {
 /// entries was left unfinished. Newest first.
 ///
 /// As a rule that is the root that was just put away. After a power cut it may have been put away
-/// by a boot that got no further, and a root that was never attached may lie in between. What is no root
-/// is passed over; one that can't be read is the last, and says why.
+/// by a boot that got no further, and a root that was never attached may lie in between. One that could not
+/// be put away has its temporary name still. What is no root is passed over; one that can't be read is
+/// the last, and says why.
 pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<OldRoot> {
     let mut roots = Vec::new();
     let unread = |number, attached, failure: &Failure| OldRoot {
@@ -94,11 +97,11 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
         unfinished: Unfinished::Some(BTreeSet::new()),
         mounted: attached,
     };
-    let numbers = match container.numbers(name::PAST) {
-        Ok(numbers) => numbers,
+    let places = match places(container) {
+        Ok(places) => places,
         Err(failure) => return vec![unread(BootNumber(0), BTreeMap::new(), &failure)],
     };
-    for number in numbers.into_iter().rev().filter(|number| *number < before) {
+    for (number, place) in places.into_iter().filter(|(number, _)| *number < before) {
         let attached = match container.record(number) {
             Ok(Some(record)) => match attached_on(container, record) {
                 Some(attached) => Some(attached),
@@ -106,7 +109,7 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
             },
             _ => None,
         };
-        let tree = match backend::past(container, number, run) {
+        let tree = match backend::tree(container, &place, run) {
             Ok(tree) => tree,
             Err(failure) => {
                 let Some(attached) = attached else { continue };
@@ -114,7 +117,7 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
                 break;
             }
         };
-        let upper = backend::upper(container, &Path::new(name::PAST).join(number.to_string()), run);
+        let upper = backend::upper(container, &place, run);
         let root = OldRoot::new(number, (tree, upper.ok().flatten()), attached);
         let is_complete = root.is_complete();
         roots.push(root);
@@ -123,6 +126,24 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
         }
     }
     roots
+}
+
+/// Where past roots lie in the container, newest first.
+fn places(container: &Container) -> Result<Vec<(BootNumber, PathBuf)>> {
+    let new = Path::new(name::NEW);
+    let found = metadata_beneath(container.directory(), new)
+        .context(|| "cannot look for a root that was not put away")?;
+    let left = match found {
+        Some(_) => {
+            let root = backend::identity(container, new)?;
+            // One that no boot ran on yet is in no record.
+            backend::last_boot_on(container, root.uuid())?.map(|number| (number, new.to_owned()))
+        }
+        None => None,
+    };
+    let numbers = container.numbers(name::PAST)?.into_iter().rev();
+    let past = numbers.map(|number| (number, Path::new(name::PAST).join(number.to_string())));
+    Ok(left.into_iter().chain(past).collect())
 }
 
 /// What was attached to the root of a boot. If that boot kept the root and got no further, it is what an
