@@ -16,6 +16,12 @@ use crate::manual::indented;
 const TEXT: &str = include_str!("../../../../docs/how-to/recover.md");
 /// Where the page mounts the volume.
 const VOLUME: &str = "/mnt";
+/// What it takes for the list of entries, and what that is here.
+const EXAMPLE: &str = "for path in /home /var/log /etc/ebbtide";
+const KEPT: &str = "/home /var/log /var/lib/witness /var/lib/app /etc/ebbtide /etc/motd \
+    /etc/made-later.conf /etc/ssh/ssh_host_ecdsa_key /etc/ssh/ssh_host_ecdsa_key.pub \
+    /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_rsa_key \
+    /etc/ssh/ssh_host_rsa_key.pub";
 
 pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     let machine = Ebbtide::messed_up(directory, kind)?;
@@ -74,16 +80,13 @@ fn go_back(machine: &Ebbtide) -> Result<()> {
 fn leave(machine: &Ebbtide, directory: &Path) -> Result<()> {
     let section = "Leave Ebbtide";
     let copied = block(section, "for path in")?;
-    let copied = copied.replace(
-        "for path in /home /var/log /etc/ebbtide",
-        "for path in /home /var/log /var/lib/witness /var/lib/app /etc/ebbtide /etc/motd",
-    );
-    let (root, kept) = copied.split_once("for path").context("no loop")?;
+    let copied = copied.replace(EXAMPLE, "for path in $KEPT");
+    let (root, kept) = copied.split_once("for path in $KEPT").context("no such loop")?;
     let root =
         if machine.kind.is_btrfs() { root.to_owned() } else { block(section, "mkdir -m 755")? };
     let cleaned = block(section, "dpkg --purge")?;
     let files = machine.system.with_top_level(|top| {
-        type_here(&format!("{root}\nfor path{kept}\n{cleaned}"), top)?;
+        type_here(&format!("KEPT='{KEPT}'\n{root}\nfor path in $KEPT{kept}\n{cleaned}"), top)?;
         let plain = top.join("plain");
         let filesystem = machine.kind.filesystem.name();
         let options = if machine.kind.is_btrfs() { "subvol=plain" } else { "defaults" };
