@@ -60,6 +60,9 @@ pub struct Root {
     /// Whether the kernel is asked to note what tries to write to a root that is not for writing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub audit: bool,
+    /// Whether a reset that would lock out all who could log in to the last root is refused.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub require_login: bool,
     /// Which past roots stay; without it, the default. A boot passes it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_boots: Option<KeepBoots>,

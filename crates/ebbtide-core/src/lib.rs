@@ -32,6 +32,7 @@ pub mod inspection;
 #[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;
+pub(crate) mod login;
 pub(crate) mod moment;
 pub mod once;
 pub mod past;

@@ -17,6 +17,7 @@ use crate::boot::{self, Boot};
 use crate::compiled::{Backend, Compiled, DeclarationHash};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
+use crate::login;
 use crate::once;
 use crate::ram::{self, Usage};
 use crate::record::{BootNumber, Outcome, Record, RootIdentity, Switch};
@@ -132,6 +133,8 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             if let Err(failure) = upkeep::look(boot, &container, compiled.as_ref(), &mut status) {
                 status.failure(&failure);
             }
+            let lost = compiled.and_then(|it| look_at_logins(&container, sysroot, &it));
+            status.problems.extend(lost);
         }
         Err(failure) => status.failure(&failure),
     }
@@ -330,6 +333,18 @@ fn look_at_wishes(boot: &Boot, status: &mut Status, done: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Who can log in now and could not after a reset. Before one in RAM, no boot can see that.
+fn look_at_logins(container: &Container, sysroot: &Path, compiled: &Compiled) -> Option<Problem> {
+    if container.backend() == Backend::Tmpfs {
+        return None;
+    }
+    let root = std::fs::File::open(sysroot).ok()?;
+    let number = container.base().ok()?;
+    let base = backend::open_base(container, number).ok()?;
+    let lost = login::lost(root.as_fd(), (number, base.as_fd()), compiled)?;
+    Some(lost.ahead(compiled.root.require_login))
 }
 
 /// A kernel in `/boot` whose modules the base does not have comes up without its drivers.

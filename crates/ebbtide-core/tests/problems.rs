@@ -141,6 +141,9 @@ root! { root {
         { path = \"/opt/c\", device = \"LABEL=a\" },\n]\n[keep]\ndirectories = [\"/opt\"]";
     root_audit = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = true";
     root_audit_sound = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = true\nwritable = false";
+    root_require_login = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\nrequire-login = false";
+    root_require_login_wrong_type = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\nrequire-login = [\"alice\"]";
+    root_require_login_misspelt = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\nrequire_login = false";
     root_audit_wrong_type = "backend = \"tmpfs\"\ndevice = \"LABEL=system\"\naudit = \"yes\"\nwritable = false";
     root_options_alone = "backend = \"btrfs\"\ndevice = \"LABEL=system\"\noptions = \"compress=zstd\"";
 } }

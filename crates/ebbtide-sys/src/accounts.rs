@@ -3,6 +3,7 @@
 //! Read by our own parser. The C library would answer for the running system, and its name services
 //! load plugins, which a static binary does not survive.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -85,6 +86,61 @@ impl Accounts {
     pub fn group_name(&self, gid: u32) -> Option<&str> {
         self.groups.iter().find(|group| group.gid == gid).map(|group| group.name.as_str())
     }
+}
+
+/// An account that has a shell: it may log in, with a password or a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// Its home, as it is written.
+    pub home: String,
+    /// Whether some password is right; an empty one is, without being asked for.
+    pub has_password: bool,
+    /// Whether it ends on some day, which may have come.
+    pub expires: bool,
+}
+
+/// Returns the accounts that have a shell, from the content of `/etc/passwd` and `/etc/shadow`. Of two
+/// lines of the same name the first one counts, as in the C library. See shadow(5).
+pub fn logins(passwd: &[u8], shadow: &[u8]) -> Vec<Login> {
+    let field =
+        |line: &[u8], index| line.split(|byte| *byte == b':').nth(index).map(<[u8]>::to_vec);
+    let mut secrets = BTreeMap::new();
+    for line in lines(shadow) {
+        if let (Some(name), Some(hash)) = (field(line, 0), field(line, 1)) {
+            let expires = field(line, 7).is_some_and(|day| !day.is_empty());
+            secrets.entry(name).or_insert((is_password(&hash), expires));
+        }
+    }
+    let mut found: BTreeMap<String, Option<Login>> = BTreeMap::new();
+    for line in lines(passwd) {
+        let Some(User { name, uid, home, .. }) = parse_user(line) else { continue };
+        let (mut has_password, expires) = secrets.get(name.as_bytes()).copied().unwrap_or_default();
+        // Only for `x` the other file is asked.
+        if let Some(hash) = field(line, 1).filter(|hash| hash != b"x") {
+            has_password = is_password(&hash);
+        }
+        let has_shell = field(line, 6).is_none_or(|shell| is_shell(&shell));
+        let login = Login { name: name.clone(), uid, home, has_password, expires };
+        found.entry(name).or_insert(has_shell.then_some(login));
+    }
+    found.into_values().flatten().collect()
+}
+
+/// Whether a password can be right: `!` and `*` begin what no hash is. See crypt(5).
+fn is_password(hash: &[u8]) -> bool {
+    let traditional = hash.len() == 13
+        && hash.iter().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(byte));
+    traditional || matches!(hash.first(), None | Some(b'$' | b'_'))
+}
+
+/// Whether a shell lets somebody in; without one, `/bin/sh` does.
+fn is_shell(shell: &[u8]) -> bool {
+    let name = shell.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    !matches!(name, b"nologin" | b"false" | b"true" | b"sync" | b"shutdown" | b"halt")
 }
 
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -176,10 +232,82 @@ mod tests {
         assert_eq!(error.errno(), rustix::io::Errno::INVAL);
     }
 
+    /// Those who have a password, of accounts that are called as what shadow(5) has of them.
+    fn with_password(lines: &[(&str, &str)]) -> Vec<String> {
+        let passwd: Vec<_> = lines.iter().map(|(name, _)| line(name, "x", "/bin/sh")).collect();
+        let shadow: Vec<_> =
+            lines.iter().map(|(name, hash)| format!("{name}:{hash}:19000:0:99999:7:::")).collect();
+        let found = logins(passwd.join("\n").as_bytes(), shadow.join("\n").as_bytes());
+        assert_eq!(found.len(), lines.len(), "all have a shell");
+        found.into_iter().filter(|it| it.has_password).map(|it| it.name).collect()
+    }
+
+    fn line(name: &str, password: &str, shell: &str) -> String {
+        format!("{name}:{password}:1000:1000::/home/{name}:{shell}")
+    }
+
+    #[test]
+    fn a_password_is_a_hash_or_an_empty_one() {
+        let usable = [
+            ("empty", ""),
+            ("glibc", "$6$salt$abcdefghijklmnop"),
+            ("yescrypt", "$y$j9T$abc$def"),
+            ("des", "abJnggxhB/yWI"),
+            ("bsdi", "_J9..rasmBYk8r9AiWNc"),
+        ];
+        let not = [
+            ("locked", "!"),
+            ("locked-hash", "!$6$salt$abcdefghijklmnop"),
+            ("never", "!!"),
+            ("no-login", "*"),
+            ("both", "!*"),
+            ("first-boot", "!unprovisioned"),
+            ("elsewhere", "x"),
+            ("solaris", "NP"),
+        ];
+        let mut expected: Vec<_> = usable.iter().map(|(name, _)| *name).collect();
+        expected.sort_unstable();
+        assert_eq!(with_password(&[usable.as_slice(), &not].concat()), expected);
+    }
+
+    #[test]
+    fn a_password_counts_where_the_c_library_looks_for_it() {
+        let has = |passwd: &str, shadow: &str| {
+            let found = logins(passwd.as_bytes(), shadow.as_bytes());
+            found.first().map(|it| (it.has_password, it.expires))
+        };
+        let shadow = "alice:$6$a$b:1:0:9:7:::";
+        assert_eq!(has(&line("alice", "x", "/bin/sh"), shadow), Some((true, false)));
+        assert_eq!(has(&line("alice", "x", ""), shadow), Some((true, false)));
+        assert_eq!(has(&line("alice", "x", "/bin/sh"), ""), Some((false, false)));
+        assert_eq!(has(&line("alice", "*", "/bin/sh"), shadow), Some((false, false)));
+        assert_eq!(has(&line("alice", "", "/bin/sh"), "alice:!:"), Some((true, false)));
+        assert_eq!(has(&line("alice", "$6$a$b", "/bin/sh"), ""), Some((true, false)));
+        assert_eq!(
+            has(&line("alice", "x", "/bin/sh"), "alice:$6$a$b:1::::: 0:"),
+            Some((true, true))
+        );
+        for shell in ["/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/bin/sync"] {
+            assert_eq!(has(&line("alice", "x", shell), shadow), None, "{shell}");
+        }
+        let twice = [line("alice", "x", "/bin/false"), line("alice", "x", "/bin/sh")].join("\n");
+        assert_eq!(has(&twice, shadow), None, "the first line counts");
+        assert_eq!(
+            has(&line("alice", "x", "/bin/sh"), "alice:!:\nalice:$6$a$b:"),
+            Some((false, false))
+        );
+        for line in
+            ["# alice:x:1000:1000::/:/bin/sh", "+alice:x:1000:1000::/:/bin/sh", "alice", ":::"]
+        {
+            assert_eq!(has(line, shadow), None, "{line}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(passwd: Vec<u8>, group: Vec<u8>) {
             Accounts::parse(&passwd, &group);
+            logins(&passwd, &group);
         }
 
         #[test]

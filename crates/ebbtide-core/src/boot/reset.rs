@@ -14,6 +14,7 @@ use crate::compiled::{Backend, Compiled, DeclarationHash, Entry, StoreName};
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
+use crate::login;
 use crate::record::{
     Attached, BaseIdentity, BootNumber, CleanMark, Ending, Outcome, Record, Switch,
 };
@@ -70,6 +71,7 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
         let fallback = failed::after_too_many(container)?;
         // A root that nobody wrote to has nothing to take back.
         if checked.observed.root.as_ref().is_some_and(|root| !root.pristine) {
+            somebody_can_log_in(boot, container, &checked, fallback.is_none(), record, log)?;
             harvest_root(boot, container, &checked.compiled, record, log)?;
             if fallback.is_none()
                 && let Some(problem) = too_much_to_import(boot, container, &checked, log)
@@ -275,6 +277,37 @@ fn base_fits_the_kernel(container: &Container, base: &BaseIdentity) -> Result<()
         base.number
     ))
     .hint("boot the kernel that the base was made with"))
+}
+
+/// A new root that nobody can log in to, after one that somebody could log in to, helps nobody.
+/// `comes_up`: whether the last root may do so; one that does not lets nobody in either.
+fn somebody_can_log_in(
+    boot: &Boot,
+    container: &Container,
+    checked: &Checked,
+    comes_up: bool,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<()> {
+    let Checked { compiled, base: BaseIdentity { number, .. }, .. } = checked;
+    let required = compiled.root.require_login;
+    if container.volume().is_directory() && !required {
+        // Nobody logs in to what is only tried out.
+        return Ok(());
+    }
+    // What can't be looked at is not held against the reset.
+    let root = backend::tree(container, Path::new(name::ROOT), &boot.run);
+    let (Ok(root), Ok(base)) = (root, backend::open_base(container, *number)) else {
+        return Ok(());
+    };
+    let Some(lost) = login::lost(root.as_fd(), (*number, base.as_fd()), compiled) else {
+        return Ok(());
+    };
+    if lost.nobody && required && comes_up {
+        return Err(lost.refusal());
+    }
+    report(record, log, lost.warning(required));
+    Ok(())
 }
 
 /// Takes `sync` entries back from the last root, as its manifest says. An error means that not all

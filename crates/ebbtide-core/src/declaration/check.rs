@@ -71,6 +71,7 @@ fn declaration(merged: &Merged, sources: &[SourceFile]) -> Option<Declaration> {
             tmpfs: root::ram_mounts(root),
             mounts: root::volume_mounts(root),
             audit: root.audit.as_ref().is_some_and(|at| at.value),
+            require_login: root.require_login.as_ref().is_none_or(|at| at.value),
             keep_boots: root.keep_boots.as_ref().map(KeepBoots::with_defaults),
         }),
     };

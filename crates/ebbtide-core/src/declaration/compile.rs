@@ -86,6 +86,7 @@ impl Declaration {
                 tmpfs: root.tmpfs.clone(),
                 mounts: root.mounts.clone(),
                 audit: root.audit,
+                require_login: root.require_login,
                 keep_boots: root.keep_boots,
             },
             stores,

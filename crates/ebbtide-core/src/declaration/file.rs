@@ -136,6 +136,10 @@ pub(super) struct Root {
     /// With `writable = false`: have the kernel note what tries to write all the same, for `status`.
     #[schemars(with = "Option<bool>", extend("default" = false))]
     pub audit: Option<At<bool>>,
+    /// Refuse a reset that would lock out all who could log in to the last root with a password; if not,
+    /// only warn.
+    #[schemars(with = "Option<bool>", rename = "require-login", extend("default" = true))]
+    pub require_login: Option<At<bool>>,
     /// Which past roots stay. `ebbtide gc` deletes the others.
     #[schemars(rename = "keep-boots")]
     pub keep_boots: Option<KeepBoots>,

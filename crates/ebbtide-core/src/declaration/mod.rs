@@ -124,6 +124,8 @@ pub struct RootDeclaration {
     pub mounts: Vec<VolumeMount>,
     /// Whether it is noted what tries to write to a root that is not for writing.
     pub audit: bool,
+    /// Whether a reset that would lock out all who could log in to the last root is refused.
+    pub require_login: bool,
     /// Which past roots stay, if that is declared.
     pub keep_boots: Option<KeepBoots>,
 }

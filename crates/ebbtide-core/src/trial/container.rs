@@ -170,6 +170,7 @@ fn placed(
         // Volumes of the machine are out of reach, too, and its audit is not this root's.
         mounts: Vec::new(),
         audit: false,
+        require_login: false,
         keep_boots: declared.and_then(|root| root.keep_boots),
     });
     let state = StoreName(StoreName::STATE.to_owned());

@@ -7,7 +7,7 @@ use super::super::problem::quote;
 use super::super::value::{Reader, Table, Value};
 use crate::compiled::{Backend, RamSize, parse_bytes};
 
-pub(in crate::declaration) const ROOT_KEYS: [&str; 13] = [
+pub(in crate::declaration) const ROOT_KEYS: [&str; 14] = [
     "backend",
     "device",
     "container",
@@ -20,6 +20,7 @@ pub(in crate::declaration) const ROOT_KEYS: [&str; 13] = [
     "tmpfs",
     "mounts",
     "audit",
+    "require-login",
     "keep-boots",
 ];
 const RAM_MOUNT_KEYS: [&str; 3] = ["path", "size", "mode"];
@@ -69,6 +70,10 @@ impl Reader<'_> {
             audit: table.get("audit").and_then(|value| {
                 let audit = self.boolean(value, "audit")?;
                 Some(self.at(value, audit))
+            }),
+            require_login: table.get("require-login").and_then(|value| {
+                let required = self.boolean(value, "require-login")?;
+                Some(self.at(value, required))
             }),
             keep_boots: table.get("keep-boots").and_then(|value| self.keep_boots(value)),
         };
