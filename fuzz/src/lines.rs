@@ -7,7 +7,7 @@ use std::path::Path;
 use ebbtide_core::compiled::Backend;
 use ebbtide_core::switches::Switches;
 use ebbtide_core::{declaration, fstab, pattern as patterns};
-use ebbtide_sys::accounts::Accounts;
+use ebbtide_sys::accounts::{Accounts, logins};
 use ebbtide_sys::mountinfo;
 
 use crate::assert_printable;
@@ -16,6 +16,10 @@ use crate::assert_printable;
 pub(crate) fn accounts(bytes: &[u8]) {
     let (passwd, group) = halves(bytes);
     let accounts = Accounts::parse(passwd, group);
+    for login in logins(passwd, group) {
+        // Of two lines of a name, the first one counts everywhere.
+        assert_eq!(accounts.uid(&login.name), Some(login.uid), "{login:?}");
+    }
     for (name, home) in accounts.homes() {
         let uid = accounts.uid(name).expect("a user has a number");
         assert!(!name.is_empty() && !home.is_empty());

@@ -3,7 +3,6 @@
 //! All that is not sure speaks for the reset. An account that others than the account files know of, a home
 //! that is somewhere else, a file that cannot be read: a new root may have a way in that is not seen here.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,13 +14,14 @@ use crate::compiled::{Compiled, Entry, StoreName};
 use crate::failure::{Failure, Level, Problem};
 use crate::store;
 
-/// No file that is read here is larger, in bytes.
-const LIMIT: u64 = 1 << 20;
+/// No file that is read here is larger, in bytes: accounts are compared each with each.
+const LIMIT: u64 = 1 << 17;
 
 /// Who could log in to the last root with a password, and can't to a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost {
-    names: Vec<String>,
+    /// Their names, escaped.
+    names: String,
     /// Whether nobody else can either.
     pub nobody: bool,
     base: u64,
@@ -30,64 +30,45 @@ pub(crate) struct Lost {
 const HINT: &str = "keep the account files: add \"accounts\" to `presets` below [keep]";
 
 impl Lost {
-    fn names(&self) -> String {
-        let escaped = |name: &String| ebbtide_sys::escape(name.as_bytes());
-        let mut names = self.names.iter().take(3).map(escaped).collect::<Vec<_>>().join(", ");
-        if self.names.len() > 3 {
-            names = format!("{names} and {} more", self.names.len() - 3);
-        }
-        names
-    }
-
-    fn lockout(&self, last: &str) -> String {
-        let (names, base) = (self.names(), self.base);
-        format!(
-            "{last} has a password for {names}, and base {base} no password and no key for anybody"
-        )
+    /// `root`: whose password it is.
+    fn problem(&self, level: Level, consequence: &str, root: &str) -> Problem {
+        let nobody = if self.nobody { "no password and no key for anybody" } else { "none" };
+        let Self { names, base, .. } = self;
+        let message =
+            format!("{consequence}{root} has a password for {names}, and base {base} {nobody}");
+        Problem { hint: Some(HINT.to_owned()), ..Problem::new(level, message) }
     }
 
     /// Why the root is not reset.
     pub fn refusal(&self) -> Failure {
-        let why = format!("nobody could log in to a new one: {}", self.lockout("the last one"));
-        Failure::new(why).hint(format!(
+        let problem =
+            self.problem(Level::Error, "nobody could log in to a new one: ", "the last one");
+        Failure::new(problem.message).hint(format!(
             "{HINT}, or say `require-login = false` below [root]; then run `ebbtide apply`"
         ))
     }
 
     /// What is said where the root is reset all the same.
     pub fn warning(&self, required: bool) -> Problem {
-        let (level, message) = if self.nobody {
-            let why = self.lockout("the last root");
-            (Level::Warning, format!("nobody may be able to log in: {why}"))
-        } else {
-            let (names, base) = (self.names(), self.base);
-            let message =
-                format!("the last root had a password for {names}, and base {base} has none");
+        match (self.nobody, required) {
+            (true, _) => {
+                self.problem(Level::Warning, "nobody may be able to log in: ", "the last root")
+            }
+            (false, true) => self.problem(Level::Warning, "", "the last root"),
             // Where accounts come and go, somebody has said so.
-            (if required { Level::Warning } else { Level::Notice }, message)
-        };
-        Problem { hint: Some(HINT.to_owned()), ..Problem::new(level, message) }
+            (false, false) => self.problem(Level::Notice, "", "the last root"),
+        }
     }
 
     /// What is said before the reset, while the root runs.
     pub fn ahead(&self, required: bool) -> Problem {
-        let hint = Some(format!("{HINT}, then run `ebbtide apply`"));
-        let (level, message) = match (self.nobody, required) {
-            (true, true) => {
-                let why = self.lockout("this root");
-                (Level::Warning, format!("the next boot will not reset the root: {why}"))
-            }
-            (true, false) => {
-                let why = self.lockout("this root");
-                (Level::Warning, format!("nobody may be able to log in after a reset: {why}"))
-            }
-            (false, _) => {
-                let (names, base) = (self.names(), self.base);
-                let message = format!("this root has a password for {names}, and base {base} none");
-                (Level::Notice, message)
-            }
+        let (level, consequence) = match (self.nobody, required) {
+            (true, true) => (Level::Warning, "the next boot will not reset the root: "),
+            (true, false) => (Level::Warning, "nobody may be able to log in after a reset: "),
+            (false, _) => (Level::Notice, ""),
         };
-        Problem { hint, ..Problem::new(level, message) }
+        let hint = Some(format!("{HINT}, then run `ebbtide apply`"));
+        Problem { hint, ..self.problem(level, consequence, "this root") }
     }
 }
 
@@ -98,16 +79,12 @@ pub(crate) fn lost(
     (number, base): (u64, BorrowedFd<'_>),
     compiled: &Compiled,
 ) -> Option<Lost> {
-    let mut new = NewRoot { base, compiled, stores: BTreeMap::new() };
+    let mut new = NewRoot { base, compiled, stores: Vec::new() };
     if ["/etc/passwd", "/etc/shadow"].iter().any(|path| new.entry(Path::new(path)).is_some()) {
         return None;
     }
-    let read = |tree| {
-        let read = |path| file::read_limited(tree, Path::new(path), LIMIT).ok();
-        Some(accounts::logins(&read("etc/passwd")?, &read("etc/shadow")?))
-    };
     let (had, has) = (read(root)?, read(base)?);
-    let (names, nobody) = compare(&had, &has, |account| new.may_have_key(account))?;
+    let (names, nobody) = compare(&had, &has, &mut |account| new.may_have_key(account))?;
     // What costs most is looked at last, and rarely.
     if new.has_other_accounts() || has_credentials(Path::new("/")) {
         return None;
@@ -115,20 +92,37 @@ pub(crate) fn lost(
     Some(Lost { names, nobody, base: number })
 }
 
-/// The names of those who lose their way in, and whether nobody has one then. `has`: sorted by name.
+fn read(tree: BorrowedFd<'_>) -> Option<Vec<Login>> {
+    let [passwd, shadow] = ["etc/passwd", "etc/shadow"]
+        .map(|path| file::read_limited(tree, Path::new(path), LIMIT).ok());
+    Some(accounts::logins(&passwd?, &shadow?))
+}
+
+/// Who loses their way in, and whether nobody has one then.
 fn compare(
     had: &[Login],
     has: &[Login],
-    mut may_have_key: impl FnMut(&Login) -> bool,
-) -> Option<(Vec<String>, bool)> {
+    may_have_key: &mut dyn FnMut(&Login) -> bool,
+) -> Option<(String, bool)> {
     let mut can = |it: &Login| it.has_password || (is_person(it) && may_have_key(it));
-    let could = had.iter().filter(|it| is_person(it) && it.has_password && !it.expires);
-    let lost = could.filter(|old| {
-        let now = has.binary_search_by(|new| new.name.cmp(&old.name));
-        !now.ok().and_then(|index| has.get(index)).is_some_and(&mut can)
-    });
-    let names: Vec<_> = lost.map(|it| it.name.clone()).collect();
-    (!names.is_empty()).then(|| (names, !has.iter().any(can)))
+    let (mut names, mut count) = (String::new(), 0);
+    for old in had {
+        let could = is_person(old) && old.has_password && !old.expires;
+        if !could || has.iter().find(|new| new.name == old.name).is_some_and(&mut can) {
+            continue;
+        }
+        count += 1;
+        match count {
+            1 => {}
+            2 | 3 => names.push_str(", "),
+            4 => names.push_str(" and others"),
+            _ => continue,
+        }
+        if count < 4 {
+            names.push_str(&ebbtide_sys::escape(old.name.as_bytes()));
+        }
+    }
+    (count > 0).then(|| (names, !has.iter().any(can)))
 }
 
 /// Root, or a user as useradd(8) numbers them. What others have is for services.
@@ -140,12 +134,12 @@ fn is_person(account: &Login) -> bool {
 struct NewRoot<'a> {
     base: BorrowedFd<'a>,
     compiled: &'a Compiled,
-    stores: BTreeMap<StoreName, Option<OwnedFd>>,
+    stores: Vec<(&'a StoreName, Option<OwnedFd>)>,
 }
 
-impl NewRoot<'_> {
+impl<'a> NewRoot<'a> {
     /// The innermost entry that a path lies in.
-    fn entry(&self, path: &Path) -> Option<&Entry> {
+    fn entry(&self, path: &Path) -> Option<&'a Entry> {
         self.compiled.entries.iter().rev().find(|entry| path.starts_with(&entry.path))
     }
 
@@ -156,15 +150,14 @@ impl NewRoot<'_> {
                 self.compiled.root.mounts.iter().any(|mount| path.starts_with(&mount.path));
             return (!is_elsewhere).then_some(self.base);
         };
-        let (name, within) = (entry.store.clone(), entry.path.clone());
-        let wanted = self.compiled.stores.get(&name)?;
-        let opened = self
-            .stores
-            .entry(name)
-            .or_insert_with(|| store::open(wanted.place(), wanted.uuid).ok());
-        let store = opened.as_ref()?.as_fd();
+        if !self.stores.iter().any(|(name, _)| **name == entry.store) {
+            let wanted = self.compiled.stores.get(&entry.store)?;
+            self.stores.push((&entry.store, store::open(wanted.place(), wanted.uuid).ok()));
+        }
+        let (_, store) = self.stores.iter().find(|(name, _)| **name == entry.store)?;
+        let store = store.as_ref()?.as_fd();
         // Its first content comes from the last root, or from elsewhere.
-        metadata::metadata_beneath(store, &within).ok()??;
+        metadata::metadata_beneath(store, &entry.path).ok()??;
         Some(store)
     }
 
@@ -204,25 +197,28 @@ impl NewRoot<'_> {
     /// Whether a directory may have something whose name begins so.
     fn may_list(&mut self, path: &str, prefix: &[u8]) -> bool {
         let path = Path::new(path);
-        let Some(tree) = self.tree(path) else { return true };
-        match resolve::open_directory(tree, path).and_then(|it| file::read_directory(it.as_fd())) {
-            Ok(all) => all.iter().any(|it| it.name.as_encoded_bytes().starts_with(prefix)),
-            Err(error) => !error.is_not_found(),
-        }
+        self.tree(path).is_none_or(|tree| may_list(tree, path, prefix))
     }
 
     /// Whether others than the account files may know of accounts, or make them when the system starts.
     fn has_other_accounts(&mut self) -> bool {
-        let made_at_boot = ["/etc/cloud/cloud.cfg", "/etc/waagent.conf", "/etc/NIXOS"];
-        let off = !self.lacks(Path::new("/etc/cloud/cloud-init.disabled"));
-        made_at_boot
-            .iter()
-            .any(|path| !(self.lacks(Path::new(path)) || (off && path.starts_with("/etc/cloud"))))
+        let mut has = |path: &str| !self.lacks(Path::new(path));
+        let makes_accounts = has("/etc/NIXOS")
+            || has("/etc/waagent.conf")
+            || (has("/etc/cloud/cloud.cfg") && !has("/etc/cloud/cloud-init.disabled"));
+        makes_accounts
             || self.may_list("/var/lib/systemd/home", b"")
             || self.may_list("/etc/userdb", b"")
             || CREDENTIALS_OF_SYSTEM.iter().any(|path| self.may_list(path, b"passwd."))
             || self.read("/etc/nsswitch.conf").is_none_or(|text| asks_others(&text))
             || PAM.iter().any(|path| self.read(path).is_none_or(|text| believes_others(&text)))
+    }
+}
+
+fn may_list(tree: BorrowedFd<'_>, path: &Path, prefix: &[u8]) -> bool {
+    match resolve::open_directory(tree, path).and_then(|it| file::read_directory(it.as_fd())) {
+        Ok(all) => all.iter().any(|it| it.name.as_encoded_bytes().starts_with(prefix)),
+        Err(error) => !error.is_not_found(),
     }
 }
 
@@ -241,50 +237,59 @@ const PAM: [&str; 7] = [
 const CREDENTIALS_OF_SYSTEM: [&str; 3] =
     ["/etc/credstore", "/etc/credstore.encrypted", "/usr/lib/credstore"];
 
+/// The lines of a configuration file without their comments.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = |line: &'_ [u8]| line.iter().position(|byte| *byte == b'#').unwrap_or(line.len());
+    text.split(|byte| *byte == b'\n').map(move |it| it.get(..line(it)).unwrap_or_default())
+}
+
 /// Whether nsswitch.conf(5) names a service that has accounts of its own. Those of systemd-homed are in
 /// a directory.
 fn asks_others(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(text);
-    let lines = text.lines().filter_map(|line| {
-        let (database, services) = line.split('#').next()?.split_once(':')?;
-        ["passwd", "shadow"].contains(&database.trim()).then_some(services)
-    });
-    let mut services = lines.flat_map(str::split_ascii_whitespace);
-    services.any(|it| {
-        // `[NOTFOUND=return]` is none.
-        !it.contains(['[', '=', ']'])
-            && !["files", "systemd", "altfiles", "mymachines"].contains(&it)
-    })
+    const OWN: [&[u8]; 6] = [b"", b"passwd:", b"shadow:", b"files", b"systemd", b"altfiles"];
+    let is_about_accounts = |line: &&[u8]| {
+        let line = line.trim_ascii_start();
+        line.starts_with(b"passwd:") || line.starts_with(b"shadow:")
+    };
+    let mut words = lines(text)
+        .filter(is_about_accounts)
+        .flat_map(|line| line.split(|byte| byte.is_ascii_whitespace() || *byte == b']'));
+    // `[NOTFOUND=return]` is no service.
+    words.any(|word| !word.contains(&b'=') && !OWN.contains(&word))
 }
 
 /// Whether pam.conf(5) has passwords of local accounts checked elsewhere.
 fn believes_others(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(text);
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let others = ["sss", "ldap", "krb5", "winbind", "radius", "tacplus", "kanidm", "himmelblau"];
-    lines
-        .flat_map(|line| line.split("pam_").skip(1))
-        .any(|module| others.iter().any(|other| module.starts_with(other)))
+    const OTHERS: [&[u8]; 8] = [
+        b"pam_sss",
+        b"pam_ldap",
+        b"pam_krb5",
+        b"pam_winbind",
+        b"pam_radius",
+        b"pam_tacplus",
+        b"pam_kanidm",
+        b"pam_himmelblau",
+    ];
+    lines(text).any(|line| OTHERS.iter().any(|other| contains(line, other)))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 /// Whether the kernel, the firmware or the hypervisor has passwords for systemd-sysusers(8). `top`: `/`.
 fn has_credentials(top: &Path) -> bool {
-    let is_password = |it: std::io::Result<std::fs::DirEntry>| {
-        it.is_ok_and(|it| it.file_name().as_encoded_bytes().starts_with(b"passwd."))
-    };
+    let Ok(top) = std::fs::File::open(top) else { return false };
     let places = [
         "run/credentials/@system",
         "run/credentials/@encrypted",
         "sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials",
     ];
     let texts = ["proc/cmdline", "sys/firmware/dmi/entries/11-0/raw"];
-    let has = |text: &[u8], word: &[u8]| text.windows(word.len()).any(|part| part == word);
-    places
-        .iter()
-        .any(|place| std::fs::read_dir(top.join(place)).is_ok_and(|mut all| all.any(is_password)))
-        || texts.iter().any(|file| {
-            let text = std::fs::read(top.join(file)).unwrap_or_default();
-            has(&text, b"credential") && has(&text, b"passwd.")
+    places.iter().any(|place| may_list(top.as_fd(), Path::new(place), b"passwd."))
+        || texts.iter().any(|path| {
+            let text = file::read_limited(top.as_fd(), Path::new(path), LIMIT).unwrap_or_default();
+            contains(&text, b"credential") && contains(&text, b"passwd.")
         })
 }
 

@@ -163,10 +163,8 @@ fn one_account_of_several_is_only_told(kind: Kind) {
     reset(&booted);
     assert_eq!(
         booted.errors(),
-        [
-            "the last root had a password for alice, and base 1 has none (keep the account files: add \
-          \"accounts\" to `presets` below [keep])"
-        ]
+        ["the last root has a password for alice, and base 1 none (keep the account files: add \
+          \"accounts\" to `presets` below [keep])"]
     );
 }
 

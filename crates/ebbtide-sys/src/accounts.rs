@@ -3,7 +3,6 @@
 //! Read by our own parser. The C library would answer for the running system, and its name services
 //! load plugins, which a static binary does not survive.
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -105,29 +104,32 @@ pub struct Login {
 
 /// Returns the accounts that have a shell, from the content of `/etc/passwd` and `/etc/shadow`. Of two
 /// lines of the same name the first one counts, as in the C library. See shadow(5).
+///
+/// Takes a time that grows with the square of what it is given.
 pub fn logins(passwd: &[u8], shadow: &[u8]) -> Vec<Login> {
-    let field =
-        |line: &[u8], index| line.split(|byte| *byte == b':').nth(index).map(<[u8]>::to_vec);
-    let mut secrets = BTreeMap::new();
-    for line in lines(shadow) {
-        if let (Some(name), Some(hash)) = (field(line, 0), field(line, 1)) {
-            let expires = field(line, 7).is_some_and(|day| !day.is_empty());
-            secrets.entry(name).or_insert((is_password(&hash), expires));
-        }
-    }
-    let mut found: BTreeMap<String, Option<Login>> = BTreeMap::new();
+    let mut found: Vec<(Login, bool)> = Vec::new();
     for line in lines(passwd) {
         let Some(User { name, uid, home, .. }) = parse_user(line) else { continue };
-        let (mut has_password, expires) = secrets.get(name.as_bytes()).copied().unwrap_or_default();
-        // Only for `x` the other file is asked.
-        if let Some(hash) = field(line, 1).filter(|hash| hash != b"x") {
-            has_password = is_password(&hash);
+        if found.iter().any(|(it, _)| it.name == name) {
+            continue;
         }
-        let has_shell = field(line, 6).is_none_or(|shell| is_shell(&shell));
-        let login = Login { name: name.clone(), uid, home, has_password, expires };
-        found.entry(name).or_insert(has_shell.then_some(login));
+        let secret = lines(shadow).find(|it| field(it, 0) == name.as_bytes()).unwrap_or(b":*");
+        let hash = match field(line, 1) {
+            b"x" => field(secret, 1),
+            // Only for `x` the other file is asked.
+            own => own,
+        };
+        let has_password = is_password(hash);
+        let expires = !field(secret, 7).is_empty();
+        found.push((Login { name, uid, home, has_password, expires }, is_shell(field(line, 6))));
     }
-    found.into_values().flatten().collect()
+    found.retain(|(_, has_shell)| *has_shell);
+    found.into_iter().map(|(login, _)| login).collect()
+}
+
+/// A field of a line; empty if there is none.
+fn field(line: &[u8], index: usize) -> &[u8] {
+    line.split(|byte| *byte == b':').nth(index).unwrap_or_default()
 }
 
 /// Whether a password can be right: `!` and `*` begin what no hash is. See crypt(5).
@@ -265,8 +267,7 @@ mod tests {
             ("elsewhere", "x"),
             ("solaris", "NP"),
         ];
-        let mut expected: Vec<_> = usable.iter().map(|(name, _)| *name).collect();
-        expected.sort_unstable();
+        let expected: Vec<_> = usable.iter().map(|(name, _)| *name).collect();
         assert_eq!(with_password(&[usable.as_slice(), &not].concat()), expected);
     }
 
