@@ -1,17 +1,18 @@
 //! The obvious way: two whole trees, side by side.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(test)]
 use std::path::Path;
-use std::path::PathBuf;
 
 use ebbtide_sys::file::{open_quietly, read_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
+#[cfg(test)]
+use ebbtide_sys::resolve;
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::way::{self, Name, Pair, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
@@ -52,105 +53,112 @@ fn walk(
     if kept.is_kept() {
         return Ok(());
     }
-    let top = metadata::metadata(root).context(|| "cannot look at the root")?;
-    let mut walk = Walk { mount: top.mount_id, kin, path: PathBuf::from("/"), visit };
-    walk.directory(root, Some(base), Some(kept))
+    let mount = metadata::metadata(root).context(|| "cannot look at the root")?.mount_id;
+    let top = Renamed::top();
+    match top.open(root, base, kept).context(|| "cannot open the root")? {
+        Some(pair) => Walk { mount, kin, visit }.subtree(&top, pair),
+        None => Ok(()),
+    }
 }
 
 struct Walk<'w, 'v> {
     mount: u64,
     /// Whether the same inode number means the same inode.
     kin: bool,
-    path: PathBuf,
     visit: &'w mut Visit<'v>,
 }
 
+/// The way down to where the walk is: with few descriptors, however deep that is.
+type Way<'k> = way::Way<'k, ()>;
+
 impl Walk<'_, '_> {
-    fn directory(
-        &mut self,
-        root: BorrowedFd<'_>,
-        base: Option<BorrowedFd<'_>>,
-        kept: Option<&Kept>,
-    ) -> Result<()> {
-        let names = |directory| -> ebbtide_sys::Result<BTreeSet<OsString>> {
-            Ok(read_directory(directory)?.into_iter().map(|entry| entry.name).collect())
-        };
-        let what = || format!("cannot list {}", shown(&self.path));
-        let mut all = names(root).context(what)?;
-        if let Some(base) = base {
-            all.extend(names(base).context(what)?);
-        }
-        for name in all {
-            let kept = kept.and_then(|kept| kept.get(&name));
-            if kept.is_some_and(Kept::is_kept) {
-                continue;
+    fn subtree(&mut self, top: &Renamed, pair: Pair<'_>) -> Result<()> {
+        let failed = || format!("cannot look at {}", shown(&top.path));
+        let mut way = Way::new(top);
+        enter(&mut way, pair).context(failed)?;
+        while let Some((name, kept)) = way.next().context(failed)? {
+            if !self.name(&mut way, &name, kept)? {
+                way.back();
             }
-            self.path.push(&name);
-            self.name(root, base, kept)?;
-            self.path.pop();
         }
         Ok(())
     }
 
-    /// The last component of the path, in both.
-    fn name(
+    /// Looks at one name in the current directories; true if that is a directory and was entered.
+    fn name<'k>(
         &mut self,
-        root: BorrowedFd<'_>,
-        base: Option<BorrowedFd<'_>>,
-        kept: Option<&Kept>,
-    ) -> Result<()> {
-        let path = self.path.clone();
-        let Some(name) = path.file_name() else { return Ok(()) };
+        way: &mut Way<'k>,
+        name: &OsStr,
+        kept: Option<&'k Kept>,
+    ) -> Result<bool> {
+        let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
-        let now = metadata_of_entry(root, name).context(failed)?;
-        let before = match base {
-            Some(base) => metadata_of_entry(base, name).context(failed)?,
-            None => None,
-        };
+        let now = metadata_of_entry(way.root().context(failed)?, name).context(failed)?;
+        let before = way.before(name).context(failed)?;
         let Some(now) = now else {
             if let Some(before) = &before {
                 (self.visit)(deleted(&path, before));
             }
-            return Ok(());
+            return Ok(false);
         };
         if now.mount_id != self.mount {
-            return Ok(());
+            return Ok(false);
         }
-        let same_kind = before.as_ref().is_some_and(|before| before.kind == now.kind);
-        let way = now.kind == FileKind::Directory && kept.is_some();
-        let is_same = |before: &Metadata| {
-            let key = |it: &Metadata| (it.inode, it.size, it.modified, it.changed);
-            self.kin && same_kind && key(before) == key(&now)
-        };
-        match (&before, base) {
-            (Some(before), Some(_)) if is_same(before) => {}
-            (Some(before), Some(base)) if same_kind => {
-                let root = Node { dir: root, name, found: &now, opened: None };
-                let base = Node { dir: base, name, found: before, opened: None };
-                if let Some(what) = compare(&root, &base).context(failed)? {
-                    (self.visit)(change(&path, what, &now));
-                }
+        let same_kind = before.as_ref().filter(|before| before.kind == now.kind);
+        if let Some(before) = same_kind {
+            self.compare(way, name, &now, before).context(failed)?;
+        } else {
+            if let Some(before) = &before {
+                (self.visit)(deleted(&path, before));
             }
-            _ => {
-                if let Some(before) = &before {
-                    (self.visit)(deleted(&path, before));
-                }
-                if !way {
-                    (self.visit)(change(&path, What::Added, &now));
-                }
+            let leads_to_kept = now.kind == FileKind::Directory && kept.is_some();
+            if !leads_to_kept {
+                (self.visit)(change(&path, What::Added, &now));
             }
         }
         if now.kind != FileKind::Directory {
-            return Ok(());
+            return Ok(false);
         }
         let open = |directory| unless_gone(open_quietly(directory, name, OFlags::DIRECTORY));
-        let Some(inner) = open(root).context(failed)? else { return Ok(()) };
-        let inner_base = match base.filter(|_| same_kind) {
-            Some(base) => open(base).context(failed)?,
+        let root = open(way.root().context(failed)?).context(failed)?;
+        let base = match same_kind {
+            Some(_) => open(way.base().context(failed)?).context(failed)?,
             None => None,
         };
-        self.directory(inner.as_fd(), inner_base.as_ref().map(AsFd::as_fd), kept)
+        let Some(root) = root else { return Ok(false) };
+        enter(way, Pair { root, base, kept }).context(failed)?;
+        Ok(true)
     }
+
+    /// Compares two of one kind.
+    fn compare(
+        &mut self,
+        way: &Way<'_>,
+        name: &OsStr,
+        now: &Metadata,
+        before: &Metadata,
+    ) -> ebbtide_sys::Result<()> {
+        let key = |it: &Metadata| (it.inode, it.size, it.modified, it.changed);
+        if self.kin && key(before) == key(now) {
+            return Ok(());
+        }
+        let root = Node { dir: way.root()?, name, found: now, opened: None };
+        let base = Node { dir: way.base()?, name, found: before, opened: None };
+        if let Some(what) = compare(&root, &base)? {
+            (self.visit)(change(&way.path, what, now));
+        }
+        Ok(())
+    }
+}
+
+fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>) -> ebbtide_sys::Result<()> {
+    let mut names = Vec::new();
+    for directory in std::iter::once(&pair.root).chain(&pair.base) {
+        names.extend(
+            read_directory(directory.as_fd())?.into_iter().map(|it| Name::anywhere(it.name)),
+        );
+    }
+    way.enter(pair, names, ())
 }
 
 /// Visits what is below one directory of a root, against another one of the base.
@@ -162,10 +170,9 @@ pub(super) fn below(
     kept: Option<&Kept>,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
-    let top = metadata::metadata(root).context(|| "cannot look at the root")?;
-    Walk { mount: top.mount_id, kin: false, path: path.to_owned(), visit }.directory(
-        root,
-        Some(base),
-        kept,
-    )
+    let mount = metadata::metadata(root).context(|| "cannot look at the root")?.mount_id;
+    let open = |tree| resolve::open_directory(tree, Path::new("")).context(|| "cannot open it");
+    let pair = Pair { root: open(root)?, base: Some(open(base)?), kept };
+    let top = Renamed { path: path.to_owned(), from: path.to_owned() };
+    Walk { mount, kin: false, visit }.subtree(&top, pair)
 }

@@ -38,6 +38,8 @@ pub struct Back {
     pub bytes: u64,
     /// Where the store's own is, below the store; null as long as it is in its place.
     pub trash: Option<PathBuf>,
+    /// Files below it that lost privileges which had no effect in the store, and devices left out, escaped.
+    pub unprivileged: Vec<String>,
 }
 
 /// How data come back to the root.
@@ -95,11 +97,11 @@ impl Live {
     pub fn move_back(&self, paths: &[PathBuf], tell: &mut Tell<'_>) -> Result<MovedBack> {
         let _lock = self.container.lock()?;
         let mut moved = MovedBack { items: Vec::new(), problems: Vec::new() };
-        for back in self.plan_back(paths)? {
+        for mut back in self.plan_back(paths)? {
             let entry = self.compiled.entries.iter().find(|entry| entry.path == back.path);
             let Some(entry) = entry.cloned() else { continue };
             let mount = match back.how {
-                How::Copied => match self.one(&entry, tell, &mut moved.problems) {
+                How::Copied => match self.one(&entry, &mut back, tell, &mut moved.problems) {
                     Ok(mount) => Some(mount),
                     Err(Cut::Here(failure)) => return Err(failure),
                     Err(Cut::Failed(failure)) => return Err(with(failure, &moved.undo(self))),

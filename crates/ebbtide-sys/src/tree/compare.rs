@@ -57,7 +57,7 @@ pub fn first_difference(
         return Ok(Some(PathBuf::new()));
     }
     let mut walk = Walk { top: found.mount_id, shared, ..Walk::default() };
-    walk.enter(open_directory(original_dir, original)?, open_directory(copy_dir, copy)?, None)?;
+    walk.enter(open_directory(original_dir, original)?, open_directory(copy_dir, copy)?)?;
     walk.run()
 }
 
@@ -114,25 +114,24 @@ struct Walk {
     shared: bool,
     original: DirectoryStack,
     copy: DirectoryStack,
-    /// For each open directory: the names to look at, and its own path.
-    levels: Vec<(Vec<OsString>, PathBuf)>,
+    /// For each open directory: the names to look at.
+    levels: Vec<Vec<OsString>>,
+    /// The last of them. One path, and not one for each: a tree can be so deep that these fill the memory.
+    path: PathBuf,
     /// A directory whose copy has another set of names.
     found: Option<PathBuf>,
 }
 
 impl Walk {
-    fn enter(&mut self, original: OwnedFd, copy: OwnedFd, name: Option<&OsStr>) -> Result<()> {
-        let path = match (self.levels.last(), name) {
-            (Some((_, above)), Some(name)) => above.join(name),
-            _ => PathBuf::new(),
-        };
+    /// Enters the directory at `path`.
+    fn enter(&mut self, original: OwnedFd, copy: OwnedFd) -> Result<()> {
         let names = names_in(original.as_fd())?;
         let extra = names_in(copy.as_fd())?.into_iter().find(|it| !names.contains(it));
         if let Some(extra) = extra {
-            self.found = Some(path.join(extra));
+            self.found = Some(self.path.join(extra));
         }
         let (a, b) = (metadata(original.as_fd())?, metadata(copy.as_fd())?);
-        self.levels.push((names.into_iter().collect(), path));
+        self.levels.push(names.into_iter().collect());
         self.original.push(original, identity(&a));
         self.copy.push(copy, identity(&b));
         Ok(())
@@ -140,16 +139,16 @@ impl Walk {
 
     fn run(&mut self) -> Result<Option<PathBuf>> {
         while self.found.is_none() {
-            let Some((names, path)) = self.levels.last_mut() else { return Ok(None) };
+            let Some(names) = self.levels.last_mut() else { return Ok(None) };
             let Some(name) = names.pop() else {
                 self.levels.pop();
                 self.original.pop()?;
                 self.copy.pop()?;
+                self.path.pop();
                 continue;
             };
-            let path = path.join(&name);
             if !self.look(&name)? {
-                return Ok(Some(path));
+                return Ok(Some(self.path.join(name)));
             }
         }
         Ok(self.found.take())
@@ -171,7 +170,8 @@ impl Walk {
         }
         if original.kind == FileKind::Directory {
             let (a, b) = (open_child(pair.original, name)?, open_child(pair.copy, name)?);
-            self.enter(a, b, Some(name))?;
+            self.path.push(name);
+            self.enter(a, b)?;
         }
         Ok(true)
     }
@@ -196,29 +196,31 @@ pub fn changed_since(dir: BorrowedFd<'_>, path: &Path, since: Time) -> Result<Op
     }
     let mut stack = DirectoryStack::default();
     let opened = open_directory(dir, path)?;
-    let mut levels = vec![(names_in(opened.as_fd())?, PathBuf::new())];
+    let mut levels = vec![names_in(opened.as_fd())?];
+    let mut above = PathBuf::new();
     stack.push(opened, identity(&top));
-    while let Some((names_here, above)) = levels.last_mut() {
+    while let Some(names_here) = levels.last_mut() {
         let Some(name) = names_here.pop_last() else {
             levels.pop();
             stack.pop()?;
+            above.pop();
             continue;
         };
-        let path = above.join(&name);
         let found = match statx(stack.top()?, &name) {
             Ok(found) if found.mount_id == top.mount_id => found,
             Ok(_) => continue,
             // A name that goes changes its directory, which was looked at before.
-            Err(error) if error.is_not_found() => return Ok(Some(path)),
+            Err(error) if error.is_not_found() => return Ok(Some(above.join(name))),
             Err(error) => return Err(error),
         };
         if found.changed > since {
-            return Ok(Some(path));
+            return Ok(Some(above.join(name)));
         }
         if found.kind == FileKind::Directory {
             let child = open_child(stack.top()?, &name)?;
-            levels.push((names_in(child.as_fd())?, path));
+            levels.push(names_in(child.as_fd())?);
             stack.push(child, identity(&found));
+            above.push(name);
         }
     }
     Ok(None)

@@ -32,28 +32,29 @@ pub fn drop_privileges(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<PathBuf>
     }
     let opened = open_child(dir, name)?;
     let mut stack = DirectoryStack::default();
-    let mut levels = vec![(read_directory(opened.as_fd())?, PathBuf::new())];
+    let (mut levels, mut above) = (vec![read_directory(opened.as_fd())?], PathBuf::new());
     let found = metadata(opened.as_fd())?;
     stack.push(opened, identity(&found));
-    while let Some((entries, path)) = levels.last_mut() {
+    while let Some(entries) = levels.last_mut() {
         let Some(entry) = entries.pop() else {
             levels.pop();
             stack.pop()?;
+            above.pop();
             continue;
         };
         let parent = stack.top()?;
-        let path = path.join(&entry.name);
         let Some(found) = metadata_of_entry(parent, &entry.name)? else { continue };
         if found.mount_id != top.mount_id {
             continue;
         }
         if found.kind == FileKind::Directory {
             let child = open_child(parent, &entry.name)?;
-            levels.push((read_directory(child.as_fd())?, path));
+            levels.push(read_directory(child.as_fd())?);
+            above.push(&entry.name);
             let found = metadata(child.as_fd())?;
             stack.push(child, identity(&found));
         } else if drop_one(parent, &entry.name, &found)? {
-            changed.push(path);
+            changed.push(above.join(&entry.name));
         }
     }
     Ok(changed)

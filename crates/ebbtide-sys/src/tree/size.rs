@@ -52,15 +52,18 @@ fn walk(
     let mut seen = HashSet::new();
     let mut stack = DirectoryStack::default();
     let mut levels = Vec::new();
-    let mut all = enter(opened, &top, PathBuf::new(), &mut stack, &mut levels)?;
+    // One path, and not one for each level: a tree can be so deep that these fill the memory.
+    let mut path = PathBuf::new();
+    let mut all = enter(opened, &top, &mut stack, &mut levels)?;
     while all <= limit
         && let Some(level) = levels.last_mut()
     {
         let Some(entry) = level.entries.pop() else {
             stack.pop()?;
-            let (path, bytes) = (std::mem::take(&mut level.path), level.bytes);
+            let bytes = level.bytes;
             levels.pop();
             tell(&path, bytes);
+            path.pop();
             if let Some(above) = levels.last_mut() {
                 above.bytes += bytes;
             }
@@ -78,8 +81,8 @@ fn walk(
                 Ok(child) => {
                     let found = metadata(child.as_fd())?;
                     if found.mount_id == top.mount_id {
-                        let path = level.path.join(&entry.name);
-                        all += enter(child, &found, path, &mut stack, &mut levels)?;
+                        path.push(&entry.name);
+                        all += enter(child, &found, &mut stack, &mut levels)?;
                     }
                 }
                 Err(error)
@@ -96,7 +99,6 @@ fn walk(
 
 /// A directory on the way.
 struct Level {
-    path: PathBuf,
     /// What is still to be looked at.
     entries: Vec<DirectoryEntry>,
     bytes: u64,
@@ -105,13 +107,12 @@ struct Level {
 fn enter(
     directory: OwnedFd,
     found: &Metadata,
-    path: PathBuf,
     stack: &mut DirectoryStack,
     levels: &mut Vec<Level>,
 ) -> Result<u64> {
     let entries = read_directory(directory.as_fd())?;
     let bytes = found.blocks * 512;
-    levels.push(Level { path, entries, bytes });
+    levels.push(Level { entries, bytes });
     stack.push(directory, identity(found));
     Ok(bytes)
 }

@@ -46,14 +46,17 @@ pub fn visit(
     let opened = open_directory(dir, path)?;
     let top = metadata(opened.as_fd())?;
     let (mut stack, mut levels) = (DirectoryStack::default(), Vec::new());
-    enter(opened, &top, PathBuf::new(), &mut stack, &mut levels)?;
+    // One path, and not one for each level: a tree can be so deep that these fill the memory.
+    let mut above = PathBuf::new();
+    enter(opened, &top, &mut stack, &mut levels)?;
     while let Some(level) = levels.last_mut() {
         let Some(entry) = level.entries.pop() else {
             levels.pop();
             stack.pop()?;
+            above.pop();
             continue;
         };
-        let inner = level.path.join(&entry.name);
+        let inner = above.join(&entry.name);
         if skip(&inner) {
             continue;
         }
@@ -67,7 +70,7 @@ pub fn visit(
         };
         if found.kind != FileKind::Directory {
             let name = &entry.name;
-            if !look(&Visited { directory, name, above: &level.path, found: &found })? {
+            if !look(&Visited { directory, name, above: &above, found: &found })? {
                 return Ok(());
             }
             continue;
@@ -77,7 +80,8 @@ pub fn visit(
                 // It may be another one than the one that was looked at.
                 let found = metadata(child.as_fd())?;
                 if here(&found) {
-                    enter(child, &found, inner, &mut stack, &mut levels)?;
+                    enter(child, &found, &mut stack, &mut levels)?;
+                    above = inner;
                 }
             }
             Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
@@ -88,7 +92,6 @@ pub fn visit(
 }
 
 struct Level {
-    path: PathBuf,
     /// What is still to be looked at.
     entries: Vec<DirectoryEntry>,
 }
@@ -96,12 +99,11 @@ struct Level {
 fn enter(
     directory: OwnedFd,
     found: &Metadata,
-    path: PathBuf,
     stack: &mut DirectoryStack,
     levels: &mut Vec<Level>,
 ) -> Result<()> {
     let entries = read_directory(directory.as_fd())?;
-    levels.push(Level { path, entries });
+    levels.push(Level { entries });
     stack.push(directory, identity(found));
     Ok(())
 }

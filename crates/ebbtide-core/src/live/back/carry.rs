@@ -10,8 +10,8 @@ use ebbtide_sys::{file, mount, resolve};
 use rustix::io::Errno;
 
 use super::super::{Live, apply};
-use super::{STATUS, Step, Tell, cannot, changed_since, shown};
-use crate::compiled::Entry;
+use super::{Back, STATUS, Step, Tell, cannot, changed_since, shown};
+use crate::compiled::{Entry, MountOption};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::past::restore::working_name;
 use crate::{moment, store};
@@ -38,6 +38,7 @@ impl Live {
     pub(super) fn one(
         &self,
         entry: &Entry,
+        back: &mut Back,
         tell: &mut Tell<'_>,
         problems: &mut Vec<Problem>,
     ) -> std::result::Result<OwnedFd, Cut> {
@@ -59,7 +60,7 @@ impl Live {
         let work = file::create_directory(parent.as_fd(), &working, 0o700).context(what)?;
         let began = moment::now();
         let done = self
-            .copy(entry, &work)
+            .copy(entry, &work, back)
             .and_then(|()| self.unchanged(entry, began))
             .map_err(Cut::Failed)
             .and_then(|()| tell(Step::Copied).map_err(Cut::Here))
@@ -88,7 +89,7 @@ impl Live {
     }
 
     /// Copies the store's own, compares, and makes the copy durable.
-    fn copy(&self, entry: &Entry, work: &OwnedFd) -> Result<()> {
+    fn copy(&self, entry: &Entry, work: &OwnedFd, back: &mut Back) -> Result<()> {
         let what = || cannot(&entry.path);
         let store = self.places.store(&entry.store).map_err(Failure::new)?;
         let options =
@@ -104,7 +105,19 @@ impl Live {
             return Err(Failure::new(what())
                 .caused_by(format!("{inner} is not in the copy as in the store")));
         }
+        // Who may write to a store where a program has no privileges must not get them by moving it.
+        if self.is_powerless(entry) {
+            let dropped = tree::drop_privileges(work.as_fd(), OsStr::new(IT)).context(what)?;
+            back.unprivileged = dropped.iter().map(|inner| shown(inner)).collect();
+        }
         file::sync_filesystem(work.as_fd()).context(what)
+    }
+
+    /// Whether set-user-id, capabilities or devices have no effect where an entry is mounted.
+    fn is_powerless(&self, entry: &Entry) -> bool {
+        let Some(store) = self.compiled.stores.get(&entry.store) else { return true };
+        let mut options = store.options.iter().chain(&entry.options);
+        options.any(|option| matches!(option, MountOption::Nosuid | MountOption::Nodev))
     }
 
     /// Refuses if the store's own was written to since then: what was written is not in the copy.

@@ -52,7 +52,7 @@ impl Live {
         let Some(seen) = seen.into_iter().next() else { return cannot(String::new(), "") };
         let back = |how, bytes| {
             let (path, store) = (entry.path.clone(), entry.store.clone());
-            Ok(Back { path, store, how, bytes, trash: None })
+            Ok(Back { path, store, how, bytes, trash: None, unprivileged: Vec::new() })
         };
         match entry.method {
             Method::Copy => return cannot("every boot puts it there".to_owned(), ""),

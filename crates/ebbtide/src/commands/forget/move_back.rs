@@ -109,6 +109,13 @@ pub fn render(backs: &[Back], dry_run: bool, context: &Context) -> String {
             }
             HowBack::InPlace => writeln!(text, "{sign} {path} stays on the root, {bytes}"),
         };
+        if !back.unprivileged.is_empty() {
+            let without = back.unprivileged.join(", ");
+            let _ = writeln!(
+                text,
+                "  without privileges that had no effect there, or left out: {without}"
+            );
+        }
         if let Some(trash) = &back.trash {
             let trash = escape(trash.as_os_str().as_bytes());
             let _ = writeln!(text, "  what store {store} had is in its {trash}");
