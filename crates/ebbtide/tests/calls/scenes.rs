@@ -139,7 +139,9 @@ const LEFT: [&str; 2] = ["var/lib/left/data", "var/lib/left/deep/data"];
 pub fn gc_undeclared() -> Scene {
     let before = |_: &Machine, root: &Path| {
         let store = root.with_file_name("run").join("stores/state");
-        LEFT.iter().for_each(|path| write(&store, path, "left\n"));
+        for path in LEFT {
+            write(&store, path, "left\n");
+        }
     };
     let after = |after: &After<'_>| {
         is_app_whole(after);
