@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -18,8 +19,8 @@ fn files(accounts: &str) -> (String, String) {
         let (name, uid, hash) = (next(), next(), next());
         let shell = if hash == "nologin" { "/usr/sbin/nologin" } else { "/bin/bash" };
         let home = if uid == "0" { "/root".to_owned() } else { format!("/home/{name}") };
-        passwd += &format!("{name}:x:{uid}:{uid}::{home}:{shell}\n");
-        shadow += &format!("{name}:{hash}:19000:0:99999:7:::\n");
+        writeln!(passwd, "{name}:x:{uid}:{uid}::{home}:{shell}").unwrap();
+        writeln!(shadow, "{name}:{hash}:19000:0:99999:7:::").unwrap();
     }
     (passwd, shadow)
 }
