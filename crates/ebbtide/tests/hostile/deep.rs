@@ -45,15 +45,6 @@ fn every_command_copes_with_deep_trees(kind: Kind) {
         dig(root, "srv/new");
         let program = Program { root: root.to_owned() };
         for line in [
-            "status",
-            "diff",
-            "diff --kept",
-            "diff --boot last",
-            "diff --boot 1..2",
-            "log /srv/past",
-            "log --json /srv/past/**",
-            "log --grep text /srv/past",
-            "boots show 1",
             "restore --to /run /srv/past",
             "restore /srv/past",
             "keep /srv/new",
@@ -61,12 +52,20 @@ fn every_command_copes_with_deep_trees(kind: Kind) {
             "forget /srv/new",
             "apply",
             "flush",
+            "diff",
+            "diff --kept",
+            "diff --boot 1..2",
+            "log /srv/past",
+            "log --grep text /srv/past",
+            "boots show 1",
             "gc --undeclared",
             "gc",
             "status",
         ] {
             program.does(line);
         }
+        // What lies too deep for it is told of.
+        program.line("log --search one /srv");
         program.answered("review --all --dry-run", &"open\n".repeat(100));
         ebbtide_core::shutdown::mark_clean(boot, root).unwrap();
     });
