@@ -19,7 +19,7 @@ pub fn identity(metadata: &Metadata) -> Identity {
     (metadata.device, metadata.inode)
 }
 
-/// A stack of open directories, the lower ones closed when it gets deep.
+/// A stack of open directories, the lower ones but for the top of the tree closed when it gets deep.
 ///
 /// A closed one is opened again as `..` of the one above it, which is only accepted if it is the
 /// directory that was left: whoever moves directories about meanwhile gets an error, no more.
@@ -32,7 +32,8 @@ impl DirectoryStack {
     /// Enters a directory.
     pub fn push(&mut self, fd: OwnedFd, identity: Identity) {
         self.levels.push((Some(fd), identity));
-        if let Some(deep) = self.levels.len().checked_sub(OPEN + 1) {
+        // The top stays open: what is mounted over it by now is what `..` would lead to.
+        if let Some(deep @ 1..) = self.levels.len().checked_sub(OPEN + 1) {
             self.levels[deep].0 = None;
         }
     }
