@@ -22,6 +22,10 @@ pub enum Distribution {
     Debian12,
     /// Debian 12, with dracut.
     Debian12Dracut,
+    /// Debian 12, with initramfs-tools, and what opens encrypted disks and LVM.
+    Debian12Encrypted,
+    /// The same, with dracut.
+    Debian12DracutEncrypted,
     /// Debian 13, with initramfs-tools.
     Debian13,
     /// Debian 13, with dracut.
@@ -34,6 +38,8 @@ impl Distribution {
         match self {
             Self::Debian12 => "debian-12",
             Self::Debian12Dracut => "debian-12-dracut",
+            Self::Debian12Encrypted => "debian-12-encrypted",
+            Self::Debian12DracutEncrypted => "debian-12-dracut-encrypted",
             Self::Debian13 => "debian-13",
             Self::Debian13Dracut => "debian-13-dracut",
         }
@@ -41,17 +47,51 @@ impl Distribution {
 
     fn suite(self) -> &'static str {
         match self {
-            Self::Debian12 | Self::Debian12Dracut => "bookworm",
+            Self::Debian12
+            | Self::Debian12Dracut
+            | Self::Debian12Encrypted
+            | Self::Debian12DracutEncrypted => "bookworm",
             Self::Debian13 | Self::Debian13Dracut => "trixie",
         }
     }
 
     /// The kernel's package is content with either: what is wanted must be named.
     fn initramfs(self) -> &'static str {
-        match self {
-            Self::Debian12 | Self::Debian13 => "initramfs-tools",
-            Self::Debian12Dracut | Self::Debian13Dracut => "dracut",
+        if self.has_dracut() { "dracut" } else { "initramfs-tools" }
+    }
+
+    /// Whether dracut builds its initramfs, and not initramfs-tools.
+    pub fn has_dracut(self) -> bool {
+        matches!(self, Self::Debian12Dracut | Self::Debian12DracutEncrypted | Self::Debian13Dracut)
+    }
+
+    fn is_encrypted(self) -> bool {
+        matches!(self, Self::Debian12Encrypted | Self::Debian12DracutEncrypted)
+    }
+
+    /// What it has besides [`PACKAGES`].
+    fn packages(self) -> Vec<&'static str> {
+        let mut packages = vec![self.initramfs()];
+        if self.is_encrypted() {
+            packages.extend(["cryptsetup", "lvm2"]);
+            packages.extend((!self.has_dracut()).then_some("cryptsetup-initramfs"));
         }
+        packages
+    }
+
+    /// The modules of its initramfs.
+    fn modules(self) -> String {
+        let mut modules = INITRAMFS_MODULES.to_vec();
+        if self.is_encrypted() {
+            modules.extend(ENCRYPTION_MODULES);
+        }
+        modules.join(" ")
+    }
+
+    /// The modules of dracut that its initramfs does without.
+    fn omitted(self) -> String {
+        let encryption = if self.is_encrypted() { "" } else { "crypt lvm " };
+        format!("plymouth nfs iscsi multipath {encryption}mdraid dmraid {NETWORK} i18n")
     }
 }
 
@@ -81,10 +121,17 @@ const PACKAGES: &[&str] = &[
 const INITRAMFS_MODULES: &[&str] =
     &["virtio_pci", "virtio_blk", "virtio_console", "btrfs", "ext4", "overlay"];
 
+/// Those that encrypted disks and LVM need in addition, with the ciphers of LUKS's defaults.
+const ENCRYPTION_MODULES: &[&str] = &["dm_mod", "dm_crypt", "aes_generic", "xts", "sha256_generic"];
+
+/// Modules of dracut.
+const NETWORK: &str = "network network-legacy network-manager";
+
 const AGENT: &str = include_str!("agent.pl");
 const AGENT_UNIT: &str = include_str!("testkit-agent.service");
 
-/// What makes the system below `$1` an installed one; `$2` are the modules of its initramfs.
+/// What makes the system below `$1` an installed one; `$2` are the modules of its initramfs, `$3` is the kernel
+/// command line, and `$4` are the modules of dracut that it does without.
 const FINISH: &str = r#"
 cd "$1"
 tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
@@ -101,7 +148,7 @@ if [ -e usr/bin/dracut ]; then
 hostonly="no"
 early_microcode="no"
 compress="zstd"
-omit_dracutmodules+=" plymouth nfs iscsi multipath crypt lvm mdraid dmraid network network-legacy network-manager i18n "
+omit_dracutmodules+=" $4 "
 omit_drivers+=" nouveau amdgpu i915 radeon "
 add_drivers+=" $2 "
 END
@@ -327,7 +374,7 @@ fn build(distribution: Distribution, tree: &Path) -> Result<()> {
     // No mirror is named: mmdebstrap knows Debian's.
     run(Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=minbase", "--components=main"])
-        .arg(format!("--include={},{}", PACKAGES.join(","), distribution.initramfs()))
+        .arg(format!("--include={},{}", PACKAGES.join(","), distribution.packages().join(",")))
         .args(["--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io"])
         .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
         .arg(distribution.suite())
@@ -337,8 +384,9 @@ fn build(distribution: Distribution, tree: &Path) -> Result<()> {
     run(Command::new("sh")
         .args(["-euc", FINISH, "finish"])
         .arg(tree)
-        .arg(INITRAMFS_MODULES.join(" "))
-        .arg(kernel_arguments("").trim_end()))?;
+        .arg(distribution.modules())
+        .arg(kernel_arguments("").trim_end())
+        .arg(distribution.omitted()))?;
     Ok(())
 }
 
@@ -353,8 +401,9 @@ fn recipe(distribution: Distribution) -> u64 {
     let mut hasher = DefaultHasher::new();
     // The build's own steps are code: a change there that matters changes this number.
     let version = 1;
-    (distribution.suite(), distribution.initramfs()).hash(&mut hasher);
-    (version, PACKAGES, INITRAMFS_MODULES, MASKED, AGENT, AGENT_UNIT, FINISH).hash(&mut hasher);
+    (distribution.suite(), distribution.packages()).hash(&mut hasher);
+    (distribution.modules(), distribution.omitted()).hash(&mut hasher);
+    (version, PACKAGES, MASKED, AGENT, AGENT_UNIT, FINISH).hash(&mut hasher);
     kernel_arguments("").hash(&mut hasher);
     hasher.finish()
 }

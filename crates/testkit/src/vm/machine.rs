@@ -151,7 +151,7 @@ impl Machine {
             File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut qemu = Qemu(
             self.qemu(&socket, &monitor_socket)
-                .stdin(Stdio::null())
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(errors)
                 .spawn()

@@ -10,6 +10,7 @@ mod console;
 mod machine;
 mod monitor;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -111,6 +112,16 @@ impl Vm {
         ensure!(!self.console_since_shutdown().contains(POWERED_OFF), "the guest powered off");
         (self.qemu, self.channel, self.monitor) = self.machine.run_qemu(&self.console)?;
         Ok(())
+    }
+
+    /// Types a line at the console, as to answer what [`Vm::wait_for_console`] has seen.
+    ///
+    /// # Errors
+    ///
+    /// Fails when QEMU has ended.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let keyboard = self.qemu.0.stdin.as_mut().context("QEMU has no standard input")?;
+        writeln!(keyboard, "{line}").context("cannot type at the console")
     }
 
     /// Plugs the disk of [`Machine::disk_to_plug_in`] in.

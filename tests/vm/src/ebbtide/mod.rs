@@ -2,6 +2,7 @@
 //! was made a mess of.
 
 pub mod checks;
+pub mod encrypted;
 pub mod mess;
 pub mod separate;
 
@@ -146,7 +147,7 @@ impl Ebbtide {
         // Mounted, so that the store is found by its label.
         let store = big.mount()?;
         let boot = system.with_system("", |disk, top| {
-            init(&tree, &declaration, disk)?;
+            init(&tree, &declaration, Some(disk))?;
             BootFiles::copy(&top.join("ebbtide/bases/1"), directory)
         })?;
         store.close()?;
@@ -197,16 +198,18 @@ fn install(kind: Kind, tree: &Path) -> Result<()> {
 }
 
 /// Has the installed `ebbtide` set a volume up with that system as base 1; returns what it said.
-fn init(tree: &Path, declaration: &Path, disk: &Path) -> Result<String> {
+/// With `disk`, GRUB is installed there.
+fn init(tree: &Path, declaration: &Path, disk: Option<&Path>) -> Result<String> {
     let mut init = Command::new(tree.join("usr/bin/ebbtide"));
     init.args(["init", "--yes", "--device", "LABEL=system", "--updaters", "disable"])
         .arg("--base-directory")
         .arg(tree)
         .arg("--config")
         .arg(declaration)
-        .arg("--grub")
-        .arg(disk)
         .stdin(Stdio::null());
+    if let Some(disk) = disk {
+        init.arg("--grub").arg(disk);
+    }
     let output = init.output().context("cannot start ebbtide init")?;
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cannot set the machine up: {}\n{said}", output.status);

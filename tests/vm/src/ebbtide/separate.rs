@@ -42,7 +42,7 @@ impl Ebbtide {
             let mounted = Mounted::new(&tree, parts)?;
             install(kind, &tree)?;
             fs::write(tree.join("etc/fstab"), FSTAB)?;
-            let said = init(&tree, &declaration, disk)?;
+            let said = init(&tree, &declaration, Some(disk))?;
             let boot = BootFiles::copy(&tree, directory)?;
             mounted.close()?;
             Ok((boot, said))

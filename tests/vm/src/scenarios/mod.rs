@@ -5,6 +5,7 @@ mod bad_disk;
 mod base_without_modules;
 mod broken_declaration;
 mod by_hand;
+mod encrypted;
 mod failed_boots;
 mod forgets_and_remembers;
 mod hibernation;
@@ -29,7 +30,9 @@ mod tutorial;
 mod unmarked_volume;
 mod without_the_hook;
 
-use testkit::guest::Distribution::{Debian12Dracut, Debian13, Debian13Dracut};
+use testkit::guest::Distribution::{
+    Debian12Dracut, Debian12DracutEncrypted, Debian12Encrypted, Debian13, Debian13Dracut,
+};
 
 use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS, TMPFS};
 use crate::scenario::Story::{Of, OfEach};
@@ -135,6 +138,17 @@ pub const SCENARIOS: &[Scenario] = &[
                 (OVERLAY_ON_EXT4.on(Debian12Dracut), ForAll),
             ],
             separate_filesystems::run,
+        ),
+    ),
+    scenario(
+        "encrypted",
+        OfEach(
+            &[
+                (BTRFS.on(Debian12Encrypted), ForAll),
+                (OVERLAY_ON_EXT4.on(Debian12Encrypted), ForAll),
+                (OVERLAY_ON_EXT4.on(Debian12DracutEncrypted), ForAll),
+            ],
+            encrypted::run,
         ),
     ),
     scenario(

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testkit::guest::Distribution;
 use testkit::vm::Vm;
 
 use crate::ebbtide::separate::MOUNTED;
@@ -32,7 +31,7 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     for place in MOUNTED {
         vm.check(&format!("echo stays >/{place}/written"))?;
     }
-    let has_scripts = matches!(kind.guest, Distribution::Debian12 | Distribution::Debian13);
+    let has_scripts = !kind.guest.has_dracut();
     if has_scripts {
         vm.write_file(SCRIPT, WITNESS.as_bytes())?;
         vm.check(&format!("chmod +x {SCRIPT}"))?;
