@@ -33,7 +33,7 @@ const NAMES: [&[u8]; 14] = [
     &[b'n'; 255],
 ];
 
-/// cap_net_raw+ep
+/// `cap_net_raw+ep`
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// What of it gives power, below the directory.
@@ -60,7 +60,7 @@ pub fn plant(root: &Path, place: &str) {
     symlink("x".repeat(4000), top.join("long-link")).unwrap();
     File::create(top.join("sparse")).unwrap().set_len(1 << 40).unwrap();
     fs::write(top.join("unreadable"), "text\n").unwrap();
-    fs::set_permissions(top.join("unreadable"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(top.join("unreadable"), fs::Permissions::from_mode(0o0)).unwrap();
     fs::write(top.join("immutable"), "text\n").unwrap();
     fs::create_dir(top.join("append")).unwrap();
     fs::write(top.join("append/file"), "text\n").unwrap();
