@@ -302,16 +302,31 @@ fn import(
     // Content can only be shared within one filesystem.
     let shared = report.reflinked > 0;
     let scratch_path = Path::new(scratch);
-    let difference =
-        tree::first_difference(from, entry.relative(), incoming.as_fd(), scratch_path, shared)
-            .context(|| "compare the copy with its original");
-    if let Some(inner) = difference? {
+    let compare = || -> Result<()> {
+        let difference =
+            tree::first_difference(from, entry.relative(), incoming.as_fd(), scratch_path, shared);
+        if let Some(inner) = difference.context(|| "compare the copy with its original")? {
+            let path = entry.path.join(inner);
+            let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());
+            return Err(Failure::new(format!(
+                "{path} is not in the copy as it is: it changed meanwhile"
+            )));
+        }
+        // Whoever exchanges it in this moment puts something of another type there.
+        let copied = metadata::metadata_beneath(incoming.as_fd(), scratch_path)
+            .context(|| "look at the copy")?;
+        let wanted = match entry.kind {
+            Kind::Directory => FileKind::Directory,
+            Kind::File => FileKind::Regular,
+        };
+        match copied {
+            Some(copied) if copied.kind == wanted => Ok(()),
+            _ => Err(Failure::new("it is something else than it was: it changed meanwhile")),
+        }
+    };
+    if let Err(failure) = compare() {
         let _ = file::remove_tree(incoming.as_fd(), scratch);
-        let path = entry.path.join(inner);
-        let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());
-        return Err(Failure::new(format!(
-            "{path} is not in the copy as it is: it changed meanwhile"
-        )));
+        return Err(failure);
     }
     durable(store)?;
     let (parent, name) = parent(store, &entry.path)?;

@@ -9,11 +9,13 @@ use ebbtide_sys::tree::{self, CopyOptions};
 use ebbtide_sys::{file, resolve, xattr};
 
 use super::manifest::Item;
-use super::observe::Stores;
-use super::plan::{Action, Plan};
+use super::observe::{self, Stores};
+use super::plan::{Action, Found, Plan};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::record::BootNumber;
 use crate::store;
+
+const GONE: &str = "it has gone meanwhile";
 
 /// What a harvest did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,8 +57,13 @@ pub fn apply(
             Action::Nothing => {}
             Action::Update => {
                 log(Level::Debug, &format!("take {path} back into store {}", item.store));
-                work()?.update().context(|| format!("cannot harvest {path}"))?;
-                harvested.updated += 1;
+                let done = work()?.update().context(|| format!("cannot harvest {path}"))?;
+                match done {
+                    Update::Done => harvested.updated += 1,
+                    Update::Unfit(why) => {
+                        harvested.problems.push(doubt("the store's copy stays", &why));
+                    }
+                }
             }
             Action::Delete => {
                 log(Level::Debug, &format!("move {path} to the trash of store {}", item.store));
@@ -78,6 +85,13 @@ pub fn apply(
     Ok(harvested)
 }
 
+/// What came of taking a file back.
+enum Update {
+    Done,
+    /// It has become something else since it was looked at, which can't be synced.
+    Unfit(String),
+}
+
 struct Work<'a> {
     item: &'a Item,
     root: BorrowedFd<'a>,
@@ -92,8 +106,11 @@ impl Work<'_> {
     }
 
     /// Copies the root's file beside its place, makes it durable, and exchanges the two.
-    fn update(&self) -> Result<()> {
-        let incoming = self.copy()?;
+    fn update(&self) -> Result<Update> {
+        let incoming = match self.copy()? {
+            Ok(incoming) => incoming,
+            Err(why) => return Ok(Update::Unfit(why)),
+        };
         self.make_parents()?;
         let (parent, name) = self.place()?;
         let exists = metadata::metadata_beneath(parent.as_fd(), Path::new(&name))
@@ -114,7 +131,8 @@ impl Work<'_> {
                 store::note_seed(self.store, &self.item.path, &source, None, hash)?;
             }
         }
-        durable(self.store)
+        durable(self.store)?;
+        Ok(Update::Done)
     }
 
     fn delete(&self) -> Result<()> {
@@ -128,16 +146,19 @@ impl Work<'_> {
         let found = metadata::metadata_beneath(self.root, self.relative());
         let has_content =
             matches!(found, Ok(Some(found)) if found.kind == FileKind::Regular && found.size > 0);
-        if has_content {
-            let incoming = self.copy()?;
-            self.trash(incoming.as_fd(), &self.scratch)?;
-            durable(self.store)?;
+        if !has_content {
+            return Ok(false);
         }
-        Ok(has_content)
+        let Ok(incoming) = self.copy()? else { return Ok(false) };
+        self.trash(incoming.as_fd(), &self.scratch)?;
+        durable(self.store)?;
+        Ok(true)
     }
 
-    /// Copies the root's file into the store's own directory, durably.
-    fn copy(&self) -> Result<OwnedFd> {
+    /// Copies the root's file into the store's own directory, durably; or says why what lies there by now
+    /// can't be synced. Only a file that somebody exchanges in this moment gets there: of those that
+    /// belong together that is an error, because they are harvested all or none.
+    fn copy(&self) -> Result<std::result::Result<OwnedFd, String>> {
         let incoming = store::own_subdirectory(self.store, "incoming")?;
         match file::remove_tree(incoming.as_fd(), &self.scratch) {
             Err(error) if !error.is_not_found() => {
@@ -146,10 +167,26 @@ impl Work<'_> {
             _ => {}
         }
         let options = CopyOptions { keep_hard_links: false, ..CopyOptions::default() };
-        tree::copy_tree(self.root, self.relative(), incoming.as_fd(), &self.scratch, options)
-            .context(|| "copy it")?;
-        durable(self.store)?;
-        Ok(incoming)
+        let copied =
+            tree::copy_tree(self.root, self.relative(), incoming.as_fd(), &self.scratch, options);
+        let why = match copied {
+            Ok(_) => match observe::look(incoming.as_fd(), Path::new(&self.scratch))? {
+                Found::File(_) => {
+                    durable(self.store)?;
+                    return Ok(Ok(incoming));
+                }
+                Found::Unfit(why) => why,
+                Found::Absent => GONE.to_owned(),
+            },
+            Err(error) if error.is_not_found() || observe::is_in_the_way(&error) => GONE.to_owned(),
+            Err(error) => return Err(error).context(|| "copy it"),
+        };
+        // What is there is a copy of what was never looked at.
+        let _ = file::remove_tree(incoming.as_fd(), &self.scratch);
+        if self.item.set.is_some() {
+            return Err(Failure::new("it changed meanwhile").caused_by(why));
+        }
+        Ok(Err(why))
     }
 
     fn trash(&self, from: BorrowedFd<'_>, name: &OsStr) -> Result<()> {

@@ -63,7 +63,8 @@ pub(crate) fn witness_of(tree: BorrowedFd<'_>, path: &Path) -> Result<Option<Wit
     Ok(found.as_ref().map(Witness::of))
 }
 
-fn is_in_the_way(error: &ebbtide_sys::Error) -> bool {
+/// Whether a link or a file was where a directory had to be.
+pub(super) fn is_in_the_way(error: &ebbtide_sys::Error) -> bool {
     use rustix::io::Errno;
     matches!(error.errno(), Errno::LOOP | Errno::NOTDIR)
 }
@@ -79,14 +80,29 @@ pub(crate) fn look(tree: BorrowedFd<'_>, path: &Path) -> Result<Found> {
         }
         Err(error) => return Err(error).context(what),
     };
-    if let Some(why) = unfit(tree, path, &found).context(what)? {
-        return Ok(Found::Unfit(why));
+    let seen = unfit(tree, path, &found).and_then(|unfit| match unfit {
+        Some(why) => Ok(Found::Unfit(why)),
+        None => Ok(match read(tree, path)? {
+            Some((_, true)) => {
+                Found::Unfit("it is a database: keep its directory instead".to_owned())
+            }
+            Some((content, false)) => Found::File(content),
+            None => Found::Absent,
+        }),
+    });
+    match seen {
+        Err(error) if is_exchanged(&error) => {
+            Ok(Found::Unfit("it became something else while it was looked at".to_owned()))
+        }
+        seen => seen.context(what),
     }
-    Ok(match read(tree, path)? {
-        Some((_, true)) => Found::Unfit("it is a database: keep its directory instead".to_owned()),
-        Some((content, false)) => Found::File(content),
-        None => Found::Absent,
-    })
+}
+
+/// Whether something is not what it was a moment ago, when it was a regular file that is not too large.
+fn is_exchanged(error: &ebbtide_sys::Error) -> bool {
+    use rustix::io::Errno;
+    let other = matches!(error.errno(), Errno::INVAL | Errno::ISDIR | Errno::NXIO | Errno::FBIG);
+    other || is_in_the_way(error)
 }
 
 /// Why a file can't be synced, if it can't.
@@ -116,26 +132,26 @@ fn unfit(
 
 /// A file's content and metadata; `None` if it is not there.
 pub fn content_of(tree: BorrowedFd<'_>, path: &Path) -> Result<Option<Content>> {
-    Ok(read(tree, path)?.map(|(content, _)| content))
+    let read = read(tree, path).context(|| format!("cannot read {}", path.display()))?;
+    Ok(read.map(|(content, _)| content))
 }
 
 /// A file's content and metadata, and whether it is a database by its first bytes.
-fn read(tree: BorrowedFd<'_>, path: &Path) -> Result<Option<(Content, bool)>> {
-    let what = || format!("cannot read {}", path.display());
+fn read(tree: BorrowedFd<'_>, path: &Path) -> ebbtide_sys::Result<Option<(Content, bool)>> {
     let bytes = match file::read_limited(tree, path, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error).context(what),
+        Err(error) => return Err(error),
     };
-    let opened = resolve::open_path(tree, path).context(what)?;
-    let found = metadata::metadata(opened.as_fd()).context(what)?;
+    let opened = resolve::open_path(tree, path)?;
+    let found = metadata::metadata(opened.as_fd())?;
     let content = Content {
         hash: sha256(&bytes),
         size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
         uid: found.uid,
         gid: found.gid,
         mode: found.mode,
-        attributes: attributes(opened.as_fd()).context(what)?,
+        attributes: attributes(opened.as_fd())?,
     };
     Ok(Some((content, bytes.starts_with(SQLITE))))
 }
