@@ -1,5 +1,7 @@
 //! Refusing system calls, for good. See seccomp(2).
 
+use rustix::io::Errno;
+
 use crate::error::{Error, Result, last_errno};
 
 /// The architecture whose calls are filtered; calls of others (32-bit programs) pass.
@@ -14,27 +16,34 @@ const ARCHITECTURE: Option<u32> = None;
 pub mod call {
     pub use libc::{
         SYS_bpf, SYS_ioctl, SYS_kexec_file_load, SYS_kexec_load, SYS_open_by_handle_at,
-        SYS_perf_event_open, SYS_quotactl, SYS_quotactl_fd, SYS_swapoff, SYS_swapon, SYS_syslog,
+        SYS_openat2, SYS_perf_event_open, SYS_quotactl, SYS_quotactl_fd, SYS_swapoff, SYS_swapon,
+        SYS_syslog,
     };
 }
 
-/// A system call that is refused with `EPERM`.
+/// A system call that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     call: u32,
+    error: Errno,
     /// Only with this value as the low half of that argument.
     argument: Option<(u8, u32)>,
 }
 
 impl Refused {
-    /// The call, whatever its arguments.
+    /// The call, whatever its arguments, with `EPERM`.
     pub const fn call(number: libc::c_long) -> Self {
-        Self { call: low(number), argument: None }
+        Self { call: low(number), error: Errno::PERM, argument: None }
     }
 
-    /// The call, if the low 32 bits of an argument (counted from 0) have this value.
+    /// The call, if the low 32 bits of an argument (counted from 0) have this value, with `EPERM`.
     pub const fn with(number: libc::c_long, argument: u8, value: u32) -> Self {
-        Self { call: low(number), argument: Some((argument, value)) }
+        Self { call: low(number), error: Errno::PERM, argument: Some((argument, value)) }
+    }
+
+    /// The call, as by a kernel that does not have it: with `ENOSYS`.
+    pub const fn missing(number: libc::c_long) -> Self {
+        Self { call: low(number), error: Errno::NOSYS, argument: None }
     }
 }
 
@@ -76,7 +85,6 @@ fn program(architecture: u32, refused: &[Refused]) -> Vec<libc::sock_filter> {
     let equal =
         |value, yes, no| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, no);
     let answer = |value| instruction(libc::BPF_RET | libc::BPF_K, value, 0, 0);
-    let deny = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
     let mut program = vec![load(ARCH), equal(architecture, 1, 0), answer(libc::SECCOMP_RET_ALLOW)];
     for one in refused {
         program.push(load(NUMBER));
@@ -88,7 +96,8 @@ fn program(architecture: u32, refused: &[Refused]) -> Vec<libc::sock_filter> {
                 equal(value, 0, 1),
             ]),
         }
-        program.push(answer(deny));
+        let error = one.error.raw_os_error().cast_unsigned();
+        program.push(answer(libc::SECCOMP_RET_ERRNO | error));
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
     program
@@ -102,7 +111,6 @@ fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
 mod tests {
     use super::*;
     use crate::testing::needs_root;
-    use rustix::io::Errno;
 
     #[test]
     fn only_what_is_refused_is_refused() {
@@ -111,6 +119,7 @@ mod tests {
             install(&[
                 Refused::call(libc::SYS_swapoff),
                 Refused::with(libc::SYS_lseek, 2, libc::SEEK_END.cast_unsigned()),
+                Refused::missing(libc::SYS_openat2),
             ])
             .unwrap();
             // SAFETY: a NUL-terminated literal that names nothing.
@@ -119,6 +128,10 @@ mod tests {
             let file = std::fs::File::open("/dev/zero").unwrap();
             rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(1)).unwrap();
             assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)), Err(Errno::PERM));
+            let how = rustix::fs::ResolveFlags::empty();
+            let (flags, mode) = (rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
+            let opened = rustix::fs::openat2(rustix::fs::CWD, "/", flags, mode, how);
+            assert_eq!(opened.err(), Some(Errno::NOSYS));
             assert!(std::fs::read("/proc/self/status").is_ok());
         })
         .join()
