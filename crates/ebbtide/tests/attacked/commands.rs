@@ -9,7 +9,7 @@ use crate::scenes::{SCENES, Scene, make_work, steps_on_work};
 use crate::stage::{SECRET, Stage, set_up};
 
 /// So long is each command run again and again; and so often at least, and at most.
-const TIME: Duration = Duration::from_millis(1000);
+const TIME: Duration = Duration::from_secs(1);
 const RUNS: std::ops::Range<usize> = 4..30;
 
 /// How long alice waits after what she does, at most, in microseconds, by turns.
