@@ -14,6 +14,7 @@ mod late_store;
 mod lost_and_found;
 mod methods_in_a_container;
 mod missing_store;
+mod no_way_in;
 mod off_and_keep;
 mod older_boot_binary;
 mod power_cut_during_reset;
@@ -119,6 +120,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario("bad-disk", OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], bad_disk::run)),
     scenario("by-hand", OfEach(&[(BTRFS, ForAll), (OVERLAY_ON_EXT4, ForAll)], by_hand::run)),
+    scenario("no-way-in", Of(ForAll, no_way_in::run)),
     scenario("failed-boots", OfEach(&[(BTRFS, ForAll)], failed_boots::run)),
     scenario(
         "broken-declaration",
