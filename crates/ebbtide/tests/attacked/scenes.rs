@@ -122,6 +122,12 @@ const UNDECLARED: Scene = Scene {
         make_work(stage, number);
         stage.undisturbed(&["keep", "/home/alice/work/a/dir"]);
         stage.undisturbed(&["forget", "/home/alice/work/a/dir"]);
+        let outside = stage.outside(number);
+        as_alice(stage.stored.as_fd(), |home| {
+            for (path, to) in [("work/a", ""), ("work/a/dir", "dir")] {
+                link(&outside.join(to), &beside(&home.join(path)));
+            }
+        });
     },
     command: &["gc", "--undeclared"],
     steps: |stage| exchange(stage.stored.as_fd(), &WORK),
