@@ -69,14 +69,15 @@ impl Distribution {
         matches!(self, Self::Debian12Encrypted | Self::Debian12DracutEncrypted)
     }
 
-    /// What it has besides [`PACKAGES`].
-    fn packages(self) -> Vec<&'static str> {
-        let mut packages = vec![self.initramfs()];
+    /// All packages that it is made of.
+    fn packages(self) -> String {
+        let mut packages = PACKAGES.to_vec();
+        packages.push(self.initramfs());
         if self.is_encrypted() {
-            packages.extend(["cryptsetup", "lvm2"]);
+            packages.extend(ENCRYPTION_PACKAGES);
             packages.extend((!self.has_dracut()).then_some("cryptsetup-initramfs"));
         }
-        packages
+        packages.join(",")
     }
 
     /// The modules of its initramfs.
@@ -86,12 +87,6 @@ impl Distribution {
             modules.extend(ENCRYPTION_MODULES);
         }
         modules.join(" ")
-    }
-
-    /// The modules of dracut that its initramfs does without.
-    fn omitted(self) -> String {
-        let encryption = if self.is_encrypted() { "" } else { "crypt lvm " };
-        format!("plymouth nfs iscsi multipath {encryption}mdraid dmraid {NETWORK} i18n")
     }
 }
 
@@ -124,14 +119,19 @@ const INITRAMFS_MODULES: &[&str] =
 /// Those that encrypted disks and LVM need in addition, with the ciphers of LUKS's defaults.
 const ENCRYPTION_MODULES: &[&str] = &["dm_mod", "dm_crypt", "aes_generic", "xts", "sha256_generic"];
 
-/// Modules of dracut.
-const NETWORK: &str = "network network-legacy network-manager";
+/// What a guest with encrypted disks has in addition.
+const ENCRYPTION_PACKAGES: &[&str] = &["cryptsetup", "lvm2"];
+
+/// Configuration for dracut, which takes back what [`FINISH`] leaves out. The name comes after that one's.
+const ENCRYPTION_DRACUT: (&str, &str) = (
+    "etc/dracut.conf.d/zz-encryption.conf",
+    "omit_dracutmodules=\"${omit_dracutmodules/ crypt lvm / }\"\n",
+);
 
 const AGENT: &str = include_str!("agent.pl");
 const AGENT_UNIT: &str = include_str!("testkit-agent.service");
 
-/// What makes the system below `$1` an installed one; `$2` are the modules of its initramfs, `$3` is the kernel
-/// command line, and `$4` are the modules of dracut that it does without.
+/// What makes the system below `$1` an installed one; `$2` are the modules of its initramfs.
 const FINISH: &str = r#"
 cd "$1"
 tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
@@ -148,7 +148,7 @@ if [ -e usr/bin/dracut ]; then
 hostonly="no"
 early_microcode="no"
 compress="zstd"
-omit_dracutmodules+=" $4 "
+omit_dracutmodules+=" plymouth nfs iscsi multipath crypt lvm mdraid dmraid network network-legacy network-manager i18n "
 omit_drivers+=" nouveau amdgpu i915 radeon "
 add_drivers+=" $2 "
 END
@@ -374,19 +374,22 @@ fn build(distribution: Distribution, tree: &Path) -> Result<()> {
     // No mirror is named: mmdebstrap knows Debian's.
     run(Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=minbase", "--components=main"])
-        .arg(format!("--include={},{}", PACKAGES.join(","), distribution.packages().join(",")))
+        .arg(format!("--include={}", distribution.packages()))
         .args(["--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io"])
         .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
         .arg(distribution.suite())
         .arg(tree))?;
 
     write_agent(tree)?;
+    if distribution.is_encrypted() && distribution.has_dracut() {
+        let (path, content) = ENCRYPTION_DRACUT;
+        fs::write(tree.join(path), content).with_context(|| format!("cannot write {path}"))?;
+    }
     run(Command::new("sh")
         .args(["-euc", FINISH, "finish"])
         .arg(tree)
         .arg(distribution.modules())
-        .arg(kernel_arguments("").trim_end())
-        .arg(distribution.omitted()))?;
+        .arg(kernel_arguments("").trim_end()))?;
     Ok(())
 }
 
@@ -401,10 +404,12 @@ fn recipe(distribution: Distribution) -> u64 {
     let mut hasher = DefaultHasher::new();
     // The build's own steps are code: a change there that matters changes this number.
     let version = 1;
-    (distribution.suite(), distribution.packages()).hash(&mut hasher);
-    (distribution.modules(), distribution.omitted()).hash(&mut hasher);
-    (version, PACKAGES, MASKED, AGENT, AGENT_UNIT, FINISH).hash(&mut hasher);
+    (distribution.suite(), distribution.initramfs()).hash(&mut hasher);
+    (version, PACKAGES, INITRAMFS_MODULES, MASKED, AGENT, AGENT_UNIT, FINISH).hash(&mut hasher);
     kernel_arguments("").hash(&mut hasher);
+    if distribution.is_encrypted() {
+        (ENCRYPTION_PACKAGES, ENCRYPTION_MODULES, ENCRYPTION_DRACUT).hash(&mut hasher);
+    }
     hasher.finish()
 }
 
