@@ -123,7 +123,9 @@ fn what_is_kept_comes_back_as_it_is(kind: Kind) {
         assert_eq!(read(root, "srv/site/index").as_deref(), Some("hello\n"));
         assert_eq!(read(root, "etc/motd").as_deref(), Some("welcome\n"));
         let page = fs::metadata(root.join("srv/site/deep/page")).unwrap();
-        assert_eq!((page.mode() & 0o7777, page.uid()), (0o4750, 0));
+        // In the store set-user-id had no effect, and whoever could write there gains none.
+        assert_eq!((page.mode() & 0o7777, page.uid()), (0o750, 0));
+        assert_eq!(backs[0].unprivileged, ["deep/page"]);
         assert_eq!(fs::metadata(root.join("srv/site")).unwrap().uid(), 1000);
         assert_eq!(fs::read_link(root.join("srv/site/link")).unwrap(), Path::new("deep/page"));
         let beside: Vec<_> =
@@ -133,7 +135,10 @@ fn what_is_kept_comes_back_as_it_is(kind: Kind) {
             let store = top.join("state");
             assert!(!store.join("srv/site").exists() && !store.join("etc/motd").exists());
             assert!(store.join("var/log/old.log").exists());
-            assert_eq!(read(&store, ".ebbtide/trash/3/srv/site/index").as_deref(), Some("hello\n"));
+            let trash = store.join(".ebbtide/trash/3/srv/site");
+            assert_eq!(read(&trash, "index").as_deref(), Some("hello\n"));
+            let page = fs::metadata(trash.join("deep/page")).unwrap();
+            assert_eq!(page.mode() & 0o7777, 0o4750, "the store's own is as it was");
         });
         let status = Machine::status(boot, root);
         assert!(status.ok, "{:?}", status.problems);
