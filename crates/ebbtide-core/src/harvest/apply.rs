@@ -111,7 +111,9 @@ impl Work<'_> {
             Ok(incoming) => incoming,
             Err(why) => return Ok(Update::Unfit(why)),
         };
-        self.make_parents()?;
+        if !self.make_parents()? {
+            return self.unfit(incoming.as_fd(), GONE.to_owned()).map(Update::Unfit);
+        }
         let (parent, name) = self.place()?;
         let exists = metadata::metadata_beneath(parent.as_fd(), Path::new(&name))
             .context(|| "look at the store's copy")?
@@ -181,37 +183,46 @@ impl Work<'_> {
             Err(error) if error.is_not_found() || observe::is_in_the_way(&error) => GONE.to_owned(),
             Err(error) => return Err(error).context(|| "copy it"),
         };
-        // What is there is a copy of what was never looked at.
-        let _ = file::remove_tree(incoming.as_fd(), &self.scratch);
+        self.unfit(incoming.as_fd(), why).map(Err)
+    }
+
+    /// Removes the copy of what was never looked at, and returns why it is one.
+    fn unfit(&self, incoming: BorrowedFd<'_>, why: String) -> Result<String> {
+        let _ = file::remove_tree(incoming, &self.scratch);
         if self.item.set.is_some() {
             return Err(Failure::new("it changed meanwhile").caused_by(why));
         }
-        Ok(Err(why))
+        Ok(why)
     }
 
     fn trash(&self, from: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         store::move_to_trash(self.store, self.boot, from, name, self.relative()).map(drop)
     }
 
-    /// Makes the store's directories above the file as the root has them.
-    fn make_parents(&self) -> Result<()> {
+    /// Makes the store's directories above the file as the root has them; or returns `false`, because the
+    /// root has them no longer.
+    fn make_parents(&self) -> Result<bool> {
         let parents: Vec<_> = self.relative().ancestors().skip(1).collect();
         for parent in parents.into_iter().rev().filter(|parent| !parent.as_os_str().is_empty()) {
             let what = || format!("make {} in the store", parent.display());
             if metadata::metadata_beneath(self.store, parent).context(what)?.is_some() {
                 continue;
             }
-            let found = metadata::metadata_beneath(self.root, parent)
-                .context(what)?
-                .ok_or_else(|| Failure::new(format!("{} is gone", parent.display())))?;
+            let model = match resolve::open_directory(self.root, parent) {
+                Ok(model) => model,
+                Err(error) if error.is_not_found() || observe::is_in_the_way(&error) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error).context(what),
+            };
+            let found = metadata::metadata(model.as_fd()).context(what)?;
             let (above, name) = split(self.store, parent)?;
             let made = file::create_directory(above.as_fd(), &name, 0o700).context(what)?;
             metadata::set_owner(made.as_fd(), found.uid, found.gid).context(what)?;
             metadata::set_mode(made.as_fd(), found.mode).context(what)?;
-            let model = resolve::open_directory(self.root, parent).context(what)?;
             xattr::copy_labels(model.as_fd(), made.as_fd()).context(what)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn place(&self) -> Result<(OwnedFd, OsString)> {
