@@ -15,10 +15,11 @@ use ebbtide_core::failure::{Failure, Level};
 use ebbtide_core::live::{Back, How, Live, Step};
 use ebbtide_core::{shutdown, status};
 use ebbtide_sys::mountinfo;
-use machine::{KINDS, Kind, Machine, is_root, read, write};
+use machine::{KINDS, Kind, Machine, is_root, read, run, write};
 
 on_each_disk!(
     what_is_kept_comes_back_as_it_is,
+    what_the_store_allows_keeps_its_privileges,
     a_cut_after_any_step_loses_nothing,
     what_is_in_use_stays,
     what_is_written_meanwhile_is_not_lost,
@@ -159,6 +160,25 @@ fn what_is_kept_comes_back_as_it_is(kind: Kind) {
         live.apply(&hash, &mut |_, _| ()).unwrap();
         assert!(is_mounted(root, "/srv/site"));
         assert_eq!(read(root, "srv/site/index").as_deref(), Some("anew\n"));
+    });
+}
+
+/// Only what had no effect in the store is taken away.
+fn what_the_store_allows_keeps_its_privileges(kind: Kind) {
+    let machine = Machine::of(kind);
+    let options = "options = [\"suid\"]\n";
+    let (all, log) = (format!("{options}{ALL}"), format!("{options}{LOG}"));
+    machine.set_up(&all);
+    machine.boot("", |root| {
+        fill(root);
+        run("mknod", &[root.join("srv/site/null").to_str().unwrap(), "c", "1", "3"]);
+    });
+    machine.live("", |root, boot| {
+        let backs = forget(&machine, boot, root, &["/srv/site"], &log);
+        assert_eq!(backs[0].unprivileged, ["null"]);
+        let page = fs::metadata(root.join("srv/site/deep/page")).unwrap();
+        assert_eq!(page.mode() & 0o7777, 0o4750);
+        assert!(!root.join("srv/site/null").exists());
     });
 }
 

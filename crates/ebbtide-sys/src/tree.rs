@@ -28,7 +28,7 @@ use crate::resolve::{open_directory, open_path, split_parent};
 pub use compare::{changed_since, first_difference};
 pub use content::has_same_content;
 pub use count::count_files;
-pub use privileges::drop_privileges;
+pub use privileges::{Privileges, drop_privileges};
 pub use size::{directory_sizes, tree_size, tree_size_up_to};
 pub use visit::{Visited, visit};
 

@@ -97,7 +97,7 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
         unfinished: Unfinished::Some(BTreeSet::new()),
         mounted: attached,
     };
-    let places = match places(container) {
+    let places = match places_of_old_roots(container) {
         Ok(places) => places,
         Err(failure) => return vec![unread(BootNumber(0), BTreeMap::new(), &failure)],
     };
@@ -128,8 +128,13 @@ pub fn old_roots(container: &Container, before: BootNumber, run: &Path) -> Vec<O
     roots
 }
 
-/// Where past roots lie in the container, newest first.
-fn places(container: &Container) -> Result<Vec<(BootNumber, PathBuf)>> {
+/// Where past roots lie in the container, newest first, with their numbers. The first may be one that could
+/// not be put away yet, and has its temporary name.
+///
+/// # Errors
+///
+/// The container can't be read, or that root is none.
+pub fn places_of_old_roots(container: &Container) -> Result<Vec<(BootNumber, PathBuf)>> {
     let new = Path::new(name::NEW);
     let found = metadata_beneath(container.directory(), new)
         .context(|| "cannot look for a root that was not put away")?;

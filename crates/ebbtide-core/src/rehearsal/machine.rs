@@ -8,6 +8,7 @@ use ebbtide_sys::mount::MountAttributes;
 use uuid::Uuid;
 
 use super::work::{Work, make};
+use crate::attach;
 use crate::backend;
 use crate::boot::Boot;
 use crate::compiled::Backend;
@@ -72,13 +73,13 @@ impl Machine {
         let (number, mut complete) = (last.number, is_complete(last));
         let manifest = Manifest::read(&self.container, uuid)?;
         let mut found = vec![OldRoot { number, tree, manifest, records }];
-        for number in self.container.numbers(name::PAST)?.into_iter().rev() {
+        for (number, place) in attach::places_of_old_roots(&self.container)? {
             if complete {
                 break;
             }
             let Some(record) = self.container.record(number)? else { continue };
             complete = is_complete(&record);
-            let tree = self.past(number, work)?;
+            let tree = self.old(&place, work)?;
             found.push(OldRoot { number, tree, manifest: None, records: vec![record] });
         }
         Ok(found)
@@ -117,12 +118,12 @@ impl Machine {
         Ok(Some((uuid, at)))
     }
 
-    fn past(&self, number: BootNumber, work: &Work) -> Result<PathBuf> {
+    fn old(&self, place: &Path, work: &Work) -> Result<PathBuf> {
         if self.container.backend() == Backend::Btrfs {
-            return Ok(self.place(&Path::new(name::PAST).join(number.to_string())));
+            return Ok(self.place(place));
         }
-        let at = make(&work.below(&format!("past-{number}")))?;
-        let tree = backend::past(&self.container, number, &work.run())?;
+        let at = make(&work.below(&place.display().to_string().replace('/', "-")))?;
+        let tree = backend::tree(&self.container, place, &work.run())?;
         volume::attach(tree.as_fd(), None, &at)?;
         Ok(at)
     }

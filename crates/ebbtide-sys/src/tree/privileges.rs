@@ -15,17 +15,34 @@ use crate::xattr;
 const SET_ID: u32 = 0o6000;
 const CAPABILITY: &str = "security.capability";
 
-/// Clears the set-user-id and set-group-id bits and the capabilities of files at `name` in `dir` and
-/// below it, and removes device nodes. Returns where there was something to do, relative to `name`,
-/// which is the empty path.
+/// What gives privileges to whoever can reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Privileges {
+    /// The set-user-id and set-group-id bits and the capabilities of files: what `nosuid` takes from a mount.
+    pub programs: bool,
+    /// Device nodes: what `nodev` does.
+    pub devices: bool,
+}
+
+impl Privileges {
+    /// Both.
+    pub const ALL: Self = Self { programs: true, devices: true };
+}
+
+/// Takes such privileges away at `name` in `dir` and below it. Returns where there was something to do,
+/// relative to `name`, which is the empty path.
 ///
 /// For a copy that nobody else can reach yet. Directories keep their bits: those are about groups of
 /// new files only. Mounts are not entered, no link is followed.
-pub fn drop_privileges(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<PathBuf>> {
+pub fn drop_privileges(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    which: Privileges,
+) -> Result<Vec<PathBuf>> {
     let mut changed = Vec::new();
     let Some(top) = metadata_of_entry(dir, name)? else { return Ok(changed) };
     if top.kind != FileKind::Directory {
-        if drop_one(dir, name, &top)? {
+        if drop_one(dir, name, &top, which)? {
             changed.push(PathBuf::new());
         }
         return Ok(changed);
@@ -53,17 +70,22 @@ pub fn drop_privileges(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<PathBuf>
             above.push(&entry.name);
             let found = metadata(child.as_fd())?;
             stack.push(child, identity(&found));
-        } else if drop_one(parent, &entry.name, &found)? {
+        } else if drop_one(parent, &entry.name, &found, which)? {
             changed.push(above.join(&entry.name));
         }
     }
     Ok(changed)
 }
 
-fn drop_one(dir: BorrowedFd<'_>, name: &OsStr, found: &Metadata) -> Result<bool> {
+fn drop_one(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+    which: Privileges,
+) -> Result<bool> {
     match found.kind {
-        FileKind::CharDevice | FileKind::BlockDevice => remove_file(dir, name),
-        FileKind::Regular => {
+        FileKind::CharDevice | FileKind::BlockDevice if which.devices => remove_file(dir, name),
+        FileKind::Regular if which.programs => {
             let file = open_path(dir, Path::new(name))?;
             let capable = xattr::remove(file.as_fd(), OsStr::new(CAPABILITY))?;
             let set_id = found.mode & SET_ID != 0;
@@ -105,17 +127,25 @@ mod tests {
         let raw = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         xattr::set(plain.as_fd(), name(CAPABILITY), &raw).unwrap();
         run("mknod", &[path("top/null").to_str().unwrap(), "c", "1", "3"]);
-        let mut changed = drop_privileges(scratch.fd(), name("top")).unwrap();
-        changed.sort();
-        assert_eq!(changed, ["deep/su", "null", "plain", "sg"].map(PathBuf::from));
+        let drop = |name: &str, which| {
+            let mut changed = drop_privileges(scratch.fd(), OsStr::new(name), which).unwrap();
+            changed.sort();
+            changed
+        };
+        let none = Privileges { programs: false, devices: false };
+        assert_eq!(drop("top", none), Vec::<PathBuf>::new());
+        assert_eq!(drop("top", Privileges { devices: true, ..none }), [PathBuf::from("null")]);
+        assert_eq!(mode(&path("top/deep/su")), 0o4755);
+        let programs = Privileges { programs: true, ..none };
+        assert_eq!(drop("top", programs), ["deep/su", "plain", "sg"].map(PathBuf::from));
         assert_eq!(mode(&path("top/deep/su")), 0o755);
         assert_eq!(mode(&path("top/sg")), 0o750);
         assert_eq!(mode(&path("top/deep")), 0o2775);
         assert_eq!(mode(&path("outside")), 0o4711, "no link is followed");
         assert_eq!(xattr::get(plain.as_fd(), name(CAPABILITY)).unwrap(), None);
         assert!(!path("top/null").exists());
-        assert_eq!(drop_privileges(scratch.fd(), name("top")).unwrap(), Vec::<PathBuf>::new());
-        assert_eq!(drop_privileges(scratch.fd(), name("outside")).unwrap(), [PathBuf::new()]);
+        assert_eq!(drop("top", Privileges::ALL), Vec::<PathBuf>::new());
+        assert_eq!(drop("outside", Privileges::ALL), [PathBuf::new()]);
         assert_eq!(mode(&path("outside")), 0o711);
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ebbtide_sys::metadata::{self, FileKind, Time};
-use ebbtide_sys::tree::{self, CopyOptions};
+use ebbtide_sys::tree::{self, CopyOptions, Privileges};
 use ebbtide_sys::{file, mount, resolve};
 use rustix::io::Errno;
 
@@ -106,18 +106,17 @@ impl Live {
                 .caused_by(format!("{inner} is not in the copy as in the store")));
         }
         // Who may write to a store where a program has no privileges must not get them by moving it.
-        if self.is_powerless(entry) {
-            let dropped = tree::drop_privileges(work.as_fd(), OsStr::new(IT)).context(what)?;
-            back.unprivileged = dropped.iter().map(|inner| shown(inner)).collect();
-        }
+        let dropped = tree::drop_privileges(work.as_fd(), OsStr::new(IT), self.powerless(entry))
+            .context(what)?;
+        back.unprivileged = dropped.iter().map(|inner| shown(inner)).collect();
         file::sync_filesystem(work.as_fd()).context(what)
     }
 
-    /// Whether set-user-id, capabilities or devices have no effect where an entry is mounted.
-    fn is_powerless(&self, entry: &Entry) -> bool {
-        let Some(store) = self.compiled.stores.get(&entry.store) else { return true };
-        let mut options = store.options.iter().chain(&entry.options);
-        options.any(|option| matches!(option, MountOption::Nosuid | MountOption::Nodev))
+    /// What has no effect where an entry is mounted.
+    fn powerless(&self, entry: &Entry) -> Privileges {
+        let Some(store) = self.compiled.stores.get(&entry.store) else { return Privileges::ALL };
+        let has = |option| store.options.contains(&option) || entry.options.contains(&option);
+        Privileges { programs: has(MountOption::Nosuid), devices: has(MountOption::Nodev) }
     }
 
     /// Refuses if the store's own was written to since then: what was written is not in the copy.

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::tree::{self, CopyOptions};
+use ebbtide_sys::tree::{self, CopyOptions, Privileges};
 use ebbtide_sys::{file, metadata, resolve, xattr};
 use rustix::io::Errno;
 
@@ -182,7 +182,7 @@ fn copy(
         )));
     }
     if reached.target.area == Area::Given {
-        done.unprivileged = tree::drop_privileges(work.as_fd(), it)
+        done.unprivileged = tree::drop_privileges(work.as_fd(), it, Privileges::ALL)
             .context(|| "cannot take the privileges of programs away")?;
         let left =
             metadata::metadata_of_entry(work.as_fd(), it).context(|| "cannot look at the copy")?;
