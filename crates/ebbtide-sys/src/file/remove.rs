@@ -53,10 +53,13 @@ impl Flags {
             Err(Errno::PERM) if self == Self::Cleared => {
                 // What can't be cleared shows in the second attempt.
                 let _ = unprotect(parent);
-                if let Ok(entry) = open_quietly(parent, name, OFlags::NONBLOCK) {
-                    let _ = unprotect(entry.as_fd());
+                let entry = open_quietly(parent, name, OFlags::NONBLOCK);
+                let taken = entry.as_ref().ok().and_then(|it| take_protection(it.as_fd()).ok());
+                let done = rustix::fs::unlinkat(parent, name, how);
+                if let (Ok(entry), Some(taken)) = (entry, taken) {
+                    protect_again(entry.as_fd(), taken);
                 }
-                rustix::fs::unlinkat(parent, name, how)
+                done
             }
             done => done,
         }
@@ -67,15 +70,30 @@ impl Flags {
 ///
 /// The descriptor must not be `O_PATH` unless it is of a directory. See `ioctl_iflags(2)`.
 pub fn unprotect(fd: BorrowedFd<'_>) -> Result<bool> {
+    take_protection(fd).map(|taken| !taken.is_empty())
+}
+
+/// As [`unprotect`]; returns the flags that were taken.
+fn take_protection(fd: BorrowedFd<'_>) -> Result<IFlags> {
     let fd = usable(fd)?;
     let failed = |e| Error::new("ioctl", e).fd(fd.as_fd()).arg("FS_IOC_SETFLAGS");
     let flags = rustix::fs::ioctl_getflags(&fd).map_err(failed)?;
-    let forbidding = IFlags::IMMUTABLE | IFlags::APPEND;
-    if !flags.intersects(forbidding) {
-        return Ok(false);
+    let forbidding = flags.intersection(IFlags::IMMUTABLE | IFlags::APPEND);
+    if !forbidding.is_empty() {
+        rustix::fs::ioctl_setflags(&fd, flags.difference(forbidding)).map_err(failed)?;
     }
-    rustix::fs::ioctl_setflags(&fd, flags.difference(forbidding)).map_err(failed)?;
-    Ok(true)
+    Ok(forbidding)
+}
+
+/// Gives a file its flags back that has another name still: under that one it may be in use.
+fn protect_again(fd: BorrowedFd<'_>, taken: IFlags) {
+    let has_name = metadata(fd).is_ok_and(|left| left.nlink > 0);
+    if !taken.is_empty()
+        && has_name
+        && let Ok(flags) = rustix::fs::ioctl_getflags(fd)
+    {
+        let _ = rustix::fs::ioctl_setflags(fd, flags | taken);
+    }
 }
 
 fn remove(dir: BorrowedFd<'_>, name: &OsStr, flags: Flags) -> Result<()> {

@@ -348,6 +348,7 @@ fn flags_that_forbid_it_stop_a_removal_unless_it_is_by_force() {
         std::fs::write(fs.path("tree/held/inner/file"), "x").unwrap();
         std::fs::write(fs.path("tree/held/log\n\u{1b}"), "x").unwrap();
         symlink("/etc", fs.path("tree/held/link")).unwrap();
+        std::fs::hard_link(fs.path("tree/held/inner/file"), fs.path("elsewhere")).unwrap();
         chattr("+i", "tree/held/inner/file");
         chattr("+a", "tree/held/log\n\u{1b}");
         chattr("+i", "tree/held/inner");
@@ -358,7 +359,9 @@ fn flags_that_forbid_it_stop_a_removal_unless_it_is_by_force() {
         assert!(!fs.path("tree").exists());
         remove_tree_by_force(fs.fd(), name("tree")).unwrap();
         std::fs::write(fs.path("plain"), "x").unwrap();
-        assert!(!unprotect(std::fs::File::open(fs.path("plain")).unwrap().as_fd()).unwrap());
+        let unprotect = |path| unprotect(std::fs::File::open(fs.path(path)).unwrap().as_fd());
+        assert!(!unprotect("plain").unwrap());
+        assert!(unprotect("elsewhere").unwrap(), "under its other name it is as it was");
     }
 }
 
