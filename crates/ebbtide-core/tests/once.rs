@@ -27,6 +27,7 @@ on_each_disk!(
     a_wish_can_be_taken_back,
     a_cut_between_record_and_wish_does_not_do_it_twice,
     a_wish_that_nobody_heard_is_not_fulfilled_later,
+    a_wish_waits_for_a_root_that_could_not_be_put_away,
     a_planted_link_is_not_followed,
     a_wish_that_others_could_have_changed_is_none,
 );
@@ -330,6 +331,30 @@ fn a_wish_that_nobody_heard_is_not_fulfilled_later(kind: Kind) {
     machine.look(|top| write(top, "state/.ebbtide/once.json", &other));
     let booted = machine.boot("", |root| assert!(!root.join("opt/work").exists()));
     assert!(booted.errors()[0].contains("no past root any more"), "{:?}", booted.errors());
+    assert_eq!(wish(&machine), None);
+}
+
+fn a_wish_waits_for_a_root_that_could_not_be_put_away(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up(KEEP);
+    machine.live("", |root, boot| {
+        write(root, "opt/work", "x\n");
+        ask(boot, root, &["/opt/work"]).unwrap();
+        end(boot, root);
+    });
+    let protect = |how: &str| {
+        machine.look(|top| run("chattr", &[how, top.join("ebbtide/past").to_str().unwrap()]));
+    };
+    protect("+i");
+    let left = machine.boot("", |root| assert!(!root.join("opt/work").exists()));
+    protect("-i");
+    let problems = &left.record.problems;
+    assert!(problems.iter().any(|it| it.message.contains("is not put away yet")), "{problems:?}");
+    assert!(wish(&machine).is_some(), "the boot that puts it away says where it is");
+    let mended = machine.boot("", |root| assert!(!root.join("opt/work").exists()));
+    let [problem] = mended.record.problems.as_slice() else { panic!("{:?}", mended.record) };
+    assert!(problem.hint.as_ref().unwrap().contains("restore --boot 1 /opt/work"), "{problem}");
+    machine.past(BootNumber(1), |past| assert_eq!(read(past, "opt/work").as_deref(), Some("x\n")));
     assert_eq!(wish(&machine), None);
 }
 
