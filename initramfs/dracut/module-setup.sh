@@ -46,6 +46,8 @@ install() {
 	[[ -s "$initdir/etc/ebbtide/locator.json" ]] || ebbtide_fail "write the locator: it came out empty"
 	/usr/bin/ebbtide locator --devices >"$initdir/etc/ebbtide/devices" ||
 		ebbtide_fail "list the devices of container and stores"
+	# The last one: it counts from when dracut has all that it waits for itself.
+	inst_hook initqueue/finished zz "$moddir/ebbtide-devices.sh" || ebbtide_fail "wait for them"
 	for unit in ebbtide-reset.service ebbtide-attach.service; do
 		inst_simple "$moddir/$unit" "$systemdsystemunitdir/$unit" || ebbtide_fail "copy $unit"
 		mkdir -p "$initdir$systemdsystemunitdir/initrd-root-fs.target.wants"

@@ -99,6 +99,11 @@ const FILES: &[(&str, &str, u32)] = &[
         0o755,
     ),
     (
+        "initramfs/dracut/ebbtide-devices.sh",
+        "usr/lib/dracut/modules.d/90ebbtide/ebbtide-devices.sh",
+        0o755,
+    ),
+    (
         "initramfs/systemd/ebbtide-reset.service",
         "usr/lib/dracut/modules.d/90ebbtide/ebbtide-reset.service",
         0o644,

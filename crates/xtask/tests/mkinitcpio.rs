@@ -220,6 +220,7 @@ fn shellcheck_finds_nothing() {
         ("dash", &["initramfs-tools/local-bottom", "mkinitcpio/hooks/ebbtide"]),
         ("bash", &["mkinitcpio/install/ebbtide", "mkinitcpio/install/sd-ebbtide"]),
         ("bash", &["dracut/module-setup.sh"]),
+        ("dash", &["dracut/ebbtide-devices.sh"]),
     ] {
         let mut check = Command::new("shellcheck");
         check.current_dir(&initramfs).args(["--shell", dialect]).args(scripts);
