@@ -120,16 +120,17 @@ fn left(paths: &str, why: &str, from: Option<(BootNumber, &[PathBuf])>) -> Probl
 
 fn due(container: &Container, wish: &Wish, this: BootNumber) -> Result<Due> {
     let earlier = |numbers: Vec<BootNumber>| numbers.into_iter().rev().filter(move |it| *it < this);
-    let is_at = |place: &Path| {
+    let holds_it = |place: &Path| {
         backend::identity(container, place).is_ok_and(|root| root.uuid() == wish.root)
     };
-    let is_it = |number: &BootNumber| is_at(&Path::new(name::PAST).join(number.to_string()));
-    let Some(from) = earlier(container.numbers(name::PAST)?).find(is_it) else {
+    let past = |number: &BootNumber| Path::new(name::PAST).join(number.to_string());
+    let put_away = earlier(container.numbers(name::PAST)?).find(|number| holds_it(&past(number)));
+    let Some(from) = put_away else {
         // The wish waits for the boot that finishes it, which can say where it is.
-        return match is_at(Path::new(name::NEW)) {
-            true => Err(Failure::new("the last root is not put away yet")),
-            false => Ok(Due::Gone),
-        };
+        if holds_it(Path::new(name::NEW)) {
+            return Err(Failure::new("the last root is not put away yet"));
+        }
+        return Ok(Due::Gone);
     };
     for number in earlier(container.numbers(name::BOOTS)?).take_while(|it| *it > from) {
         let Ok(Some(record)) = container.record(number) else { continue };

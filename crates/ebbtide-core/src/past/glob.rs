@@ -1,6 +1,7 @@
 //! Patterns of paths, looked for in a tree.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -37,20 +38,46 @@ impl Glob {
     }
 
     /// Adds what a tree has of it, as absolute paths, as long as there are fewer than `limit`. No link is
-    /// followed, and what is mounted below the first special name is not entered. Returns whether that is
-    /// all of it.
+    /// followed, and what is mounted below the first special name is not entered. Returns why that is not
+    /// all of it; nothing if it is.
     pub fn find(
         &self,
         tree: BorrowedFd<'_>,
         limit: usize,
         found: &mut BTreeSet<PathBuf>,
-    ) -> ebbtide_sys::Result<bool> {
+    ) -> ebbtide_sys::Result<BTreeSet<Unseen>> {
+        let unseen = BTreeSet::new();
         // Else there is nothing of it, a file, or a link in the way.
-        let Ok(top) = resolve::open_directory(tree, &self.prefix) else { return Ok(true) };
+        let Ok(top) = resolve::open_directory(tree, &self.prefix) else { return Ok(unseen) };
         let mount = metadata(top.as_fd())?.mount_id;
-        let mut walk = Walk { mount, limit, left: LIMIT, found, complete: true };
+        let mut walk = Walk { mount, limit, left: LIMIT, found, unseen };
         walk.directory(&top, &Path::new("/").join(&self.prefix), &self.parts, 0)?;
-        Ok(walk.complete)
+        Ok(walk.unseen)
+    }
+}
+
+/// What was not looked at. In words it is what a tree has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unseen {
+    /// There are at least as many paths as were asked for.
+    Paths(usize),
+    /// There are too many names in a tree.
+    Names,
+    /// Directories are too deep.
+    Deep,
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paths(limit) => {
+                write!(f, "there is more of it than the {limit} paths that are looked at")
+            }
+            Self::Names => {
+                write!(f, "there are more than the {LIMIT} names that are looked at in a tree")
+            }
+            Self::Deep => write!(f, "what is more than {DEPTH} directories deep is not looked at"),
+        }
     }
 }
 
@@ -59,7 +86,7 @@ struct Walk<'f> {
     limit: usize,
     left: usize,
     found: &'f mut BTreeSet<PathBuf>,
-    complete: bool,
+    unseen: BTreeSet<Unseen>,
 }
 
 impl Walk<'_> {
@@ -72,7 +99,7 @@ impl Walk<'_> {
     ) -> ebbtide_sys::Result<()> {
         let Some((part, rest)) = parts.split_first() else { return Ok(()) };
         if depth > DEPTH {
-            self.complete = false;
+            self.unseen.insert(Unseen::Deep);
             return Ok(());
         }
         let any_depth = part == ANY_DEPTH;
@@ -80,8 +107,13 @@ impl Walk<'_> {
             self.directory(directory, path, rest, depth)?;
         }
         for entry in read_directory(directory.as_fd())? {
-            if self.left == 0 || self.found.len() >= self.limit {
-                self.complete = false;
+            let too_many = match (self.left, self.found.len()) {
+                (0, _) => Some(Unseen::Names),
+                (_, found) if found >= self.limit => Some(Unseen::Paths(self.limit)),
+                _ => None,
+            };
+            if let Some(unseen) = too_many {
+                self.unseen.insert(unseen);
                 return Ok(());
             }
             self.left -= 1;
@@ -127,18 +159,22 @@ mod tests {
         let find = |pattern: &str, limit: usize| {
             let mut found = BTreeSet::new();
             let glob = Glob::new(Path::new(pattern)).unwrap();
-            let complete = glob.find(tree.as_fd(), limit, &mut found).unwrap();
+            let unseen = glob.find(tree.as_fd(), limit, &mut found).unwrap();
             let found: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-            (found.join(" "), complete)
+            (found.join(" "), unseen)
         };
-        let all = |found: &str| (found.to_owned(), true);
+        let all = |found: &str| (found.to_owned(), BTreeSet::new());
         assert_eq!(find("/etc/*.conf", 9), all("/etc/a.conf"));
         assert_eq!(find("/etc/**/*.conf", 9), all("/etc/a.conf /etc/b/c.conf /etc/b/d/e.conf"));
         assert_eq!(find("/*/b/?", 9), all("/etc/b/d /etc/b/f"));
         assert_eq!(find("/etc/b/**", 9), all("/etc/b/c.conf /etc/b/d /etc/b/d/e.conf /etc/b/f"));
         assert_eq!(find("/etc/link/*", 9), all(""));
         assert_eq!(find("/nowhere/*", 9), all(""));
-        assert!(!find("/etc/**/*.conf", 2).1);
+        assert_eq!(find("/etc/**/*.conf", 2).1, [Unseen::Paths(2)].into());
+        let deep = "d/".repeat(DEPTH + 2);
+        fs::create_dir_all(scratch.path().join(&deep)).unwrap();
+        let (found, unseen) = find("/d/**", 1000);
+        assert_eq!((found.split(' ').count(), unseen), (DEPTH + 1, [Unseen::Deep].into()));
         assert!(Glob::new(Path::new("/etc/plain")).is_none());
     }
 }

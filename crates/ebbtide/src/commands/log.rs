@@ -264,7 +264,7 @@ fn matching(
     if args.search.is_none() {
         paths.insert(path.to_owned());
     }
-    let (mut all, mut failed) = (true, Vec::new());
+    let (mut unseen, mut failed) = (BTreeSet::new(), Vec::new());
     // What is mounted in the running system is not entered there.
     let deep = args.search.is_some() || args.grep.is_some();
     let stores = if deep { sources.stores_below(path) } else { Vec::new() };
@@ -275,7 +275,7 @@ fn matching(
         }
         let found = source.tree().map(|tree| glob.find(tree, limit, &mut paths));
         match found {
-            Ok(Ok(complete)) => all &= complete,
+            Ok(Ok(more)) => unseen.extend(more),
             Ok(Err(error)) => {
                 failed.push(format!("{}: {error}", places(std::slice::from_ref(&source.place))));
             }
@@ -283,9 +283,7 @@ fn matching(
             Err(_) => {}
         }
     }
-    if !all {
-        failed.push(format!("there is more of it than the {limit} paths that are looked at"));
-    }
+    failed.extend(unseen.iter().map(ToString::to_string));
     sources.problems.extend(failed.into_iter().map(|it| Problem::new(Level::Warning, it)));
     paths
 }
