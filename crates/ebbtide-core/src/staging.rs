@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::mount;
+use ebbtide_sys::{file, mount};
 
 use crate::failure::{Context, Failure, Result};
 
@@ -27,7 +27,7 @@ pub(crate) fn within(
     run: &Path,
     build: impl FnOnce(&Staging) -> Result<OwnedFd> + Send,
 ) -> Result<OwnedFd> {
-    std::fs::create_dir_all(run).context(|| format!("cannot make {}", run.display()))?;
+    file::create_directories(run).context(|| format!("cannot make {}", run.display()))?;
     let place = run.canonicalize().context(|| "cannot find the run directory")?.join(NAME);
     match std::fs::create_dir(&place) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -72,7 +72,7 @@ impl Staging {
     /// Makes a directory in it, and attaches a volume there, or a directory of the volume.
     pub(crate) fn put(&self, path: &Path, volume: BorrowedFd<'_>) -> Result<PathBuf> {
         let place = self.path.join(path);
-        std::fs::create_dir_all(&place).context(|| format!("cannot make {}", place.display()))?;
+        file::create_directories(&place).context(|| format!("cannot make {}", place.display()))?;
         crate::volume::attach(volume, None, &place)?;
         Ok(place)
     }

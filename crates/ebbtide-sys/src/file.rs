@@ -74,6 +74,26 @@ pub fn create_directory(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<
     Ok(opened)
 }
 
+/// Makes a directory and those above it, as far as they are missing. For paths that are ours alone: links are
+/// followed.
+///
+/// `create_dir_all` of std says that it exists (`EEXIST`) where it exists and cannot be looked at. This says
+/// why.
+///
+/// # Errors
+///
+/// Those of mkdir(2), and of stat(2).
+pub fn create_directories(path: &Path) -> std::io::Result<()> {
+    let made = std::fs::create_dir_all(path);
+    if let Err(error) = &made
+        && error.kind() == std::io::ErrorKind::AlreadyExists
+        && std::fs::metadata(path)?.is_dir()
+    {
+        return Ok(());
+    }
+    made
+}
+
 /// Makes an empty file with exactly these permission bits and opens it for reading and writing.
 ///
 /// # Errors

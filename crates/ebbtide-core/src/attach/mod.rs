@@ -13,8 +13,7 @@ pub(crate) use apply::import_again;
 pub use apply::{apply, apply_with, copy_together, machine_id_is_valid};
 pub use directories::Directories;
 pub use observe::{Places, observe, observe_each, observe_with};
-pub(crate) use old_root::places_of_old_roots;
-pub use old_root::{OldRoot, old_roots, roots_of_today};
+pub use old_root::{OldRoot, old_roots, places_of_old_roots, roots_of_today};
 pub use plan::{
     Attributes, Node, Observation, Plan, Policy, Seed, SeedSource, Step, Tree, plan, waves,
 };

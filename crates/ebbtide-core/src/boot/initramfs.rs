@@ -46,7 +46,7 @@ pub fn write_mount_unit(path: &Path, options: &str) -> Result<()> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Failure::new(what()));
     };
-    std::fs::create_dir_all(directory).context(what)?;
+    file::create_directories(directory).context(what)?;
     let directory = open_directory(directory)?;
     let name: &OsStr = name;
     file::replace_file(directory.as_fd(), name, text.as_bytes(), 0o644).context(what)

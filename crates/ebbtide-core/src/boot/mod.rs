@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use attach::attach;
 use ebbtide_sys::device::{self, hibernation};
-use ebbtide_sys::{kernel, mount, resolve};
+use ebbtide_sys::{file, kernel, mount, resolve};
 pub use initramfs::{wait_for_devices, write_mount_unit};
 pub(crate) use reset::Stores;
 pub use reset::reset;
@@ -281,7 +281,7 @@ impl Boot {
     }
 
     fn write_record(&self, record: &Record) -> Result<()> {
-        std::fs::create_dir_all(&self.run)
+        file::create_directories(&self.run)
             .context(|| format!("cannot make {}", self.run.display()))?;
         let run = open_directory(&self.run)?;
         let written = container::write_with_mode(run.as_fd(), RECORD, record, 0o644);

@@ -7,6 +7,7 @@
 
 mod unit_file;
 
+use ebbtide_sys::file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
@@ -162,7 +163,8 @@ fn text_of(path: &Path) -> Option<String> {
 pub fn generate(held: &Held, directory: &Path) -> Result<()> {
     for (unit, paths) in held {
         let folder = directory.join(format!("{unit}.d"));
-        fs::create_dir_all(&folder).context(|| format!("cannot make {}", folder.display()))?;
+        file::create_directories(&folder)
+            .context(|| format!("cannot make {}", folder.display()))?;
         let reasons: Vec<String> =
             paths.iter().map(|path| format!("ebbtide-missing@{}.service", escape(path))).collect();
         let reasons = reasons.join(" ");

@@ -99,7 +99,8 @@ fn leave(machine: &Ebbtide, directory: &Path) -> Result<()> {
         Ok(files)
     })?;
     let place = if machine.kind.is_btrfs() { "rootflags=subvol=plain" } else { "" };
-    let arguments = kernel_arguments(&format!("root=LABEL=system ro {place}"));
+    // The first service writes before anything is remounted.
+    let arguments = kernel_arguments(&format!("root=LABEL=system rw {place}"));
     let mut vm = machine.without_loader(&files, &arguments).start()?;
     vm.wait_for_boot()?;
     vm.assert_healthy()?;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_sys::mount::{self, MountAttributes};
 use ebbtide_sys::mountinfo::{self, MountEntry};
-use ebbtide_sys::{metadata, resolve};
+use ebbtide_sys::{file, metadata, resolve};
 use uuid::Uuid;
 
 use super::{Base, UPPER, WORK, make_directory, others, read_id};
@@ -72,7 +72,7 @@ pub fn mount_in_ram(container: &Container, root: &RootIdentity, run: &Path) -> R
     let options = [("size", Some(size.as_str())), ("mode", Some("0700"))];
     let fresh =
         mount::mount_detached("tmpfs", None, &options, MountAttributes::NOATIME).context(what)?;
-    std::fs::create_dir_all(&ram).context(what)?;
+    file::create_directories(&ram).context(what)?;
     volume::attach(fresh.as_fd(), None, &ram)?;
     let upper = make_directory(fresh.as_fd(), UPPER)?;
     make_directory(fresh.as_fd(), WORK)?;
