@@ -1,12 +1,17 @@
-//! The disk of a store is not there: the machine boots on its last root, and says so.
+//! The disk of a store is not there, and then another one is: the machine boots on its last root, and says so,
+//! until somebody accepts that disk.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use testkit::guest::kernel_arguments;
-use testkit::vm::Machine;
+use testkit::vm::{Machine, Vm};
 
 use crate::ebbtide::{Ebbtide, Kind, checks};
+
+/// As if the store were restored to a new disk, where it was made anew.
+const MARKER: &str = r#"{"version":1,"uuid":"00000000-0000-4000-8000-00000000beef"}"#;
 
 pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     let machine = Ebbtide::messed_up(directory, kind)?;
@@ -26,5 +31,20 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     ensure!(why.contains("store big is not there"), "{why}");
     checks::says(&mut vm, "site.service does not start, because it needs /srv")?;
     vm.power_off_cleanly()?;
-    Ok(())
+
+    machine.big.with_top_level(|top| Ok(fs::write(top.join(".ebbtide/store.json"), MARKER)?))?;
+    exchanged(&mut machine.start("")?)
+}
+
+fn exchanged(vm: &mut Vm) -> Result<()> {
+    checks::refused(vm)?;
+    checks::says(vm, "store big")?;
+    let (_, status) = checks::status(vm)?;
+    ensure!(status.to_string().contains("ebbtide accept"), "no way out: {status:#}");
+    let shown = vm.check("ebbtide accept --dry-run")?;
+    ensure!(shown.contains("beef"), "{shown}");
+    vm.check("ebbtide accept --yes")?;
+    vm.reboot()?;
+    checks::new_and_complete(vm)?;
+    vm.power_off_cleanly().map(drop)
 }
