@@ -33,18 +33,18 @@ pub fn run(directory: &Path, kind: Kind) -> Result<()> {
     vm.power_off_cleanly()?;
 
     machine.big.with_top_level(|top| Ok(fs::write(top.join(".ebbtide/store.json"), MARKER)?))?;
-    exchanged(&mut machine.start("")?)
+    exchanged(machine.start("")?)
 }
 
-fn exchanged(vm: &mut Vm) -> Result<()> {
-    checks::refused(vm)?;
-    checks::says(vm, "store big")?;
-    let (_, status) = checks::status(vm)?;
+fn exchanged(mut vm: Vm) -> Result<()> {
+    checks::refused(&mut vm)?;
+    checks::says(&mut vm, "store big")?;
+    let (_, status) = checks::status(&mut vm)?;
     ensure!(status.to_string().contains("ebbtide accept"), "no way out: {status:#}");
     let shown = vm.check("ebbtide accept --dry-run")?;
     ensure!(shown.contains("beef"), "{shown}");
     vm.check("ebbtide accept --yes")?;
     vm.reboot()?;
-    checks::new_and_complete(vm)?;
+    checks::new_and_complete(&mut vm)?;
     vm.power_off_cleanly().map(drop)
 }
