@@ -240,14 +240,15 @@ fn recorded(disk: &Path, log: &Path) -> Vec<OsString> {
 
 /// A disk with which something is wrong. The guest is told of the errors, and goes on.
 fn faulty(number: usize, disk: &Path, fault: Fault) -> Vec<OsString> {
+    // The event is the start: from then on each such request fails.
+    let error = |kind: &str| {
+        let rule = "inject-error.0";
+        format!(",{rule}.event=none,{rule}.iotype={kind},{rule}.errno=5")
+    };
     let (node, read_only, errors) = match fault {
-        Fault::Reads => {
-            ("blkdebug", "off", ",inject-error.0.event=read_aio,inject-error.0.errno=5")
-        }
-        Fault::Writes => {
-            ("blkdebug", "off", ",inject-error.0.event=write_aio,inject-error.0.errno=5")
-        }
-        Fault::Protected => ("raw", "on", ""),
+        Fault::Reads => ("blkdebug", "off", error("read")),
+        Fault::Writes => ("blkdebug", "off", error("write")),
+        Fault::Protected => ("raw", "on", String::new()),
     };
     let image = if node == "raw" { "file" } else { "image" };
     let file = format!("driver=file,node-name=image{number},read-only={read_only},filename=");
