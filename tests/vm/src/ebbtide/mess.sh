@@ -36,6 +36,7 @@ rm /etc/cron.daily/apt-compat
 mountpoint --quiet /usr || rm /usr/sbin/getcap
 echo key >/root/.profile
 { btrfs --quiet subvolume create /opt/nested 2>/dev/null || mkdir /opt/nested; } && echo in >/opt/nested/file
+mountpoint --quiet /boot || mkdir -p /boot/grub
 mountpoint --quiet /boot || for file in /boot/vmlinuz-* /boot/initrd.img-* /boot/grub/grub.cfg; do
     echo planted >"$file"
 done
