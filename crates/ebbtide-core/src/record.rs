@@ -197,8 +197,8 @@ pub struct Attached {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<std::path::PathBuf>,
     /// Whether not all that is declared was to be attached: the declaration could not be read, and that
-    /// was the previous one; or too many boots had failed, and that were the required entries. What is
-    /// not in place then may have its first content on an older root.
+    /// was the previous one; too many boots had failed, and that were the required entries; or no root could
+    /// be mounted, and one in RAM ran. What is not in place then may have its first content on an older root.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
     /// What was mounted on the root, and from which store: below it the root has mount points only.

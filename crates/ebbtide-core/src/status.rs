@@ -120,7 +120,17 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             if let Err(failure) = prove(boot, &container, left.as_ref(), &mut status) {
                 status.failure(&failure);
             }
-            if let Err(failure) = entries::look_at(boot, &container, left, sysroot, &mut status) {
+            let declared = match declaration(boot, &container) {
+                Ok(declared) => Some(declared),
+                Err(failure) => {
+                    status.failure(&failure);
+                    None
+                }
+            };
+            if let Some((hash, compiled)) = &declared
+                && let Err(failure) =
+                    entries::look_at(boot, (hash, compiled), left, sysroot, &mut status)
+            {
                 status.failure(&failure);
             }
             if let Err(failure) = look_at_wishes(boot, &mut status, carried) {
@@ -129,11 +139,11 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             if let Err(failure) = look_at_kernels(&container, sysroot, &mut status) {
                 status.failure(&failure);
             }
-            let compiled = declaration(boot, &container).ok().map(|(_, compiled)| compiled);
-            if let Err(failure) = upkeep::look(boot, &container, compiled.as_ref(), &mut status) {
+            let compiled = declared.as_ref().map(|(_, compiled)| compiled);
+            if let Err(failure) = upkeep::look(boot, &container, compiled, &mut status) {
                 status.failure(&failure);
             }
-            let lost = compiled.and_then(|it| look_at_logins(&container, sysroot, &it));
+            let lost = compiled.and_then(|it| look_at_logins(&container, sysroot, it));
             status.problems.extend(lost);
         }
         Err(failure) => status.failure(&failure),

@@ -50,6 +50,7 @@ impl Story {
         // The root that there is, is one or the other, whole.
         if let Some(record) = &record
             && root.join("usr").exists()
+            && !said(output).contains("it is not known whether the root is reset")
         {
             let is_old = read(&root, "stray-2").is_some();
             let in_ram = record.root.as_ref().is_some_and(RootIdentity::is_in_ram);

@@ -48,7 +48,8 @@ impl OldRoot {
             Some(Attached { missing, mounted, .. }) => {
                 (Unfinished::Some(missing.into_iter().collect()), mounted)
             }
-            None => (Unfinished::Some(BTreeSet::new()), BTreeMap::new()),
+            // No boot wrote down what it found: it may have been made, and never run on.
+            None => (Unfinished::Rest, BTreeMap::new()),
         };
         Self { number, tree: Ok(tree), upper, unfinished, mounted }
     }

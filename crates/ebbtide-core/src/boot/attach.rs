@@ -107,7 +107,8 @@ fn attach_in(
     }
     record.declaration = Some(loaded.hash.clone());
     let left_out = leave_out_if_fallback(record, &mut loaded.compiled);
-    let is_partial = loaded.is_previous || left_out;
+    // Where only the root is in RAM, no older root was looked at for first content.
+    let is_partial = loaded.is_previous || left_out || policy == Some(Policy::RootOnly);
     let is_ours = policy.is_some();
     let policy = policy.unwrap_or(Policy::AsItWas);
     if is_ours && let Err(error) = mount::remount_writable(&sysroot) {

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use ebbtide_sys::mountinfo;
 
-use super::{Status, declaration};
+use super::Status;
 use crate::attach::{self, Directories, Observation, Places, Plan, Policy};
 use crate::boot::{Boot, STORES, Stores, open_directory};
-use crate::compiled::Compiled;
-use crate::container::Container;
+use crate::compiled::{Compiled, DeclarationHash};
 use crate::failure::{Context, Level, Problem, Result};
 use crate::held;
 use crate::record::Record;
@@ -17,13 +16,12 @@ use crate::record::Record;
 /// Looks at every entry again, now.
 pub(super) fn look_at(
     boot: &Boot,
-    container: &Container,
+    (hash, compiled): (&DeclarationHash, &Compiled),
     left: Option<Record>,
     sysroot: &Path,
     status: &mut Status,
 ) -> Result<()> {
-    let (hash, compiled) = declaration(boot, container)?;
-    let is_newer = status.declaration.as_ref().is_some_and(|used| *used != hash);
+    let is_newer = status.declaration.as_ref().is_some_and(|used| used != hash);
     if is_newer {
         status.problem(
             Level::Notice,
@@ -31,7 +29,7 @@ pub(super) fn look_at(
             "",
         );
     }
-    let (plan, observed) = observe(&compiled, sysroot, &boot.run)?;
+    let (plan, observed) = observe(compiled, sysroot, &boot.run)?;
     let is_fallback = left.as_ref().is_some_and(|record| record.fallback.is_some());
     let attached = left.and_then(|record| record.attached);
     let is_complete = attached.as_ref().is_some_and(|attached| attached.missing.is_empty());

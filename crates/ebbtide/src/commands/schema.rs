@@ -34,6 +34,6 @@ fn names() -> PossibleValuesParser {
 
 pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
     let shape = shapes::shapes().into_iter().find(|shape| shape.name == args.name);
-    context.print_json(&shape.map_or_else(declaration::schema, |shape| shape.schema))?;
+    context.print_json(&shape.map_or_else(declaration::schema, |shape| shape.schema()))?;
     Ok(Status::DONE)
 }

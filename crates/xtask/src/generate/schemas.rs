@@ -21,7 +21,7 @@ pub fn schemas(add: &mut impl FnMut(PathBuf, String)) -> Result<()> {
     add(PathBuf::from(DECLARATION), declaration);
     for shape in ebbtide::shapes() {
         let name = format!("{}-{}.json", shape.name, shape.version);
-        add(Path::new(FOLDER).join(name), serde_json::to_string_pretty(&shape.schema)? + "\n");
+        add(Path::new(FOLDER).join(name), serde_json::to_string_pretty(&shape.schema())? + "\n");
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ pub fn check_book(workspace: &Path) -> Result<()> {
     let book = fs::read_to_string(&book).with_context(|| format!("cannot read {BOOK}"))?;
     let mut wrong = Vec::new();
     for shape in ebbtide::shapes() {
-        wrong.extend(compare(&book, shape.name, shape.version, &shape.schema));
+        wrong.extend(compare(&book, shape.name, shape.version, &shape.schema()));
     }
     if !wrong.is_empty() {
         bail!("{BOOK} is not current:\n  {}", wrong.join("\n  "));
