@@ -112,14 +112,18 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
         Ok(root) => status.root = Some(root),
         Err(failure) => status.failure(&failure),
     }
+    // What the next boot reads is as a rule what is in force.
+    let mut audited = None;
     match boot.open_container() {
         Ok(container) => {
             // It is as long as the declaration, and read once.
             let left = boot.read_record();
             let carried = left.as_ref().is_some_and(|record| record.carried.is_some());
-            if let Err(failure) = prove(boot, &container, left.as_ref(), &mut status) {
+            let record = prove(boot, &container, left.as_ref(), &mut status);
+            let record = record.unwrap_or_else(|failure| {
                 status.failure(&failure);
-            }
+                None
+            });
             let declared = match declaration(boot, &container) {
                 Ok(declared) => Some(declared),
                 Err(failure) => {
@@ -140,7 +144,12 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
                 status.failure(&failure);
             }
             let compiled = declared.as_ref().map(|(_, compiled)| compiled);
-            if let Err(failure) = upkeep::look(boot, &container, compiled, &mut status) {
+            audited = declared.as_ref().and_then(|(hash, compiled)| {
+                (status.declaration.as_ref() == Some(hash)).then_some(compiled.root.audit)
+            });
+            if let Err(failure) =
+                upkeep::look(boot, &container, compiled, record.as_ref(), &mut status)
+            {
                 status.failure(&failure);
             }
             let lost = compiled.and_then(|it| look_at_logins(&container, sysroot, it));
@@ -157,9 +166,7 @@ pub fn status(boot: &Boot, sysroot: &Path) -> Status {
             Err(failure) => status.failure(&failure),
         }
     }
-    if let Ok(Some(compiled)) = boot.in_force()
-        && compiled.root.audit
-    {
+    if audited.unwrap_or_else(|| matches!(boot.in_force(), Ok(Some(it)) if it.root.audit)) {
         status.refused = refused::refused(sysroot, began());
     }
     status.problems.sort_by_key(|problem| problem.level);
@@ -174,13 +181,13 @@ fn began() -> u64 {
     now.unwrap_or_default().as_secs().saturating_sub(u64::try_from(up).unwrap_or(0))
 }
 
-/// Compares what the container's record of this boot says with what the kernel says.
+/// Compares what the container's record of this boot says with what the kernel says. Returns that record.
 fn prove(
     boot: &Boot,
     container: &Container,
     left: Option<&Record>,
     status: &mut Status,
-) -> Result<()> {
+) -> Result<Option<Record>> {
     let this = kernel::boot_id().context(|| "cannot read the kernel's boot id")?;
     let Some(record) = record_of(container, &this)? else {
         status.problem(
@@ -188,7 +195,7 @@ fn prove(
             "the container has no record of this boot: the initramfs did not run Ebbtide",
             "build the initramfs again; the root is the one of an earlier boot",
         );
-        return Ok(());
+        return Ok(None);
     };
     status.boot = Some(record.number);
     status.outcome = Some(record.outcome.clone());
@@ -274,7 +281,7 @@ fn prove(
         status.problem(Level::Error, "entries were never attached in this boot", "");
     }
     status.proved = proved;
-    Ok(())
+    Ok(Some(record))
 }
 
 /// A root that was reset is a snapshot of its base, and no earlier boot ever ran on it.
@@ -291,9 +298,9 @@ fn made_from_base(container: &Container, record: &Record) -> Result<()> {
             base.number
         )));
     }
-    for number in container.numbers(name::BOOTS)? {
+    let numbers = container.numbers(name::BOOTS)?;
+    for number in numbers.into_iter().filter(|number| *number < record.number) {
         if let Ok(Some(earlier)) = container.record(number)
-            && earlier.number < record.number
             && earlier.attached.is_some()
             && earlier.root.as_ref().map(RootIdentity::uuid) == Some(root.uuid())
         {

@@ -12,7 +12,7 @@ use crate::compiled::{Backend, Compiled};
 use crate::container::{Container, name};
 use crate::failure::{Level, Problem, Result};
 use crate::gc::{self, LastRun};
-use crate::record::BootNumber;
+use crate::record::{BootNumber, Record};
 use crate::{shutdown, store, undeclared};
 
 /// A volume with less than one part in so many free is nearly full,
@@ -29,6 +29,7 @@ pub(super) fn look(
     boot: &Boot,
     container: &Container,
     compiled: Option<&Compiled>,
+    record: Option<&Record>,
     status: &mut Status,
 ) -> Result<()> {
     status.problems.extend(soft_reboot(shutdown::has_ended(&boot.run), container.backend()));
@@ -46,15 +47,19 @@ pub(super) fn look(
     }
     if let Some(compiled) = compiled {
         // A store that is not there is told of with its entries.
-        let _ = undeclared(container, compiled, status);
+        let _ = undeclared(container, compiled, record, status);
     }
     Ok(())
 }
 
 /// Tells of what stores have and no entry keeps any more.
-fn undeclared(container: &Container, compiled: &Compiled, status: &mut Status) -> Result<()> {
-    let record = status.boot.map(|boot| container.record(boot)).transpose()?.flatten();
-    let in_use = undeclared::in_use(container, record.as_ref())?;
+fn undeclared(
+    container: &Container,
+    compiled: &Compiled,
+    record: Option<&Record>,
+    status: &mut Status,
+) -> Result<()> {
+    let in_use = undeclared::in_use(container, record)?;
     for (name, wanted) in &compiled.stores {
         let Ok(opened) = store::open(wanted.place(), wanted.uuid) else { continue };
         let found = undeclared::find(name, opened.as_fd(), compiled, &in_use)?;
