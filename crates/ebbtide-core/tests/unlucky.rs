@@ -21,6 +21,7 @@ on_each_disk!(
     a_store_that_was_restored_without_its_marker_is_the_same_after_apply,
     a_declaration_that_could_not_be_read_once_takes_nothing_from_what_it_keeps,
     a_root_that_could_not_be_put_away_has_first_content_all_the_same,
+    a_root_without_a_record_does_not_hide_first_content,
 );
 
 /// A declaration with a store on another disk.
@@ -119,6 +120,20 @@ fn a_root_that_could_not_be_put_away_has_first_content_all_the_same(kind: Kind) 
     assert_eq!(mended.errors(), Vec::<&str>::new());
     let first = machine.past(left.record.number, |root| root.join("home").is_dir());
     assert!(first, "the root of that boot is a past root");
+}
+
+fn a_root_without_a_record_does_not_hide_first_content(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[keep]\ndirectories = [\"/home\"]\n");
+    machine.boot("", |root| write(root, "var/lib/new/data", "first\n"));
+    machine.apply("[keep]\ndirectories = [\"/home\", \"/var/lib/new\"]\n");
+    machine.cut_after_reset();
+    // As after a boot that made a root, could not mount it, and ran in RAM.
+    machine.look(|top| fs::remove_file(top.join("ebbtide/boots/2.json")).unwrap());
+    let next = machine.boot("", |root| {
+        assert_eq!(read(root, "var/lib/new/data").as_deref(), Some("first\n"));
+    });
+    assert_eq!(next.errors(), Vec::<&str>::new());
 }
 
 fn an_entry_that_moves_to_another_store_takes_its_data_along(kind: Kind) {
