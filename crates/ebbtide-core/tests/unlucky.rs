@@ -7,6 +7,7 @@ mod machine;
 use std::fs;
 use std::path::Path;
 
+use ebbtide_core::compiled::Backend;
 use ebbtide_core::record::{Ending, Outcome};
 use machine::{Kind, Machine, is_root, read, run, write};
 
@@ -129,7 +130,11 @@ fn a_root_without_a_record_does_not_hide_first_content(kind: Kind) {
     machine.apply("[keep]\ndirectories = [\"/home\", \"/var/lib/new\"]\n");
     machine.cut_after_reset();
     // As after a boot that made a root, could not mount it, and ran in RAM.
-    machine.look(|top| fs::remove_file(top.join("ebbtide/boots/2.json")).unwrap());
+    machine.look(|top| {
+        fs::remove_file(top.join("ebbtide/boots/2.json")).unwrap();
+        let upper = if kind.backend == Backend::Btrfs { "" } else { "upper" };
+        write(&top.join("ebbtide/root").join(upper), "stray", "x\n");
+    });
     let next = machine.boot("", |root| {
         assert_eq!(read(root, "var/lib/new/data").as_deref(), Some("first\n"));
     });
