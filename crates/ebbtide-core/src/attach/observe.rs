@@ -274,38 +274,60 @@ fn see<'t>(
     tree: BorrowedFd<'t>,
     path: &Path,
 ) -> Result<(Node, Option<Metadata>)> {
+    // An error of one path is that of one entry.
+    Ok(match find(directories, tree, path) {
+        Ok(Some(found)) => (node_of(tree, path, &found)?, Some(found)),
+        Ok(None) => (Node::Absent, None),
+        Err(error) if in_the_way(&error) => {
+            (Node::Unusable("a link or a file is among its parents".to_owned()), None)
+        }
+        Err(error) => (Node::Unusable(error.to_string()), None),
+    })
+}
+
+/// As [`look`], in a past root: that it can't be looked at does not mean that nothing is there.
+fn look_back<'t>(directories: &Directories<'t>, tree: BorrowedFd<'t>, path: &Path) -> Result<Node> {
+    match find(directories, tree, path) {
+        Ok(Some(found)) => node_of(tree, path, &found),
+        Err(error) if !in_the_way(&error) => {
+            Err(error).context(|| "cannot look for first content in past roots")
+        }
+        _ => Ok(Node::Absent),
+    }
+}
+
+fn find<'t>(
+    directories: &Directories<'t>,
+    tree: BorrowedFd<'t>,
+    path: &Path,
+) -> ebbtide_sys::Result<Option<Metadata>> {
     if directories.has_no_parent(tree, path) {
-        return Ok((Node::Absent, None));
+        return Ok(None);
     }
     let found = match directories.parent(tree, path) {
         Ok((parent, name)) => metadata::metadata_of_entry(parent.as_fd(), name),
         Err(error) => Err(error),
     };
-    let found = match found {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok((Node::Absent, None)),
+    match found {
         Err(error) if error.is_not_found() => {
             if let Some(parent) = path.parent() {
                 directories.note(tree, parent, &Node::Absent);
             }
-            return Ok((Node::Absent, None));
+            Ok(None)
         }
-        Err(error) if in_the_way(&error) => {
-            let why = "a link or a file is among its parents".to_owned();
-            return Ok((Node::Unusable(why), None));
-        }
-        // An error of one path is that of one entry.
-        Err(error) => return Ok((Node::Unusable(error.to_string()), None)),
-    };
-    let node = match found.kind {
-        FileKind::Directory => Node::Directory(attributes(&found)),
-        FileKind::Regular => Node::File(attributes(&found)),
+        found => found,
+    }
+}
+
+fn node_of(tree: BorrowedFd<'_>, path: &Path, found: &Metadata) -> Result<Node> {
+    Ok(match found.kind {
+        FileKind::Directory => Node::Directory(attributes(found)),
+        FileKind::Regular => Node::File(attributes(found)),
         FileKind::Symlink => Node::Link(read_link(tree, path)?),
         kind => {
             Node::Unusable(format!("something is there that is no file or directory ({kind:?})"))
         }
-    };
-    Ok((node, Some(found)))
+    })
 }
 
 /// As [`look`], for a file that is going to be copied; with its content.
@@ -365,7 +387,7 @@ fn seed<'t>(
                 .flatten());
         }
         let tree = old.tree()?;
-        let node = look(directories, tree, entry.relative())?;
+        let node = look_back(directories, tree, entry.relative())?;
         let unfit = unfit(directories, entry, &node, tree)?;
         if matches!(node, Node::Directory(_) | Node::File(_)) {
             let node = unfit.unwrap_or(node);
