@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::report;
-use crate::attach::{self, Observation, Policy};
+use crate::attach::{self, Node, Observation, Policy};
 use crate::compiled::{Entry, Method};
 use crate::failure::{Level, Log, Problem};
 use crate::record::{Attached, Outcome, Record};
@@ -77,7 +77,14 @@ impl Verified {
             if let Some(entry) = declared.get(*index) {
                 let mut message = entry.path.display().to_string();
                 message.push_str(" was attached, and is not in place when looked at again");
-                if let Some(Err(why)) = observed.get(*index).map(|seen| &seen.source) {
+                let why =
+                    observed.get(*index).and_then(|seen| match (&seen.source, &seen.target) {
+                        (Err(why), _) | (Ok(Node::Unusable(why)), _) | (_, Node::Unusable(why)) => {
+                            Some(why)
+                        }
+                        _ => None,
+                    });
+                if let Some(why) = why {
                     message.push_str(": ");
                     message.push_str(why);
                 }
