@@ -216,7 +216,7 @@ fn observe_entry<'t>(
             content.is_some()
         }
         Method::Copy => match &store {
-            Ok(store) => has_same_content(*store, root, path),
+            Ok(store) => has_same_content(*store, root, path)?,
             Err(_) => false,
         },
     };
@@ -531,8 +531,14 @@ fn is_mounted(entry: &Entry, places: &Places, mounts: &MountTable<'_>, found: &M
         && entry.options.iter().all(|option| mount.has_option(&option.to_string()))
 }
 
-fn has_same_content(store: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> bool {
-    let read = |tree| file::read_limited(tree, path, 4096).ok();
-    let kept = read(store);
-    kept.is_some() && kept == read(root)
+fn has_same_content(store: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+    let read = |tree| match file::read_limited(tree, path, 4096) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.errno() == rustix::io::Errno::IO => {
+            Err(error).context(|| format!("cannot read {}", path.display()))
+        }
+        Err(_) => Ok(None),
+    };
+    let kept = read(store)?;
+    Ok(kept.is_some() && kept == read(root)?)
 }

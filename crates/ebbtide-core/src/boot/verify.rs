@@ -79,7 +79,7 @@ impl Verified {
                 message.push_str(" was attached, and is not in place when looked at again");
                 let why =
                     observed.get(*index).and_then(|seen| match (&seen.source, &seen.target) {
-                        (Err(why), _) | (Ok(Node::Unusable(why)), _) | (_, Node::Unusable(why)) => {
+                        (Err(why) | Ok(Node::Unusable(why)), _) | (_, Node::Unusable(why)) => {
                             Some(why)
                         }
                         _ => None,
