@@ -190,11 +190,14 @@ fn prove(
 ) -> Result<Option<Record>> {
     let this = kernel::boot_id().context(|| "cannot read the kernel's boot id")?;
     let Some(record) = record_of(container, &this)? else {
-        status.problem(
-            Level::Error,
-            "the container has no record of this boot: the initramfs did not run Ebbtide",
-            "build the initramfs again; the root is the one of an earlier boot",
-        );
+        match left.filter(|left| left.kernel_boot_id == this) {
+            Some(left) => unrecorded(boot, left, status),
+            None => status.problem(
+                Level::Error,
+                "the container has no record of this boot: the initramfs did not run Ebbtide",
+                "build the initramfs again; the root is the one of an earlier boot",
+            ),
+        }
         return Ok(None);
     };
     status.boot = Some(record.number);
@@ -282,6 +285,21 @@ fn prove(
     }
     status.proved = proved;
     Ok(Some(record))
+}
+
+/// Of a boot that could not write into the container there is only what it left in the run directory, and that
+/// proves nothing.
+fn unrecorded(boot: &Boot, left: &Record, status: &mut Status) {
+    status.boot = Some(left.number).filter(|number| number.0 > 0);
+    status.outcome = Some(left.outcome.clone());
+    status.declaration.clone_from(&left.declaration);
+    status.problems.extend(left.problems.iter().filter(|it| it.level <= Level::Notice).cloned());
+    let place = boot.run.join(boot::RECORD);
+    status.problem(
+        Level::Error,
+        format!("the container has no record of this boot, only {} has one", place.display()),
+        "nothing could be written to the volume: see whether it is full, or its disk bad",
+    );
 }
 
 /// A root that was reset is a snapshot of its base, and no earlier boot ever ran on it.

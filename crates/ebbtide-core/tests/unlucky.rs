@@ -23,6 +23,7 @@ on_each_disk!(
     a_declaration_that_could_not_be_read_once_takes_nothing_from_what_it_keeps,
     a_root_that_could_not_be_put_away_has_first_content_all_the_same,
     a_root_without_a_record_does_not_hide_first_content,
+    what_only_the_run_directory_says_is_told_and_no_proof,
 );
 
 /// A declaration with a store on another disk.
@@ -139,6 +140,23 @@ fn a_root_without_a_record_does_not_hide_first_content(kind: Kind) {
         assert_eq!(read(root, "var/lib/new/data").as_deref(), Some("first\n"));
     });
     assert_eq!(next.errors(), Vec::<&str>::new());
+}
+
+fn what_only_the_run_directory_says_is_told_and_no_proof(kind: Kind) {
+    let machine = Machine::of(kind);
+    machine.set_up("[keep]\ndirectories = [\"/home\"]\n");
+    machine.live("", |root, boot| {
+        machine.look(|top| fs::remove_file(top.join("ebbtide/boots/1.json")).unwrap());
+        let status = Machine::status(boot, root);
+        assert!(!status.proved && !status.ok);
+        assert_eq!((status.boot.map(|it| it.0), status.outcome), (Some(1), Some(Outcome::Reset)));
+        let [problem, ..] = status.problems.as_slice() else { panic!("no problem") };
+        assert!(problem.message.contains("boot.json has one"), "{problem}");
+        fs::remove_file(boot.run.join("boot.json")).unwrap();
+        let status = Machine::status(boot, root);
+        assert_eq!((status.boot, status.outcome), (None, None));
+        assert!(status.problems.iter().any(|it| it.message.contains("did not run Ebbtide")));
+    });
 }
 
 fn an_entry_that_moves_to_another_store_takes_its_data_along(kind: Kind) {
