@@ -58,6 +58,18 @@ fn wish(machine: &Machine) -> Option<String> {
     machine.look(|top| read(top, "state/.ebbtide/once.json"))
 }
 
+/// A machine whose next boot is to carry `/opt/work` over.
+fn with_a_wish(kind: Kind) -> Machine {
+    let machine = Machine::of(kind);
+    machine.set_up(KEEP);
+    machine.live("", |root, boot| {
+        write(root, "opt/work", "x\n");
+        ask(boot, root, &["/opt/work"]).unwrap();
+        end(boot, root);
+    });
+    machine
+}
+
 fn make_work(root: &Path) {
     write(root, "srv/site/work/bin/tool", "#!\n");
     write(root, "srv/site/work/new\nline\u{1b}", "hostile\n");
@@ -284,13 +296,7 @@ fn a_wish_can_be_taken_back(kind: Kind) {
 }
 
 fn a_cut_between_record_and_wish_does_not_do_it_twice(kind: Kind) {
-    let machine = Machine::of(kind);
-    machine.set_up(KEEP);
-    machine.live("", |root, boot| {
-        write(root, "opt/work", "x\n");
-        ask(boot, root, &["/opt/work"]).unwrap();
-        end(boot, root);
-    });
+    let machine = with_a_wish(kind);
     let before = wish(&machine).unwrap();
     // Cut off before anything is put in place, twice: it is still to come.
     machine.cut_after_reset();
@@ -308,13 +314,7 @@ fn a_cut_between_record_and_wish_does_not_do_it_twice(kind: Kind) {
 }
 
 fn a_wish_that_nobody_heard_is_not_fulfilled_later(kind: Kind) {
-    let machine = Machine::of(kind);
-    machine.set_up(KEEP);
-    machine.live("", |root, boot| {
-        write(root, "opt/work", "x\n");
-        ask(boot, root, &["/opt/work"]).unwrap();
-        end(boot, root);
-    });
+    let machine = with_a_wish(kind);
     // The reset of an initramfs that knows no wishes.
     let wish_of_then = wish(&machine).unwrap();
     machine.look(|top| fs::remove_file(top.join("state/.ebbtide/once.json")).unwrap());
@@ -335,13 +335,7 @@ fn a_wish_that_nobody_heard_is_not_fulfilled_later(kind: Kind) {
 }
 
 fn a_wish_waits_for_a_root_that_could_not_be_put_away(kind: Kind) {
-    let machine = Machine::of(kind);
-    machine.set_up(KEEP);
-    machine.live("", |root, boot| {
-        write(root, "opt/work", "x\n");
-        ask(boot, root, &["/opt/work"]).unwrap();
-        end(boot, root);
-    });
+    let machine = with_a_wish(kind);
     let protect = |how: &str| {
         machine.look(|top| run("chattr", &[how, top.join("ebbtide/past").to_str().unwrap()]));
     };
@@ -383,13 +377,7 @@ fn a_planted_link_is_not_followed(kind: Kind) {
 }
 
 fn a_wish_that_others_could_have_changed_is_none(kind: Kind) {
-    let machine = Machine::of(kind);
-    machine.set_up(KEEP);
-    machine.live("", |root, boot| {
-        write(root, "opt/work", "x\n");
-        ask(boot, root, &["/opt/work"]).unwrap();
-        end(boot, root);
-    });
+    let machine = with_a_wish(kind);
     let good = wish(&machine).unwrap();
     for (bad, why) in [
         (good.replace("\"version\": 1", "\"version\": 2"), "format version 2"),

@@ -47,7 +47,8 @@ impl Story {
         }
         assert!(!output.status.success(), "{point}: {record:?}");
         assert!(cut::names_error(output), "{point}");
-        // The root that there is, is one or the other, whole.
+        // The root that there is, is one or the other, whole, and the record knows which, or says that it
+        // does not.
         if let Some(record) = &record
             && root.join("usr").exists()
             && !said(output).contains("it is not known whether the root is reset")
