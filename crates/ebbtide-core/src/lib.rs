@@ -30,6 +30,8 @@ pub mod held;
 #[cfg(feature = "declaration")]
 pub mod inspection;
 #[cfg(feature = "declaration")]
+pub mod labels;
+#[cfg(feature = "declaration")]
 pub mod live;
 pub mod locator;
 pub(crate) mod login;

@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
+/// The attribute that has SELinux's label, a text that may end in a NUL.
+pub const SELINUX: &str = "security.selinux";
+
 /// Lists the names; empty where the filesystem has no extended attributes. See listxattr(2).
 pub fn list(fd: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     let read = |buffer: &mut [u8]| match rustix::fs::flistxattr(fd, &mut *buffer) {
@@ -139,7 +142,7 @@ pub fn is_copy(original: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<bool> {
 pub fn copy_labels(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let is_label = |name: &OsStr| {
         let name = name.as_bytes();
-        name == b"security.selinux" || name.starts_with(b"security.SMACK64")
+        name == SELINUX.as_bytes() || name.starts_with(b"security.SMACK64")
     };
     let is_acl = |name: &OsStr| name == ACCESS_ACL || name == DEFAULT_ACL;
     let names = list(from)?;
@@ -154,6 +157,21 @@ pub fn copy_labels(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         remove(to, inherited)?;
     }
     Ok(())
+}
+
+/// Gives what was made a moment ago the SELinux label of `model`: before the policy is loaded, as in the
+/// initramfs, the kernel gives it none. Where it has one, that is the policy's, and stays. What is not labelled
+/// itself, and a filesystem that can't store a label, is no error.
+pub fn label_like(model: BorrowedFd<'_>, made: BorrowedFd<'_>) -> Result<()> {
+    let name = OsStr::new(SELINUX);
+    if get(made, name)?.is_some() {
+        return Ok(());
+    }
+    let Some(label) = get(model, name)? else { return Ok(()) };
+    match set(made, name, &label) {
+        Err(error) if error.errno() == Errno::OPNOTSUPP => Ok(()),
+        result => result,
+    }
 }
 
 /// XFS shows each ACL a second time, under the name that it has on the disk.

@@ -1,6 +1,6 @@
 //! Doing now what can be done now. Each group of mounts appears in one step, or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,9 @@ use crate::attach::{self, Places, Policy, Step};
 use crate::compiled::{Entry, Kind, MountOption, StoreName};
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::harvest::{self, Manifest};
-use crate::moment;
 use crate::staging::{self, Staging};
 use crate::store;
+use crate::{labels, moment};
 
 /// Does all that the plan has for now, and puts off in the plan what turned out not to work.
 pub(super) fn apply(live: &Live, plan: &mut Plan, log: &mut Log<'_>) -> Result<Vec<Problem>> {
@@ -77,23 +77,29 @@ fn attach_group(live: &Live, group: &[usize], log: &mut Log<'_>) -> Result<Optio
     let Some(head) = entries.first() else { return Ok(None) };
     let began = moment::now();
     let mut originals = Vec::new();
-    let done = fill(live, &entries, &mut originals, log)
+    let mut made = BTreeSet::new();
+    let done = fill(live, &entries, &mut originals, &mut made, log)
         .and_then(|()| staged(live, &entries, log))
         .and_then(|staged| swap(live, head, &staged, &originals, began));
     if done.is_err() {
         for (entry, _) in originals.iter().rev() {
             take_back_import(live, entry)?;
         }
+        return done;
+    }
+    if let Err(failure) = labels::correct(&made) {
+        log(Level::Warning, &failure.chain());
     }
     done
 }
 
 /// Gives the stores what they lack, and the root its mount point. Notes what is copied, with a
-/// descriptor of the original.
+/// descriptor of the original, and what is made and no user could exchange.
 fn fill(
     live: &Live,
     entries: &[Entry],
     originals: &mut Vec<(Entry, OwnedFd)>,
+    made: &mut BTreeSet<PathBuf>,
     log: &mut Log<'_>,
 ) -> Result<()> {
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
@@ -104,6 +110,13 @@ fn fill(
         // Inside the group, mount points are made in what is going to be there.
         plan.steps
             .retain(|(_, step)| step.fills_store() || (at == 0 && !matches!(step, Step::Bind(_))));
+        if entry.home.is_none() {
+            made.extend(plan.steps.iter().filter_map(|(_, step)| match step {
+                Step::MakeParent(_, path, _) => Some(path.clone()),
+                Step::Make(..) | Step::NewMachineId => Some(entry.path.clone()),
+                _ => None,
+            }));
+        }
         if plan.steps.iter().any(|(_, step)| matches!(step, Step::Import(_))) {
             let root = live.places.root.as_fd();
             let original = match entry.kind {

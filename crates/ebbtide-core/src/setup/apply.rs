@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::tree::{self, CopyOptions};
-use ebbtide_sys::{btrfs, file, metadata, resolve};
+use ebbtide_sys::{btrfs, file, metadata, resolve, xattr};
 use uuid::Uuid;
 
 use super::chroot::Chroot;
@@ -233,7 +233,7 @@ impl Work<'_> {
             let Some((parent, name)) = resolve::split_parent(path) else { continue };
             let parent = resolve::open_directory(base.as_fd(), parent).context(what)?;
             match file::create_directory(parent.as_fd(), name, 0o755) {
-                Ok(_) => {}
+                Ok(made) => xattr::label_like(parent.as_fd(), made.as_fd()).context(what)?,
                 Err(error) if error.errno() == rustix::io::Errno::EXIST => {}
                 Err(error) => return Err(error).context(what),
             }
@@ -258,8 +258,11 @@ impl Work<'_> {
         let base = self.base()?;
         let directory = resolve::open_directory(base.as_fd(), Path::new("etc/systemd/system"))
             .context(|| "open /etc/systemd/system of the base")?;
-        file::create_symlink(directory.as_fd(), OsStr::new(unit), Path::new("/dev/null"))
-            .context(|| "make the link")
+        let what = || "make the link";
+        let (directory, unit) = (directory.as_fd(), OsStr::new(unit));
+        file::create_symlink(directory, unit, Path::new("/dev/null")).context(what)?;
+        let link = resolve::open_path(directory, Path::new(unit)).context(what)?;
+        xattr::label_like(directory, link.as_fd()).context(what)
     }
 
     /// The same plan as at boot, of which only the part that fills stores is done.

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,7 +12,8 @@ use super::{create_file, open_quietly, remove_file, rename_replace, sync, write_
 use crate::descriptor::check_name;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, metadata, set_mode, set_owner, statx};
-use crate::xattr::copy_xattrs;
+use crate::resolve::open_path;
+use crate::xattr::{copy_xattrs, label_like};
 
 /// The longest name that Linux filesystems have, in bytes.
 const NAME_MAX: usize = 255;
@@ -21,7 +23,8 @@ const PREFIX: &[u8] = b".ebbtide-new.";
 /// done, and which of those who wait comes next is chance.
 const ATTEMPTS: usize = 10_000;
 
-/// Replaces or makes a file, atomically and durably; it belongs to the caller's user and group.
+/// Replaces or makes a file, atomically and durably; it belongs to the caller's user and group. Where no
+/// policy of SELinux is loaded it has the label of the file that it replaces, or of its directory.
 ///
 /// Writes `.ebbtide-new.NAME` beside it, synchronises that, renames it over `name` and synchronises
 /// the directory. A temporary file that a crash left is replaced. Writers of the same name exclude
@@ -82,6 +85,7 @@ fn replace(
     let file = create_locked(dir, &temporary)?;
     let written = write_all(file.as_fd(), content)
         .and_then(|()| finish(file.as_fd()))
+        .and_then(|()| label(dir, name, file.as_fd()))
         .and_then(|()| sync(file.as_fd()))
         .and_then(|()| rename_replace(dir, &temporary, dir, name));
     if let Err(error) = written {
@@ -90,6 +94,14 @@ fn replace(
         return Err(error);
     }
     Ok(())
+}
+
+fn label(dir: BorrowedFd<'_>, name: &OsStr, file: BorrowedFd<'_>) -> Result<()> {
+    match open_path(dir, Path::new(name)) {
+        Ok(old) => label_like(old.as_fd(), file),
+        Err(error) if error.is_not_found() => label_like(dir, file),
+        Err(error) => Err(error),
+    }
 }
 
 fn temporary_name(name: &OsStr) -> OsString {

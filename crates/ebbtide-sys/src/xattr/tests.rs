@@ -148,3 +148,42 @@ fn labels_are_what_decides_about_access_and_nothing_else() {
         .unwrap();
     copy_labels(model.as_fd(), tmpfs.as_fd()).unwrap();
 }
+
+#[test]
+fn a_new_file_is_labelled_like_its_model_and_a_label_that_it_has_stays() {
+    needs_root!();
+    let fs = Filesystem::new("ext4");
+    let file = |file: &str| {
+        std::fs::write(fs.path(file), "").unwrap();
+        open(fs.path(file))
+    };
+    let (model, made) = (file("model"), file("made"));
+    label_like(model.as_fd(), made.as_fd()).unwrap();
+    assert_eq!(list(made.as_fd()).unwrap(), [] as [&str; 0]);
+    set(model.as_fd(), name(SELINUX), b"u:object_r:x_t:s0\0").unwrap();
+    label_like(model.as_fd(), made.as_fd()).unwrap();
+    let label = |file: BorrowedFd<'_>| get(file, name(SELINUX)).unwrap();
+    assert_eq!(label(made.as_fd()).unwrap(), b"u:object_r:x_t:s0\0");
+    set(model.as_fd(), name(SELINUX), b"u:object_r:y_t:s0\0").unwrap();
+    label_like(model.as_fd(), made.as_fd()).unwrap();
+    assert_eq!(label(made.as_fd()).unwrap(), b"u:object_r:x_t:s0\0");
+    std::os::unix::fs::symlink("nowhere", fs.path("link")).unwrap();
+    let link = open_path(open(fs.path("")).as_fd(), Path::new("link")).unwrap();
+    label_like(model.as_fd(), link.as_fd()).unwrap();
+    assert_eq!(label(link.as_fd()).unwrap(), b"u:object_r:y_t:s0\0");
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_label_and_a_new_one_has_that_of_its_directory() {
+    needs_root!();
+    let fs = Filesystem::new("ext4");
+    let directory = open(fs.path(""));
+    set(directory.as_fd(), name(SELINUX), b"u:object_r:etc_t:s0\0").unwrap();
+    std::fs::write(fs.path("old"), "").unwrap();
+    set(open(fs.path("old")).as_fd(), name(SELINUX), b"u:object_r:own_t:s0\0").unwrap();
+    for (file, label) in [("old", "u:object_r:own_t:s0\0"), ("new", "u:object_r:etc_t:s0\0")] {
+        crate::file::replace_file(directory.as_fd(), name(file), b"x", 0o644).unwrap();
+        let found = get(open(fs.path(file)).as_fd(), name(SELINUX)).unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found), label);
+    }
+}

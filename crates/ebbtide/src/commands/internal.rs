@@ -8,8 +8,8 @@ use ebbtide_core::archive::{self, Archived};
 use ebbtide_core::boot::RUN;
 use ebbtide_core::failure::{Level, Problem};
 use ebbtide_core::flush::{self, Flushed, Pace};
-use ebbtide_core::refused;
 use ebbtide_core::shutdown;
+use ebbtide_core::{labels, refused};
 use ebbtide_sys::escape;
 
 use super::machine;
@@ -33,6 +33,8 @@ enum Step {
     CameUp,
     /// Early in a boot: has the kernel note what tries to write to a read-only root, if that is declared
     Audit,
+    /// Early in a boot: gives what the initramfs made without a label of SELinux the one that the policy has for it
+    Labels,
     /// Where the root is in RAM: flushes after each change, for as long as it runs
     Watch,
     /// At shutdown: makes a past root of a root in RAM, if that is declared
@@ -87,6 +89,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Status, CommandError> {
             let compiled = machine::running(None, context)?.in_force()?;
             if compiled.is_some_and(|compiled| compiled.root.audit) {
                 refused::note()?;
+            }
+        }
+        Step::Labels => {
+            let labelled = labels::restore(&machine::running(None, context)?)?;
+            if labelled > 0 {
+                say(context, Level::Info, &format!("labelled {}", count(labelled, "path")));
             }
         }
         Step::Archive => {

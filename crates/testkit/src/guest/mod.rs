@@ -26,6 +26,8 @@ pub enum Distribution {
     Debian12Encrypted,
     /// The same, with dracut.
     Debian12DracutEncrypted,
+    /// Debian 12, with initramfs-tools, and SELinux enforcing its policy.
+    Debian12Selinux,
     /// Debian 13, with initramfs-tools.
     Debian13,
     /// Debian 13, with dracut.
@@ -40,6 +42,7 @@ impl Distribution {
             Self::Debian12Dracut => "debian-12-dracut",
             Self::Debian12Encrypted => "debian-12-encrypted",
             Self::Debian12DracutEncrypted => "debian-12-dracut-encrypted",
+            Self::Debian12Selinux => "debian-12-selinux",
             Self::Debian13 => "debian-13",
             Self::Debian13Dracut => "debian-13-dracut",
         }
@@ -50,7 +53,8 @@ impl Distribution {
             Self::Debian12
             | Self::Debian12Dracut
             | Self::Debian12Encrypted
-            | Self::Debian12DracutEncrypted => "bookworm",
+            | Self::Debian12DracutEncrypted
+            | Self::Debian12Selinux => "bookworm",
             Self::Debian13 | Self::Debian13Dracut => "trixie",
         }
     }
@@ -69,6 +73,11 @@ impl Distribution {
         matches!(self, Self::Debian12Encrypted | Self::Debian12DracutEncrypted)
     }
 
+    /// Whether SELinux enforces its policy, once the system [is labelled](label).
+    pub fn has_selinux(self) -> bool {
+        self == Self::Debian12Selinux
+    }
+
     /// All packages that it is made of.
     fn packages(self) -> String {
         let mut packages = PACKAGES.to_vec();
@@ -76,6 +85,9 @@ impl Distribution {
         if self.is_encrypted() {
             packages.extend(ENCRYPTION_PACKAGES);
             packages.extend((!self.has_dracut()).then_some("cryptsetup-initramfs"));
+        }
+        if self.has_selinux() {
+            packages.extend(SELINUX_PACKAGES);
         }
         packages.join(",")
     }
@@ -121,6 +133,23 @@ const ENCRYPTION_MODULES: &[&str] = &["dm_mod", "dm_crypt", "aes_generic", "xts"
 
 /// What a guest with encrypted disks has in addition.
 const ENCRYPTION_PACKAGES: &[&str] = &["cryptsetup", "lvm2"];
+
+/// What a guest with SELinux has in addition.
+const SELINUX_PACKAGES: &[&str] = &["policycoreutils", "selinux-policy-default", "selinux-utils"];
+
+/// Says that the policy is enforced, which its package does not, and lets the agent do what root does who
+/// has logged in.
+const SELINUX_FILES: &[(&str, &str)] = &[
+    ("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=default\n"),
+    (
+        "etc/selinux/default/contexts/files/file_contexts.local",
+        "/usr/lib/testkit/agent -- system_u:object_r:bin_t:s0\n",
+    ),
+    (
+        "usr/lib/systemd/system/testkit-agent.service.d/selinux.conf",
+        "[Service]\nSELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0\n",
+    ),
+];
 
 /// Configuration for dracut, which takes back what [`FINISH`] leaves out. The name comes after that one's.
 const ENCRYPTION_DRACUT: (&str, &str) = (
@@ -278,6 +307,25 @@ impl Guest {
     }
 }
 
+/// Labels the system below `$1`. Nothing of this machine's is mounted there that would be labelled too; -m,
+/// because a kernel without SELinux marks no filesystem as one that can be labelled.
+const LABEL: &str = r#"
+mount -t proc proc "$1/proc"
+exec chroot "$1" setfiles -F -m /etc/selinux/default/contexts/files/file_contexts /
+"#;
+
+/// Gives everything in the system below `root` the label that SELinux's policy has for it.
+///
+/// # Errors
+///
+/// Fails when the system has no policy, or one that does not fit it.
+pub fn label(root: &Path) -> Result<()> {
+    run(Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--", "sh", "-euc", LABEL, "label"])
+        .arg(root))
+    .map(drop)
+}
+
 /// Installs the package `deb` with apt in the system below `root`; the network is asked only for
 /// what it depends on and the system has not.
 ///
@@ -385,6 +433,14 @@ fn build(distribution: Distribution, tree: &Path) -> Result<()> {
         let (path, content) = ENCRYPTION_DRACUT;
         fs::write(tree.join(path), content).with_context(|| format!("cannot write {path}"))?;
     }
+    if distribution.has_selinux() {
+        for (path, content) in SELINUX_FILES {
+            let path = tree.join(path);
+            fs::create_dir_all(path.parent().context("a file without a directory")?)?;
+            fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
     run(Command::new("sh")
         .args(["-euc", FINISH, "finish"])
         .arg(tree)
@@ -409,6 +465,9 @@ fn recipe(distribution: Distribution) -> u64 {
     kernel_arguments("").hash(&mut hasher);
     if distribution.is_encrypted() {
         (ENCRYPTION_PACKAGES, ENCRYPTION_MODULES, ENCRYPTION_DRACUT).hash(&mut hasher);
+    }
+    if distribution.has_selinux() {
+        (SELINUX_PACKAGES, SELINUX_FILES).hash(&mut hasher);
     }
     hasher.finish()
 }

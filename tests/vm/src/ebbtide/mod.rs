@@ -157,7 +157,10 @@ impl Ebbtide {
 
     /// The machine, with more words on its kernel command line.
     pub fn machine(&self, words: &str) -> Machine {
-        let arguments = kernel_arguments(&format!("root=LABEL=system ro {words}"));
+        let mut arguments = kernel_arguments(&format!("root=LABEL=system ro {words}"));
+        if self.kind.guest.has_selinux() {
+            arguments = arguments.replace("apparmor=0 audit=0", "security=selinux audit=1");
+        }
         self.without_loader(&self.boot, &arguments)
     }
 
@@ -194,6 +197,9 @@ fn install(kind: Kind, tree: &Path) -> Result<()> {
     fs::write(units.join("site.service"), SITE)?;
     let wants = units.join("multi-user.target.wants/site.service");
     std::os::unix::fs::symlink("../site.service", wants)?;
+    if kind.guest.has_selinux() {
+        guest::label(tree)?;
+    }
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod power_cuts;
 mod rehearse_in_a_container;
 mod replaced_files;
 mod root_by_other_names;
+mod selinux;
 mod separate_filesystems;
 mod soak;
 mod stock_debian_boots;
@@ -32,7 +33,8 @@ mod unmarked_volume;
 mod without_the_hook;
 
 use testkit::guest::Distribution::{
-    Debian12Dracut, Debian12DracutEncrypted, Debian12Encrypted, Debian13, Debian13Dracut,
+    Debian12Dracut, Debian12DracutEncrypted, Debian12Encrypted, Debian12Selinux, Debian13,
+    Debian13Dracut,
 };
 
 use crate::ebbtide::{BTRFS, OVERLAY_ON_EXT4, OVERLAY_ON_XFS, TMPFS};
@@ -151,6 +153,13 @@ pub const SCENARIOS: &[Scenario] = &[
                 (OVERLAY_ON_EXT4.on(Debian12DracutEncrypted), ForAll),
             ],
             encrypted::run,
+        ),
+    ),
+    scenario(
+        "selinux",
+        OfEach(
+            &[(BTRFS.on(Debian12Selinux), ForAll), (OVERLAY_ON_EXT4.on(Debian12Selinux), ForAll)],
+            selinux::run,
         ),
     ),
     scenario(
