@@ -21,8 +21,11 @@ const NEARLY_FULL: u64 = 20;
 /// unless that is still more than this.
 const ENOUGH: u64 = 1 << 30;
 
-/// So many boots without a gc are no accident: its timer is due once a day.
+/// So many boots without a gc are no accident: its timer is due once a day,
 const BOOTS: u64 = 10;
+
+/// and less than this many seconds after a boot that had none yet.
+const DUE: i64 = 60 * 60;
 
 /// Adds what is wrong.
 pub(super) fn look(
@@ -43,7 +46,9 @@ pub(super) fn look(
     if let (Some(compiled), Some(running)) = (compiled, status.boot) {
         let past = container.numbers(name::PAST)?.len();
         let count = gc::policy(compiled).boots.count;
-        status.problems.extend(overdue(past, count, last.map(|run| run.boot), running));
+        // Without the time that it slept: timers do not run then.
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+        status.problems.extend(overdue(past, count, last.map(|run| run.boot), (running, up)));
     }
     if let Some(compiled) = compiled {
         // A store that is not there is told of with its entries.
@@ -114,12 +119,13 @@ fn nearly_full(room: Room) -> Option<Problem> {
     })
 }
 
-/// Whether more is kept than should be, and nothing was deleted for long. No clock is asked.
+/// Whether more is kept than should be, and nothing was deleted for long. No clock is asked, but for how many
+/// seconds the machine is up: somebody who boots often, one time after the other, is ahead of the timer.
 fn overdue(
     past: usize,
     count: u32,
     last: Option<BootNumber>,
-    running: BootNumber,
+    (running, up): (BootNumber, i64),
 ) -> Option<Problem> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let since = running.0.saturating_sub(last.map_or(0, |last| last.0));
@@ -130,7 +136,7 @@ fn overdue(
         };
         format!("there are {past} past roots, {count} are to be kept, and {last}")
     };
-    (past > count && since > BOOTS).then(|| Problem {
+    (past > count && since > BOOTS && up > DUE).then(|| Problem {
         hint: Some(
             "run `ebbtide gc`, and see why the timer does not: `systemctl status ebbtide-gc.timer`"
                 .to_owned(),
@@ -172,10 +178,12 @@ mod tests {
             (11, Some(39), 50, true),
             (11, Some(60), 50, false),
         ] {
-            let found = overdue(past, 10, last.map(number), number(running));
+            let found = overdue(past, 10, last.map(number), (number(running), DUE + 1));
             assert_eq!(found.is_some(), is, "{past} {last:?} {running}");
+            let early = overdue(past, 10, last.map(number), (number(running), DUE));
+            assert_eq!(early, None, "the timer is not due yet");
         }
-        let text = |last| overdue(12, 10, last, number(50)).unwrap().message;
+        let text = |last| overdue(12, 10, last, (number(50), DUE + 1)).unwrap().message;
         assert_eq!(text(None), "there are 12 past roots, 10 are to be kept, and gc never ran");
         assert!(text(Some(number(3))).ends_with("gc ran last in boot 3"));
     }
