@@ -30,9 +30,12 @@ pub fn restore(boot: &Boot) -> Result<usize> {
     let Some(none) = of_unlabelled()? else { return Ok(0) };
     let Some(compiled) = boot.in_force()? else { return Ok(0) };
     let root = open_directory(Path::new("/"))?;
-    let mut paths: BTreeSet<&Path> =
+    let declared: BTreeSet<&Path> =
         compiled.entries.iter().flat_map(|entry| entry.path.ancestors()).collect();
-    let declared = paths.clone();
+    let carried = boot.read_record().and_then(|record| record.carried);
+    let carried = carried.map(|carried| carried.paths).unwrap_or_default();
+    let mut paths = declared.clone();
+    paths.extend(carried.iter().flat_map(|path| path.ancestors()));
     paths.retain(|path| has(root.as_fd(), path, &none));
     // One in RAM is new, and has the label that the kernel gives to all of them.
     paths.extend(compiled.root.tmpfs.iter().map(|mount| mount.path.as_path()));

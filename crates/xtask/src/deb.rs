@@ -53,6 +53,7 @@ const FILES: &[(&str, &str, u32)] = &[
     ),
     ("systemd/ebbtide-audit.service", "usr/lib/systemd/system/ebbtide-audit.service", 0o644),
     ("systemd/ebbtide-labels.service", "usr/lib/systemd/system/ebbtide-labels.service", 0o644),
+    ("packaging/selinux/ebbtide.cil", "usr/share/ebbtide/selinux/ebbtide.cil", 0o644),
     ("systemd/ebbtide-watch.service", "usr/lib/systemd/system/ebbtide-watch.service", 0o644),
     ("systemd/ebbtide-gc.service", "usr/lib/systemd/system/ebbtide-gc.service", 0o644),
     ("systemd/ebbtide-gc.timer", "usr/lib/systemd/system/ebbtide-gc.timer", 0o644),

@@ -165,7 +165,7 @@ fn attach_in(
         }
     }
     if is_ours {
-        root::mount_inside(&loaded.compiled, places.root.as_fd(), record, log);
+        root::complete(container, &loaded.compiled, &places, record, log);
     }
     let table = mounts(&now, &later)?;
     let observed = entries::observe_each(&Directories::new(), declared, &places, &table);

@@ -6,17 +6,23 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use ebbtide_sys::mount::{self, MountAttributes};
-use ebbtide_sys::{file, metadata, resolve};
+use ebbtide_sys::{file, metadata, resolve, xattr};
 use rustix::io::Errno;
 
 use super::{Boot, report};
-use crate::attach::Policy;
+use crate::attach::{Places, Policy};
 use crate::backend;
-use crate::compiled::{Compiled, MountOption, RamMount, RamSize, Root, VolumeMount};
+use crate::compiled::{
+    Backend, Compiled, Entry, MountOption, RamMount, RamSize, Root, VolumeMount,
+};
+use crate::container::Container;
 use crate::failure::{Context, Failure, Level, Log, Problem, Result};
 use crate::fstab;
 use crate::record::{Record, RootIdentity};
 use crate::{store, volume};
+
+/// Where the kernel shows SELinux, if it has it.
+const SELINUX: &str = "/sys/fs/selinux";
 
 /// What the root itself needs before entries are put in place.
 pub(super) fn prepare(
@@ -57,16 +63,53 @@ fn fit_fstab(compiled: &Compiled, root: BorrowedFd<'_>) -> Result<()> {
     file::replace_file(etc.as_fd(), OsStr::new("fstab"), text.as_bytes(), 0o644).context(what)
 }
 
-/// Mounts what lies in entries, now that they are in place.
-pub(super) fn mount_inside(
+/// What the root still needs, now that entries are in place: mounts that lie in them, and labels.
+pub(super) fn complete(
+    container: &Container,
     compiled: &Compiled,
-    root: BorrowedFd<'_>,
+    places: &Places,
     record: &mut Record,
     log: &mut Log<'_>,
 ) {
-    for failure in mount(compiled, root, Ram::Inside) {
+    let root = places.root.as_fd();
+    let mut failures = mount(compiled, root, Ram::Inside);
+    if let Some(base) = places.base {
+        failures.extend(label_what_was_copied_up(container, base, compiled, root).err());
+    }
+    for failure in failures {
         report(record, log, Problem::from_failure(Level::Error, &failure));
     }
+}
+
+/// What overlayfs copies up before SELinux has a policy loses its label, in kernels as old as 6.1: they leave
+/// that to the policy. Directories in which something was made have that of the base again.
+fn label_what_was_copied_up(
+    container: &Container,
+    base: u64,
+    compiled: &Compiled,
+    root: BorrowedFd<'_>,
+) -> Result<()> {
+    if container.backend() == Backend::Btrfs || !Path::new(SELINUX).exists() {
+        return Ok(());
+    }
+    let what = || "cannot label what was made on the root";
+    let base = backend::open_base(container, base)?;
+    let mut last = Path::new("");
+    for path in compiled.entries.iter().map(Entry::relative).chain([Path::new("etc/fstab")]) {
+        let parent = path.parent().unwrap_or(last);
+        // Most have that of the one before them.
+        if parent == last {
+            continue;
+        }
+        last = parent;
+        for above in parent.ancestors() {
+            let open = |tree| resolve::open_path(tree, above);
+            if let (Ok(model), Ok(made)) = (open(base.as_fd()), open(root)) {
+                xattr::label_like(model.as_fd(), made.as_fd()).context(what)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The last thing that is done to a root that is not for writing. The mount is, not the filesystem:

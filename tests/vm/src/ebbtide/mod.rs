@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::disk::Disk;
 use testkit::guest::{self, BootFiles, Distribution, Guest, kernel_arguments};
 use testkit::mount::Filesystem;
+use testkit::privileged::chroot;
 use testkit::process::run;
 use testkit::vm::{Machine, Vm};
 
@@ -198,6 +199,11 @@ fn install(kind: Kind, tree: &Path) -> Result<()> {
     let wants = units.join("multi-user.target.wants/site.service");
     std::os::unix::fs::symlink("../site.service", wants)?;
     if kind.guest.has_selinux() {
+        run(chroot(tree, "semodule").args([
+            "--noreload",
+            "-i",
+            "/usr/share/ebbtide/selinux/ebbtide.cil",
+        ]))?;
         guest::label(tree)?;
     }
     Ok(())
