@@ -65,6 +65,12 @@ impl Grouped {
         part.add(change);
     }
 
+    /// Everything added up.
+    pub fn total(&self) -> Tally {
+        let all = self.known.values().chain([&self.others]);
+        all.fold(Tally::default(), |sum, changes| sum.and(&changes.total()))
+    }
+
     /// What each application amounts to, the first ones in order.
     pub fn tallies(&self, order: Order) -> Vec<(&Application, Tally)> {
         let mut all: Vec<_> =

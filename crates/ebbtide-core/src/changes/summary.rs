@@ -68,6 +68,12 @@ impl Tally {
         self.newest = self.newest.max(other.newest);
     }
 
+    #[cfg(feature = "declaration")]
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.add(other);
+        self
+    }
+
     fn of(change: &Change) -> Self {
         let mut tally = Self { bytes: change.bytes, newest: change.when, ..Self::default() };
         *match change.what {

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use rustix::io::Errno;
 
@@ -92,6 +96,15 @@ impl ChangedInodes {
     }
 }
 
+/// How many threads look at once, at most.
+const THREADS: usize = 4;
+
+/// How many parts there are for each: what changed is not spread evenly.
+const PARTS: usize = 4;
+
+/// Subvolumes with less than so many inode numbers are looked at in one go.
+const SMALL: u64 = 10_000;
+
 /// Finds what changed in a subvolume after a transaction.
 ///
 /// What was only read counts where access times are kept. Nested subvolumes are not looked into; that
@@ -105,36 +118,115 @@ pub fn changed_inodes(
     generation: u64,
     names: usize,
 ) -> Result<ChangedInodes> {
-    let key = |objectid, kind, offset| Key { objectid, kind, offset };
-    let all = key(TOP_INODE, INODE_ITEM, 0)..=key(LAST_INODE, INODE_EXTREF, u64::MAX);
+    let mut searcher = Searcher::for_few(subvolume)?;
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let parts = parts(highest_inode(&mut searcher)?, if threads > 1 { threads * PARTS } else { 1 });
+    let next = AtomicUsize::new(0);
+    // They share what may be remembered: nobody knows yet who needs it.
+    let limit = names / parts.len().max(1);
+    let search = || -> Result<Vec<(usize, Part)>> {
+        let mut found = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(inodes) = parts.get(index) else { return Ok(found) };
+            found.push((index, Part::search(subvolume, inodes.clone(), generation, limit)?));
+        }
+    };
+    let mut all = thread::scope(|scope| -> Result<Vec<(usize, Part)>> {
+        let others: Vec<_> = (1..threads.min(parts.len())).map(|_| scope.spawn(search)).collect();
+        let mut all = search()?;
+        for other in others {
+            all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(all)
+    })?;
+    all.sort_unstable_by_key(|(index, _)| *index);
     let mut changed = ChangedInodes { limit: names, ..ChangedInodes::default() };
     let mut incomplete = Vec::new();
-    let mut current: Option<Found> = None;
-    let mut finish = |found: Option<Found>| {
-        let Some(found) = found.filter(|found| found.item.transaction > generation) else { return };
-        changed.push(found.inode, found.item.made > generation);
-        if found.names.len() < found.item.links {
-            incomplete.push(found.inode);
-        }
-        changed.add(found.names);
-    };
-    visit(subvolume, 0, all, generation.saturating_add(1), |key, item| {
-        if key.kind == INODE_ITEM {
-            let found = Item::parse(item);
-            let found = found.map(|item| Found { inode: key.objectid, item, names: Vec::new() });
-            finish(std::mem::replace(&mut current, found));
-        } else if let Some(current) = current.as_mut().filter(|it| it.inode == key.objectid) {
-            current.names.extend(names_in(key, item));
-        }
-    })?;
-    finish(current);
-    let mut searcher = Searcher::for_few(subvolume)?;
+    let (mut inodes, mut ways) = (Vec::new(), Vec::new());
+    for (_, part) in all {
+        inodes.push(part.changed.inodes);
+        ways.push(part.changed.ways);
+        incomplete.extend(part.incomplete);
+    }
+    // Which directories changed is known only when all are there.
+    changed.inodes = inodes.into_iter().flatten().collect();
+    ways.into_iter().flatten().for_each(|(directory, ways)| changed.add_ways(directory, ways));
     // The rest of their names is in a leaf that did not change.
     for inode in incomplete {
         changed.add(names_of(&mut searcher, inode)?);
     }
     changed.complete(&mut searcher)?;
     Ok(changed)
+}
+
+/// Divides inode numbers up to the highest one; behind it, what is made meanwhile.
+fn parts(highest: u64, wanted: usize) -> Vec<RangeInclusive<u64>> {
+    let wanted = if highest < SMALL { 1 } else { wanted.max(1) as u64 };
+    let length = highest / wanted + 1;
+    let part = |part: u64| {
+        let first = (part * length).max(TOP_INODE);
+        let last = if part + 1 == wanted { LAST_INODE } else { (part + 1) * length - 1 };
+        first..=last
+    };
+    (0..wanted).map(part).filter(|part| !part.is_empty()).collect()
+}
+
+/// About the highest inode number of a subvolume: none is higher, and the highest has half of it at least.
+fn highest_inode(searcher: &mut Searcher<'_>) -> Result<u64> {
+    let key = |objectid, kind| Key { objectid, kind, offset: 0 };
+    let (mut none_from, mut bit) = (1 << 8, 8);
+    while bit < 62 && searcher.has_any(0, key(none_from, 0)..=key(LAST_INODE, INODE_ITEM))? {
+        bit += 1;
+        none_from = 1 << bit;
+    }
+    // One step further, so that no part is empty for want of inodes.
+    let middle = none_from / 4 * 3;
+    let has_more = searcher.has_any(0, key(middle, 0)..=key(LAST_INODE, INODE_ITEM))?;
+    Ok(if has_more { none_from } else { middle })
+}
+
+/// What was found in a part of the inodes.
+struct Part {
+    changed: ChangedInodes,
+    /// Those of which not all names were found.
+    incomplete: Vec<u64>,
+}
+
+impl Part {
+    fn search(
+        subvolume: BorrowedFd<'_>,
+        inodes: RangeInclusive<u64>,
+        generation: u64,
+        limit: usize,
+    ) -> Result<Self> {
+        let key = |objectid, kind, offset| Key { objectid, kind, offset };
+        let all = key(*inodes.start(), INODE_ITEM, 0)..=key(*inodes.end(), INODE_EXTREF, u64::MAX);
+        let mut changed = ChangedInodes { limit, ..ChangedInodes::default() };
+        let mut incomplete = Vec::new();
+        let mut current: Option<Found> = None;
+        let mut finish = |found: Option<Found>| {
+            let found = found.filter(|found| found.item.transaction > generation);
+            let Some(found) = found else { return };
+            changed.push(found.inode, found.item.made > generation);
+            if found.names.len() < found.item.links {
+                incomplete.push(found.inode);
+            }
+            changed.add(found.names);
+        };
+        visit(subvolume, 0, all, generation.saturating_add(1), |key, item| {
+            if key.kind == INODE_ITEM {
+                let found = Item::parse(item);
+                let found =
+                    found.map(|item| Found { inode: key.objectid, item, names: Vec::new() });
+                finish(std::mem::replace(&mut current, found));
+            } else if let Some(current) = current.as_mut().filter(|it| it.inode == key.objectid) {
+                current.names.extend(names_in(key, item));
+            }
+        })?;
+        finish(current);
+        Ok(Self { changed, incomplete })
+    }
 }
 
 impl ChangedInodes {
@@ -158,6 +250,23 @@ impl ChangedInodes {
             }
             if self.names > self.limit {
                 self.forget();
+            }
+        }
+    }
+
+    /// Adds the ways to the inodes of a part, unless their directory changed.
+    fn add_ways(&mut self, directory: u64, ways: Ways) {
+        if self.contains(directory) {
+            return;
+        }
+        match ways {
+            Ways::These(names) => {
+                self.add(names.into_iter().map(|name| Name { directory, name }).collect());
+            }
+            Ways::Any => {
+                if let Some(Ways::These(names)) = self.ways.insert(directory, Ways::Any) {
+                    self.names -= names.len();
+                }
             }
         }
     }

@@ -88,6 +88,50 @@ impl<'f> Searcher<'f> {
         Ok(Self { fd: usable(fd)?, args: vec![0; size_of::<Head>() + buffer] })
     }
 
+    /// Whether a tree has any item in a range of keys.
+    pub(super) fn has_any(&mut self, tree: u64, range: RangeInclusive<Key>) -> Result<bool> {
+        Ok(self.search(tree, range, 0, 1)? > 0)
+    }
+
+    /// Asks once for as many items as fit, or this many; returns how many the buffer has.
+    fn search(
+        &mut self,
+        tree: u64,
+        range: RangeInclusive<Key>,
+        since: u64,
+        most: u32,
+    ) -> Result<u32> {
+        let fd = self.fd.as_fd();
+        let args = &mut self.args;
+        let buffer = args.len() - size_of::<Head>();
+        let (first, last) = (range.start(), range.end());
+        let head: Head = [
+            tree,
+            first.objectid,
+            last.objectid,
+            first.offset,
+            last.offset,
+            since,
+            u64::MAX,
+            two_u32(first.kind, last.kind),
+            two_u32(most, 0),
+            0,
+            0,
+            0,
+            0,
+            buffer as u64,
+        ];
+        for (field, value) in args.chunks_exact_mut(8).zip(head) {
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+        // SAFETY: the ioctl reads the head, writes it, and writes at most as many bytes behind it
+        // as its last word says, which is how many follow; any bytes are valid.
+        unsafe { rustix::ioctl::ioctl(fd, Search { args }) }
+            .map_err(|e| Error::new("ioctl", e).fd(fd).arg("BTRFS_IOC_TREE_SEARCH_V2").arg(tree))?;
+        // The kernel left the number of items where the largest number was.
+        Ok(field(args, 8 * 8).map_or(0, u32::from_ne_bytes))
+    }
+
     /// As [`visit`].
     pub(super) fn visit(
         &mut self,
@@ -96,42 +140,15 @@ impl<'f> Searcher<'f> {
         since: u64,
         mut item: impl FnMut(Key, &[u8]),
     ) -> Result<()> {
-        let fd = self.fd.as_fd();
-        let args = &mut self.args;
-        let buffer = args.len() - size_of::<Head>();
         let last = *range.end();
         let mut first = *range.start();
         loop {
-            let head: Head = [
-                tree,
-                first.objectid,
-                last.objectid,
-                first.offset,
-                last.offset,
-                since,
-                u64::MAX,
-                two_u32(first.kind, last.kind),
-                two_u32(u32::MAX, 0),
-                0,
-                0,
-                0,
-                0,
-                buffer as u64,
-            ];
-            for (field, value) in args.chunks_exact_mut(8).zip(head) {
-                field.copy_from_slice(&value.to_ne_bytes());
-            }
-            // SAFETY: the ioctl reads the head, writes it, and writes at most as many bytes behind it
-            // as its last word says, which is how many follow; any bytes are valid.
-            unsafe { rustix::ioctl::ioctl(fd, Search { args }) }.map_err(|e| {
-                Error::new("ioctl", e).fd(fd).arg("BTRFS_IOC_TREE_SEARCH_V2").arg(tree)
-            })?;
-            // The kernel left the number of items where the largest number was.
-            let count = field(args, 8 * 8).map_or(0, u32::from_ne_bytes);
+            let count = self.search(tree, first..=last, since, u32::MAX)?;
             if count == 0 {
                 return Ok(());
             }
-            let bytes = &args[size_of::<Head>()..];
+            let fd = self.fd.as_fd();
+            let bytes = &self.args[size_of::<Head>()..];
             let (reached, room) = walk_items(bytes, count, &range, &mut item)
                 .ok_or_else(|| Error::new("ioctl", Errno::IO).fd(fd).note("a malformed answer"))?;
             // The kernel stops at an item that does not fit, and any would have fitted.

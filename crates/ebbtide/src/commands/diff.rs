@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use ebbtide_core::applications::{Applications, Grouped, has_packages};
-use ebbtide_core::changes::{Change, Changes, Order, Visit, What};
+use ebbtide_core::applications::{Application, Applications, Grouped, has_packages};
+use ebbtide_core::changes::{Change, Changes, Order, Tally, Visit, What};
 use ebbtide_core::declaration::built_in_presets;
 use ebbtide_core::diff::{About, Diff, Sides, Which};
 
@@ -20,6 +20,7 @@ use self::report::Report;
 use super::declare::absolute;
 use super::machine;
 use crate::boot_name::BootOrRange;
+use crate::changes::beside;
 use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
@@ -187,56 +188,38 @@ fn tell(
     args: &Args,
     paths: &[PathBuf],
     (about, diff): (&About, Option<&Diff>),
-    each: &mut dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError>,
+    each: &mut Each<'_>,
     context: &Context,
 ) -> Result<Status, CommandError> {
-    let (mut changes, mut carried) = (Changes::default(), Changes::default());
-    let mut hidden = if args.all || !paths.is_empty() {
-        Hidden::nothing()
-    } else {
-        Hidden::as_declared(args.config.as_deref(), context)
-    };
-    let mut applications = applications(diff, context);
-    let mut grouped = Grouped::default();
-    let by_application = !args.tree && !args.null;
-    let mut list = Vec::new();
-    let mut written = Ok(());
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut tell = |change: Change| {
-        if args.null && written.is_ok() && change.what != What::Deleted {
-            let path = change.path.as_os_str().as_bytes();
-            written = out.write_all(path).and_then(|()| out.write_all(b"\0"));
-        }
-        changes.add(&change);
-        if by_application {
-            let application = applications.of(&change.path);
-            grouped.add(application.as_ref(), &change);
-            if args.json {
-                list.push((change, application));
-            }
-        }
-    };
-    each(&mut |change| {
-        if !is_asked_for(&change, paths) {
-            return;
-        }
-        if about.is_carried(&change) {
-            carried.add(&change);
+    let prepare = || {
+        let hidden = if args.all || !paths.is_empty() {
+            Hidden::nothing()
         } else {
-            hidden.sift(change, &mut tell);
-        }
-    })?;
-    hidden.finish(&mut tell);
-    grouped.finish();
-    done(written.and_then(|()| out.flush()))?;
-    drop(out);
+            Hidden::as_declared(args.config.as_deref(), context)
+        };
+        (hidden, Carried::default(), Found::new(args, applications(diff, context)))
+    };
+    let (mut hidden, carried, mut found) =
+        beside(each, prepare, |(hidden, carried, found), change| {
+            if !is_asked_for(&change, paths) {
+                return;
+            }
+            if about.is_carried(&change) {
+                carried.add(&change);
+            } else {
+                hidden.sift(change, &mut |change| found.add(change));
+            }
+        })?;
+    hidden.finish(&mut |change| found.add(change));
+    let found = found.finish()?;
     let report = Report {
         about,
-        changes: &changes,
-        grouped: &grouped,
+        total: found.total(),
+        changes: &found.changes,
+        grouped: &found.grouped,
         hidden: &hidden,
         carried: carried.total(),
-        list: &list,
+        list: &found.list,
         order: args.told.order(),
     };
     if args.json {
@@ -246,7 +229,78 @@ fn tell(
             if args.tree { report.tree(context) } else { report.text(args.told.lines, context) };
         context.print(&text)?;
     }
-    Ok(if changes.is_empty() { Status::DONE } else { Status::FOUND })
+    Ok(if found.count > 0 { Status::FOUND } else { Status::DONE })
+}
+
+/// What the next reset does not take, added up.
+type Carried = Changes;
+
+/// Where changes come from.
+type Each<'a> = dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError> + Send + 'a;
+
+/// What is told, added up in the ways that it is told in.
+struct Found<'a> {
+    args: &'a Args,
+    applications: Applications,
+    /// How many changes.
+    count: u64,
+    /// As a tree, and for a machine.
+    changes: Changes,
+    /// For a person, and for a machine.
+    grouped: Grouped,
+    /// One by one, for a machine.
+    list: Vec<(Change, Option<Application>)>,
+    out: io::BufWriter<io::StdoutLock<'static>>,
+    written: io::Result<()>,
+}
+
+impl<'a> Found<'a> {
+    fn new(args: &'a Args, applications: Applications) -> Self {
+        Self {
+            args,
+            applications,
+            count: 0,
+            changes: Changes::default(),
+            grouped: Grouped::default(),
+            list: Vec::new(),
+            out: io::BufWriter::new(io::stdout().lock()),
+            written: Ok(()),
+        }
+    }
+
+    fn add(&mut self, change: Change) {
+        let Args { tree, json, null, .. } = *self.args;
+        self.count += 1;
+        if null {
+            if self.written.is_ok() && change.what != What::Deleted {
+                let path = change.path.as_os_str().as_bytes();
+                self.written = self.out.write_all(path).and_then(|()| self.out.write_all(b"\0"));
+            }
+            return;
+        }
+        if tree || json {
+            self.changes.add(&change);
+        }
+        if !tree {
+            let application = self.applications.of(&change.path);
+            self.grouped.add(application.as_ref(), &change);
+            if json {
+                self.list.push((change, application));
+            }
+        }
+    }
+
+    /// Nothing more comes.
+    fn finish(mut self) -> Result<Self, CommandError> {
+        self.grouped.finish();
+        let written = std::mem::replace(&mut self.written, Ok(()));
+        done(written.and_then(|()| self.out.flush()))?;
+        Ok(self)
+    }
+
+    fn total(&self) -> Tally {
+        if self.args.tree { self.changes.total() } else { self.grouped.total() }
+    }
 }
 
 /// The applications of this system; packages are those of the past root that is looked at, if it has a

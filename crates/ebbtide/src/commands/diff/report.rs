@@ -27,7 +27,9 @@ const NAMED: usize = 5;
 pub struct Report<'a> {
     /// What was compared.
     pub about: &'a About,
-    /// All changes added up.
+    /// How much all changes are.
+    pub total: Tally,
+    /// They added up, for a tree and for a machine.
     pub changes: &'a Changes,
     /// What is only counted.
     pub hidden: &'a Hidden,
@@ -148,8 +150,8 @@ impl Report<'_> {
 
     /// For a person, in so many lines at most.
     pub fn text(&self, lines: usize, context: &Context) -> String {
-        let total = self.changes.total();
-        let told = changes::render_applications(self.grouped, &total, lines, self.order, context);
+        let told =
+            changes::render_applications(self.grouped, &self.total, lines, self.order, context);
         let mut text = self.around(&told);
         let is_running = !self.about.is_past && self.about.since.is_none();
         if is_running && changes::has_preset(self.grouped) {
@@ -168,7 +170,7 @@ impl Report<'_> {
     /// What is different, after what was compared.
     fn told(&self, told: &str) -> String {
         let now = self.about.boot.filter(|_| self.about.is_past);
-        let nothing = self.changes.is_empty();
+        let nothing = self.total.count() == 0;
         match (self.about.since, now) {
             (Some(since), Some(boot)) if nothing => {
                 format!("boots {since} and {boot} left roots that are the same\n")
@@ -228,7 +230,7 @@ impl Report<'_> {
             }
         };
         let _ = match past {
-            _ if self.changes.is_empty() || self.about.since.is_some() => Ok(()),
+            _ if self.total.count() == 0 || self.about.since.is_some() => Ok(()),
             None => writeln!(text, "to keep some of it: ebbtide keep PATH…"),
             Some(boot) => {
                 writeln!(text, "to bring some of it back: ebbtide restore --boot {boot} PATH…")
