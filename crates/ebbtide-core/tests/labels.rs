@@ -2,6 +2,7 @@
 //! attributes come along, with the file and with the directories above it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[macro_use]
 mod machine;
 
 use std::fs;
@@ -9,7 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use ebbtide_core::setup::BaseSource;
-use machine::{Machine, is_root, read, run, write};
+use machine::{Kind, Machine, is_root, read, run, write};
+
+on_each_disk!(what_is_written_anew_is_labelled_where_no_policy_is_loaded);
 
 /// Gives a file or directory everything that it can have, told apart by a word.
 fn adorn(path: &Path, word: &str, user: u32) {
@@ -161,4 +164,34 @@ fn a_home_begins_closed_whatever_an_old_root_says() {
         let notes = fs::metadata(root.join("home/alice/notes")).unwrap().permissions().mode();
         assert_eq!(notes & 0o777, 0o755);
     });
+}
+
+/// The type in the label of SELinux that a file has; without one, nothing.
+fn selinux_type(path: &Path) -> Option<String> {
+    let arguments = ["--absolute-names", "--only-values", "-hn", "security.selinux"];
+    let found = std::process::Command::new("getfattr").args(arguments).arg(path).output().unwrap();
+    let text = String::from_utf8(found.stdout).unwrap();
+    text.trim_end_matches('\0').split(':').nth(2).map(ToOwned::to_owned)
+}
+
+fn what_is_written_anew_is_labelled_where_no_policy_is_loaded(kind: Kind) {
+    let machine = Machine::of(kind);
+    let source = machine.source();
+    for (path, word) in [("etc", "etc"), ("etc/fstab", "tab"), ("etc/machine-id", "id")] {
+        let (path, label) = (source.join(path), format!("u:object_r:{word}_t:s0"));
+        run("setfattr", &["-n", "security.selinux", "-v", &label, path.to_str().unwrap()]);
+    }
+    machine.set_up(KEEP);
+    for _ in 0..2 {
+        machine.boot("", |root| {
+            for (path, word) in [
+                ("etc/fstab", "tab_t"),
+                ("etc/machine-id", "id_t"),
+                ("etc/ebbtide", "etc_t"),
+                ("etc/ebbtide/ebbtide.toml", "etc_t"),
+            ] {
+                assert_eq!(selinux_type(&root.join(path)).as_deref(), Some(word), "{path}");
+            }
+        });
+    }
 }
