@@ -45,7 +45,9 @@ pub fn restore(boot: &Boot) -> Result<usize> {
         // What is missing is told by others.
         let Ok(store) = open_directory(&boot.run.join(STORES).join(&name.0)) else { continue };
         for path in declared.iter().filter(|path| has(store.as_fd(), path, &none)) {
-            count += usize::from(copy(root.as_fd(), store.as_fd(), path)?);
+            if !has(root.as_fd(), path, &none) {
+                count += usize::from(copy(root.as_fd(), store.as_fd(), path)?);
+            }
         }
     }
     label_run(boot)?;

@@ -133,7 +133,9 @@ pub fn changed_inodes(
         }
     };
     let mut all = thread::scope(|scope| -> Result<Vec<(usize, Part)>> {
-        let others: Vec<_> = (1..threads.min(parts.len())).map(|_| scope.spawn(search)).collect();
+        // Where no other thread can be had, this one does it all.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, search).ok();
+        let others: Vec<_> = (1..threads.min(parts.len())).filter_map(start).collect();
         let mut all = search()?;
         for other in others {
             all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);

@@ -7,7 +7,7 @@ use std::thread;
 
 use ebbtide_core::changes::{Change, Visit};
 
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 
 /// How many changes go over at a time.
 const BATCH: usize = 64;
@@ -24,7 +24,7 @@ pub fn beside<T>(
 ) -> Result<T, CommandError> {
     thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Vec<Change>>(WAITING);
-        let walking = scope.spawn(move || {
+        let start = thread::Builder::new().spawn_scoped(scope, move || {
             let mut batch = Vec::with_capacity(BATCH);
             let walked = walk(&mut |change| {
                 batch.push(change);
@@ -36,6 +36,9 @@ pub fn beside<T>(
             let _ = sender.send(batch);
             walked
         });
+        let walking = start.map_err(|error| {
+            CommandError::new(Kind::Failed, "cannot start a thread").cause(error.to_string())
+        })?;
         let mut taken = prepare();
         receiver.into_iter().flatten().for_each(|change| add(&mut taken, change));
         walking.join().unwrap_or_else(|panic| resume_unwind(panic))?;
