@@ -197,7 +197,7 @@ fn tell(
         } else {
             Hidden::as_declared(args.config.as_deref(), context)
         };
-        (hidden, Carried::default(), Found::new(args, applications(diff, context)))
+        (hidden, Changes::default(), Found::new(args, applications(diff, context)))
     };
     let (mut hidden, carried, mut found) =
         beside(each, prepare, |(hidden, carried, found), change| {
@@ -231,9 +231,6 @@ fn tell(
     }
     Ok(if found.count > 0 { Status::FOUND } else { Status::DONE })
 }
-
-/// What the next reset does not take, added up.
-type Carried = Changes;
 
 /// Where changes come from.
 type Each<'a> = dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError> + Send + 'a;
