@@ -120,7 +120,19 @@ pub fn changed_inodes(
 ) -> Result<ChangedInodes> {
     let mut searcher = Searcher::for_few(subvolume)?;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-    let parts = parts(highest_inode(&mut searcher)?, if threads > 1 { threads * PARTS } else { 1 });
+    let highest = highest_inode(&mut searcher)?;
+    let wanted = if threads > 1 && highest >= SMALL { threads * PARTS } else { 1 };
+    let parts = parts(highest, wanted);
+    in_parts(subvolume, generation, names, (&parts, threads))
+}
+
+/// The same, in parts that so many threads look at.
+pub(super) fn in_parts(
+    subvolume: BorrowedFd<'_>,
+    generation: u64,
+    names: usize,
+    (parts, threads): (&[RangeInclusive<u64>], usize),
+) -> Result<ChangedInodes> {
     let next = AtomicUsize::new(0);
     // They share what may be remembered: nobody knows yet who needs it.
     let limit = names / parts.len().max(1);
@@ -154,6 +166,7 @@ pub fn changed_inodes(
     // Which directories changed is known only when all are there.
     changed.inodes = inodes.into_iter().flatten().collect();
     ways.into_iter().flatten().for_each(|(directory, ways)| changed.add_ways(directory, ways));
+    let mut searcher = Searcher::for_few(subvolume)?;
     // The rest of their names is in a leaf that did not change.
     for inode in incomplete {
         changed.add(names_of(&mut searcher, inode)?);
@@ -163,8 +176,8 @@ pub fn changed_inodes(
 }
 
 /// Divides inode numbers up to the highest one; behind it, what is made meanwhile.
-fn parts(highest: u64, wanted: usize) -> Vec<RangeInclusive<u64>> {
-    let wanted = if highest < SMALL { 1 } else { wanted.max(1) as u64 };
+pub(super) fn parts(highest: u64, wanted: usize) -> Vec<RangeInclusive<u64>> {
+    let wanted = wanted.max(1) as u64;
     let length = highest / wanted + 1;
     let part = |part: u64| {
         let first = (part * length).max(TOP_INODE);

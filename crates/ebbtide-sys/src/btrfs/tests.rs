@@ -333,3 +333,62 @@ fn what_deleted_subvolumes_held_is_free_after_waiting() {
     let short = std::time::Duration::from_millis(1);
     assert!(!wait_until_freed(fs.fd(), &there, short).unwrap());
 }
+
+#[test]
+fn what_changed_is_the_same_in_however_many_parts() {
+    needs_root!();
+    let fs = Filesystem::new("btrfs");
+    run("btrfs", &["subvolume", "create", fs.path("base").to_str().unwrap()]);
+    let file = |top: &str, index: usize| fs.path(top).join(format!("d{}/f{index}", index / 10));
+    for index in 0..400 {
+        let path = file("base", index);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "x").unwrap();
+    }
+    // Of two names in different directories, one is found with the inode.
+    std::fs::hard_link(file("base", 7), fs.path("base/d30/link")).unwrap();
+    run(
+        "btrfs",
+        &[
+            "subvolume",
+            "snapshot",
+            fs.path("base").to_str().unwrap(),
+            fs.path("root").to_str().unwrap(),
+        ],
+    );
+    let made = info(&fs, "root").otransid;
+    for index in (0..400).step_by(7) {
+        std::fs::write(file("root", index), "other").unwrap();
+    }
+    std::fs::remove_file(file("root", 250)).unwrap();
+    for index in 400..500 {
+        std::fs::write(fs.path("root/d1").join(format!("new{index}")), "").unwrap();
+    }
+    let root = fs.open("root");
+    sync_filesystem(root.as_fd()).unwrap();
+    let look = |count: usize, threads: usize, names: usize| {
+        let parts = changed::parts(1024, count);
+        changed::in_parts(root.as_fd(), made, names, (&parts, threads)).unwrap()
+    };
+    let ways = |changed: &ChangedInodes, inode: u64| match changed.on_the_way(inode) {
+        OnTheWay::Nothing => Vec::new(),
+        OnTheWay::These(names) => names.iter().cloned().collect(),
+        OnTheWay::Any => vec!["any".into()],
+    };
+    let whole = look(1, 1, 1 << 16);
+    assert!((256..1100).filter(|inode| whole.contains(*inode)).count() > 150);
+    for (count, threads) in [(2, 1), (8, 2), (64, 4)] {
+        let found = look(count, threads, 1 << 16);
+        for inode in 256..1100 {
+            let known = |it: &ChangedInodes| (it.contains(inode), it.is_new(inode));
+            assert_eq!(known(&found), known(&whole), "{inode} in {count} parts");
+            assert_eq!(ways(&found, inode), ways(&whole, inode), "{inode} in {count} parts");
+        }
+    }
+    // With fewer names remembered, no way is lost: any name may be one.
+    let few = look(8, 2, 40);
+    for inode in 256..1100 {
+        let names = ways(&few, inode);
+        assert!(names == ways(&whole, inode) || names == ["any"], "{inode}: {names:?}");
+    }
+}
