@@ -16,11 +16,12 @@ mod vm;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use testkit::process::{run, target_directory};
 
-use crate::cargo;
+use crate::{cargo, workspace};
 use machine::Programs;
 use measure::Row;
 
@@ -108,20 +109,17 @@ pub fn run_benches(options: &Options) -> Result<()> {
     // What is measured in this process is to be as fast as the programs are.
     if cfg!(debug_assertions) {
         let mut optimised = cargo();
-        optimised.args(["run", "--quiet", "--release", "--package", "xtask", "--"]);
+        optimised.args(["build", "--quiet", "--release", "--package", "xtask"]);
+        testkit::process::stream(&mut optimised)?;
+        let mut optimised = Command::new(target_directory().join("release/xtask"));
+        // Cargo's own, in which each program that is started would look for its libraries first, in vain.
+        optimised.env_remove("LD_LIBRARY_PATH");
         return testkit::process::stream(optimised.args(std::env::args_os().skip(1)));
     }
     testkit::privileged::enter_private_mounts()?;
     let programs = build()?;
     // Nobody else's boot is in there.
-    run(std::process::Command::new("mount").args([
-        "-t",
-        "tmpfs",
-        "-o",
-        "mode=0755",
-        "tmpfs",
-        "/run",
-    ]))?;
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run"]))?;
     let mut rows = Vec::new();
     for (name, bench) in BENCHES {
         if options.names.is_empty() || options.names.iter().any(|wanted| wanted == name) {
@@ -149,7 +147,7 @@ fn build() -> Result<Programs> {
         .args(["--target", &triple])
         .arg("--target-dir")
         .arg(target.join("static"))
-        .env("RUSTFLAGS", crate::deb::BOOT_FLAGS);
+        .env("CARGO_ENCODED_RUSTFLAGS", crate::deb::boot_flags(&workspace()));
     testkit::process::stream(&mut boot)?;
     let mut command_line = cargo();
     command_line.args(["build", "--quiet", "--release", "--package", "ebbtide"]);
