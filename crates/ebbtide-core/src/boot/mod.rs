@@ -4,6 +4,7 @@
 mod accounts;
 mod attach;
 mod failed;
+mod hibernated;
 mod initramfs;
 mod reset;
 mod root;
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use attach::attach;
-use ebbtide_sys::device::{self, hibernation};
+use ebbtide_sys::device;
 use ebbtide_sys::{file, kernel, mount, resolve};
 pub use initramfs::{wait_for_devices, write_mount_unit};
 pub(crate) use reset::Stores;
@@ -123,17 +124,6 @@ impl Boot {
         match (wanted.and_then(uuid), uuid(&self.locator.device.0)) {
             (Some(wanted), Some(ours)) => wanted != ours,
             _ => false,
-        }
-    }
-
-    /// The device with the image of a hibernated system: the one that the kernel command line names, or
-    /// any, if that names none. Whatever was to resume it has had its turn.
-    fn hibernation_image(&self) -> Option<PathBuf> {
-        let Switches { resume, resume_offset, .. } = &self.switches;
-        let named = resume.as_deref().and_then(|it| std::str::from_utf8(it).ok());
-        match named.and_then(|spec| device::find(spec).ok()) {
-            Some(device) => hibernation::has_image(&device, *resume_offset).ok()?.then_some(device),
-            None => hibernation::find_image().ok()?,
         }
     }
 

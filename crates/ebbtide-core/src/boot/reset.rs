@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::{kernel, metadata};
 
-use super::{Boot, STORES, failed, recorded, report};
+use super::{Boot, STORES, failed, hibernated, recorded, report};
 use crate::attach::{self as entries, Directories, Places, Policy};
 use crate::backend;
 use crate::compiled::{Backend, Compiled, DeclarationHash, Entry, StoreName};
@@ -178,7 +178,7 @@ fn checked(
         return Err(Failure::new("the kernel command line asks for a past root")
             .hint("boot without subvol= in rootflags= to go on"));
     }
-    nobody_is_hibernated(boot, container, record, log)?;
+    hibernated::nobody_is(boot, container, record, log)?;
     let loaded = boot.load(container)?;
     let declaration = loaded.hash;
     record.declaration = Some(declaration.clone());
@@ -190,36 +190,6 @@ fn checked(
     let (observed, base) = backend::observe(container)?;
     base_fits_the_kernel(container, &base)?;
     Ok(Checked { compiled: loaded.compiled, declaration, observed, base })
-}
-
-/// A system that was hibernated and not resumed may have files of this root in its memory.
-fn nobody_is_hibernated(
-    boot: &Boot,
-    container: &Container,
-    record: &mut Record,
-    log: &mut Log<'_>,
-) -> Result<()> {
-    if container.volume().is_directory() {
-        // What is only tried out has resumed already.
-        return Ok(());
-    }
-    let Some(device) = boot.hibernation_image() else { return Ok(()) };
-    let device = ebbtide_sys::text::escape(device.as_os_str().as_encoded_bytes());
-    if boot.switches.gives_up {
-        let message = format!("the hibernated system on {device} is given up: noresume says so");
-        let mut problem = Problem::new(Level::Warning, message);
-        let hint =
-            format!("run `swapon` or `mkswap` on {device}: to resume it now would ruin data");
-        problem.hint = Some(hint);
-        report(record, log, problem);
-        return Ok(());
-    }
-    Err(Failure::new(format!("a hibernated system is on {device}, and was not resumed")).hint(
-        format!(
-            "this boot writes to its filesystems: run `swapon` or `mkswap` on {device}, so that it is \
-             never resumed, or boot with noresume"
-        ),
-    ))
 }
 
 /// A store that is missing, or another than the recorded one, means that kept data is missing: its

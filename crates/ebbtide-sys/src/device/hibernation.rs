@@ -33,6 +33,23 @@ pub fn has_image(device: &Path, offset: u64) -> Result<bool> {
     Ok(SIGNATURES.contains(&end.as_slice()))
 }
 
+/// What systemd notes about where it put an image, in a variable of the firmware: JSON. `None` if there is no
+/// such firmware, no such variable, or if that is no text.
+pub fn noted() -> Option<String> {
+    const VARIABLE: &str =
+        "/sys/firmware/efi/efivars/HibernateLocation-8cf2644b-4b0b-428f-9387-6d876050dc67";
+    text(&read_pseudo_file(Path::new(VARIABLE)).ok()?)
+}
+
+/// The text in a variable of the firmware: UTF-16 after four bytes of attributes, as the kernel's
+/// Documentation/filesystems/efivarfs.rst has it.
+fn text(content: &[u8]) -> Option<String> {
+    let units =
+        content.get(4..)?.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    let text: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+    String::from_utf16(&text).ok()
+}
+
 /// Returns a device that is swap space with an image in it. What cannot be read is passed over, and so is
 /// what only a running system sets up.
 ///
@@ -49,6 +66,14 @@ pub fn find_image() -> Result<Option<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_of_the_firmware_is_text_after_its_attributes() {
+        assert_eq!(text(b"\x07\0\0\0{\0\xfc\0}\0\0\0").as_deref(), Some("{ü}"));
+        assert_eq!(text(b"\x07\0\0\0").as_deref(), Some(""));
+        assert_eq!(text(b"\x07\0"), None);
+        assert_eq!(text(b"\x07\0\0\0\0\xd8"), None);
+    }
 
     #[test]
     fn an_image_is_told_by_how_its_page_ends() {
