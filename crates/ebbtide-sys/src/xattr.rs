@@ -50,8 +50,16 @@ pub fn get(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
 
 /// Reads all names and values, sorted by name, without the second names that XFS has for ACLs.
 pub fn all(fd: BorrowedFd<'_>) -> Result<Vec<(OsString, Vec<u8>)>> {
+    some(fd, |_| true)
+}
+
+/// The same of those whose names are wanted.
+pub fn some(
+    fd: BorrowedFd<'_>,
+    is_wanted: impl Fn(&OsStr) -> bool,
+) -> Result<Vec<(OsString, Vec<u8>)>> {
     let mut names = list(fd)?;
-    names.retain(|name| !is_alias(name));
+    names.retain(|name| !is_alias(name) && is_wanted(name));
     names.sort();
     let mut all = Vec::with_capacity(names.len());
     for name in names {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::btrfs::{self, ChangedInodes, OnTheWay};
-use ebbtide_sys::file::{self, DirectoryEntry, open_quietly, read_directory};
+use ebbtide_sys::file::{self, DirectoryEntry, open_quietly, read_opened_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
 use rustix::fs::OFlags;
@@ -226,13 +226,13 @@ impl Walk<'_, '_> {
                 return Ok(names.iter().cloned().map(Name::anywhere).collect());
             }
             Some(OnTheWay::Any) => {
-                let all = read_directory(root.as_fd())?;
+                let all = read_opened_directory(root.as_fd())?;
                 return Ok(all.into_iter().map(|entry| Name::anywhere(entry.name)).collect());
             }
             None => base,
         };
-        let mut found = read_directory(root.as_fd())?;
-        let mut before = base.map_or(Ok(Vec::new()), |base| read_directory(base.as_fd()))?;
+        let mut found = read_opened_directory(root.as_fd())?;
+        let mut before = base.map_or(Ok(Vec::new()), |base| read_opened_directory(base.as_fd()))?;
         if own {
             self.leave_out_the_same(&mut found, &mut before);
         }

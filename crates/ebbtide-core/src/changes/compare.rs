@@ -72,12 +72,11 @@ fn is_other_link(root: &Node<'_>, base: &Node<'_>) -> Result<bool> {
 }
 
 fn attributes(node: &Node<'_>) -> Result<Vec<(OsString, Vec<u8>)>> {
-    let mut all = match node.opened {
-        Some(opened) => xattr::all(opened)?,
-        None => xattr::all(resolve::open_path(node.dir, Path::new(node.name))?.as_fd())?,
-    };
-    all.retain(|(name, _)| !is_private_attribute(name));
-    Ok(all)
+    let is_its_own = |name: &OsStr| !is_private_attribute(name);
+    if let Some(opened) = node.opened {
+        return xattr::some(opened, is_its_own);
+    }
+    xattr::some(resolve::open_path(node.dir, Path::new(node.name))?.as_fd(), is_its_own)
 }
 
 /// Whether it is a note of overlayfs to itself.

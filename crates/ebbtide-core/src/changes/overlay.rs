@@ -3,13 +3,13 @@
 //! Its format is that of the kernel's Documentation/filesystems/overlayfs.rst, for mounts with
 //! `index=off,metacopy=off,redirect_dir=on,xino=on`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::file::{open_quietly, read_directory};
+use ebbtide_sys::file::{DirectoryEntry, open_quietly, read_opened_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::{resolve, xattr};
 use rustix::fs::OFlags;
@@ -221,19 +221,43 @@ impl Walk<'_, '_> {
 }
 
 fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>, known: Layers) -> ebbtide_sys::Result<()> {
-    // Where the base does not show through, what it has is gone, unless the upper directory has it again.
-    let base = pair.base.as_ref().filter(|_| !known.merged);
-    let mut names = Vec::new();
-    for directory in [Some(&pair.root), base].into_iter().flatten() {
-        let all = read_directory(directory.as_fd())?;
-        names.extend(all.into_iter().map(|entry| Name::anywhere(entry.name)));
-    }
+    let upper = read_opened_directory(pair.root.as_fd())?;
+    let base = match &pair.base {
+        // Where the base does not show through, what it has is gone, unless the upper directory has it again.
+        Some(base) if !known.merged || is_soon_listed(base.as_fd(), upper.len())? => {
+            let all = read_opened_directory(base.as_fd())?;
+            Some(all.into_iter().map(|entry| entry.name).collect::<HashSet<_>>())
+        }
+        _ => None,
+    };
+    let name = |entry: DirectoryEntry| {
+        let may_be_in_base = base.as_ref().is_none_or(|base| base.contains(&entry.name));
+        Name { name: entry.name, may_be_in_base }
+    };
+    let mut names: Vec<_> = upper.into_iter().map(name).collect();
+    names.extend(base.filter(|_| !known.merged).into_iter().flatten().map(Name::anywhere));
     way.enter(pair, names, known)
 }
 
+/// Whether a list of what is in a directory costs less than to look for each of so many names in it.
+fn is_soon_listed(directory: BorrowedFd<'_>, names: usize) -> ebbtide_sys::Result<bool> {
+    const MANY: usize = 16;
+    // Bytes of a directory for each name that is looked for, on a filesystem that has large ones.
+    const ROOM: u64 = 512;
+    if names < MANY {
+        return Ok(false);
+    }
+    Ok(metadata::metadata(directory)?.size <= names as u64 * ROOM)
+}
+
 fn notes(directory: BorrowedFd<'_>) -> ebbtide_sys::Result<Notes> {
-    let opaque = xattr::get(directory, OsStr::new(OPAQUE))?;
-    let redirect = xattr::get(directory, OsStr::new(REDIRECT))?;
+    // Most directories have neither, and one call tells.
+    let all = xattr::list(directory)?;
+    let note = |name: &str| {
+        let is_there = all.iter().any(|it| it == name);
+        is_there.then(|| xattr::get(directory, OsStr::new(name))).transpose()
+    };
+    let (opaque, redirect) = (note(OPAQUE)?.flatten(), note(REDIRECT)?.flatten());
     Ok(Notes {
         opaque: opaque.as_deref() == Some(b"y"),
         whiteout_files: opaque.as_deref() == Some(b"x"),

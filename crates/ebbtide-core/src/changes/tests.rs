@@ -69,6 +69,37 @@ fn each_sort_of_change() {
 }
 
 #[test]
+fn many_changes_in_one_directory() {
+    if !can_mount() {
+        return;
+    }
+    let overlay = Overlay::new(|base| {
+        fs::create_dir_all(base.join("many/inner")).unwrap();
+        (0..30).for_each(|it| fs::write(base.join(format!("many/{it:02}")), "12345").unwrap());
+    });
+    let many = overlay.root().join("many");
+    let mut expected = Vec::new();
+    for it in 0..40 {
+        let path = many.join(format!("{it:02}"));
+        match it {
+            0..5 => fs::remove_file(path).unwrap(),
+            5..10 => continue,
+            10..15 => fs::write(path, "54321").unwrap(),
+            _ => fs::write(path, "1").unwrap(),
+        }
+        expected.push(match it {
+            0..5 => format!("deleted /many/{it:02} Regular 0\n"),
+            10..15 => format!("changed /many/{it:02} Regular 5\n"),
+            15..30 => format!("changed /many/{it:02} Regular 1\n"),
+            _ => format!("added /many/{it:02} Regular 1\n"),
+        });
+    }
+    fs::write(many.join("inner/new"), "").unwrap();
+    expected.push("added /many/inner/new Regular 0\n".to_owned());
+    assert_eq!(lines(&overlay, &[]), expected.concat());
+}
+
+#[test]
 fn every_difference_of_a_file_counts() {
     if !can_mount() {
         return;

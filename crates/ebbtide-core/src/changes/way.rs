@@ -1,12 +1,12 @@
 //! The way down two trees at once: a root, and the base that it is compared with.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use ebbtide_sys::metadata::{self, Metadata, metadata_of_entry};
+use ebbtide_sys::metadata::{Metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
-use ebbtide_sys::tree::stack::{DirectoryStack, identity};
+use ebbtide_sys::tree::stack::DirectoryStack;
 
 use super::Kept;
 use super::compare::unless_gone;
@@ -108,11 +108,9 @@ impl<'k, L> Way<'k, L> {
         names.sort_unstable_by(|a, b| b.cmp(a));
         names.dedup_by(|later, earlier| later.name == earlier.name);
         let in_base = pair.base.is_some();
-        let found = metadata::metadata(pair.root.as_fd())?;
-        self.root.push(pair.root, identity(&found));
+        self.root.push(pair.root)?;
         if let Some(base) = pair.base {
-            let found = metadata::metadata(base.as_fd())?;
-            self.base.push(base, identity(&found));
+            self.base.push(base)?;
         }
         self.levels.push(Level { names, in_base, kept: pair.kept, known });
         Ok(())

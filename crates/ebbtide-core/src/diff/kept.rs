@@ -142,8 +142,7 @@ impl Sum {
         let mut count = 0_u64;
         let mut stack = DirectoryStack::default();
         let mut levels = vec![read_directory(top.as_fd())?];
-        let found = metadata::metadata(top.as_fd())?;
-        stack.push(top, identity(&found));
+        stack.push(top)?;
         while let Some(level) = levels.last_mut() {
             let Some(entry) = level.pop() else {
                 levels.pop();
@@ -166,9 +165,8 @@ impl Sum {
             }
             match open_quietly(parent, &entry.name, OFlags::DIRECTORY) {
                 Ok(child) => {
-                    let found = metadata::metadata(child.as_fd())?;
                     levels.push(read_directory(child.as_fd())?);
-                    stack.push(child, identity(&found));
+                    stack.push(child)?;
                 }
                 Err(error)
                     if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}

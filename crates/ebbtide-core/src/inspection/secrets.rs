@@ -8,7 +8,7 @@ use ebbtide_sys::accounts::Accounts;
 use ebbtide_sys::file::{open_quietly, read_directory};
 use ebbtide_sys::metadata::{FileKind, Metadata, metadata, metadata_beneath, metadata_of_entry};
 use ebbtide_sys::resolve;
-use ebbtide_sys::tree::stack::{DirectoryStack, identity};
+use ebbtide_sys::tree::stack::DirectoryStack;
 use rustix::fs::OFlags;
 
 use super::{Finding, Machine, shown, word};
@@ -177,8 +177,7 @@ impl Look<'_> {
         let within = self.secret.usual.is_some_and(|usual| usual.0 & 0o005 == 0o005);
         let mut stack = DirectoryStack::default();
         let mut levels = vec![(path.to_owned(), reach, read_directory(top.as_fd())?)];
-        let found = metadata(top.as_fd())?;
-        stack.push(top, identity(&found));
+        stack.push(top)?;
         while let Some((directory, reach, names)) = levels.last_mut() {
             let Some(entry) = names.pop() else {
                 levels.pop();
@@ -202,9 +201,8 @@ impl Look<'_> {
                 continue;
             }
             if let Ok(child) = open_quietly(parent, &entry.name, OFlags::DIRECTORY) {
-                let found = metadata(child.as_fd())?;
                 levels.push((path, reach, read_directory(child.as_fd())?));
-                stack.push(child, identity(&found));
+                stack.push(child)?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use ebbtide_sys::file::{DirectoryEntry, open_quietly, read_directory};
 use ebbtide_sys::metadata::{self, FileKind, Time, metadata_of_entry};
-use ebbtide_sys::tree::stack::{DirectoryStack, identity};
+use ebbtide_sys::tree::stack::DirectoryStack;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -35,14 +35,13 @@ pub(super) fn total(top: OwnedFd, only: Option<u32>) -> ebbtide_sys::Result<Tota
 }
 
 fn total_up_to(top: OwnedFd, only: Option<u32>, limit: u64) -> ebbtide_sys::Result<Total> {
-    let found = metadata::metadata(top.as_fd())?;
-    let mount = found.mount_id;
+    let mount = metadata::metadata(top.as_fd())?.mount_id;
     let mut digest = Sha256::new();
     let (mut bytes, mut entries, mut newest) = (0_u64, 0_u64, (i64::MIN, 0));
     let mut complete = true;
     let mut stack = DirectoryStack::default();
     let mut levels = vec![names(&top)?];
-    stack.push(top, identity(&found));
+    stack.push(top)?;
     while let Some(level) = levels.last_mut() {
         let Some(entry) = level.pop() else {
             levels.pop();
@@ -74,9 +73,8 @@ fn total_up_to(top: OwnedFd, only: Option<u32>, limit: u64) -> ebbtide_sys::Resu
         if found.kind == FileKind::Directory {
             match open_quietly(parent, &entry.name, OFlags::DIRECTORY) {
                 Ok(child) => {
-                    let found = metadata::metadata(child.as_fd())?;
                     levels.push(names(&child)?);
-                    stack.push(child, identity(&found));
+                    stack.push(child)?;
                 }
                 Err(error)
                     if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -126,11 +126,21 @@ pub fn is_empty_directory(fd: BorrowedFd<'_>) -> Result<bool> {
 ///
 /// The descriptor's own position is not used, and it may be `O_PATH`.
 pub fn read_directory(fd: BorrowedFd<'_>) -> Result<Vec<DirectoryEntry>> {
-    let failed = |e| Error::new("getdents64", e).fd(fd);
+    entries(open_quietly(fd, OsStr::new("."), OFlags::DIRECTORY)?.as_fd())
+}
+
+/// The same of a directory that is open for reading, and whose position nobody else uses.
+pub fn read_opened_directory(fd: BorrowedFd<'_>) -> Result<Vec<DirectoryEntry>> {
+    rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(|e| Error::new("lseek", e).fd(fd))?;
+    entries(fd)
+}
+
+fn entries(fd: BorrowedFd<'_>) -> Result<Vec<DirectoryEntry>> {
     let mut entries = Vec::new();
-    let own = open_quietly(fd, OsStr::new("."), OFlags::DIRECTORY)?;
-    for entry in Dir::new(own).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut read = RawDir::new(fd, buffer.spare_capacity_mut());
+    while let Some(entry) = read.next() {
+        let entry = entry.map_err(|e| Error::new("getdents64", e).fd(fd))?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;

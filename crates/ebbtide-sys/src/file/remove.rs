@@ -11,7 +11,7 @@ use crate::btrfs::{Border, border};
 use crate::descriptor::{check_name, usable};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, metadata, statx};
-use crate::tree::stack::{DirectoryStack, identity};
+use crate::tree::stack::DirectoryStack;
 
 /// Removes an entry of `dir` with everything below it; nothing to do if it is absent.
 ///
@@ -179,7 +179,7 @@ fn enter(
         return Err(Error::new("openat", Errno::BUSY).fd(directory.as_fd()));
     }
     let entries = read_directory(directory.as_fd())?;
-    stack.push(directory, identity(&found));
+    stack.push(directory)?;
     levels.push(Level { name, metadata: found, entries });
     Ok(())
 }

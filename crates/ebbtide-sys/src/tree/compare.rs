@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::content::has_same_content;
-use super::stack::{DirectoryStack, identity};
+use super::stack::DirectoryStack;
 use super::{extents, open_child};
 use crate::error::{Error, Result};
 use crate::file::{open_quietly, read_directory, read_link};
@@ -130,10 +130,9 @@ impl Walk {
         if let Some(extra) = extra {
             self.found = Some(self.path.join(extra));
         }
-        let (a, b) = (metadata(original.as_fd())?, metadata(copy.as_fd())?);
         self.levels.push(names.into_iter().collect());
-        self.original.push(original, identity(&a));
-        self.copy.push(copy, identity(&b));
+        self.original.push(original)?;
+        self.copy.push(copy)?;
         Ok(())
     }
 
@@ -198,7 +197,7 @@ pub fn changed_since(dir: BorrowedFd<'_>, path: &Path, since: Time) -> Result<Op
     let opened = open_directory(dir, path)?;
     let mut levels = vec![names_in(opened.as_fd())?];
     let mut above = PathBuf::new();
-    stack.push(opened, identity(&top));
+    stack.push(opened)?;
     while let Some(names_here) = levels.last_mut() {
         let Some(name) = names_here.pop_last() else {
             levels.pop();
@@ -219,7 +218,7 @@ pub fn changed_since(dir: BorrowedFd<'_>, path: &Path, since: Time) -> Result<Op
         if found.kind == FileKind::Directory {
             let child = open_child(stack.top()?, &name)?;
             levels.push(names_in(child.as_fd())?);
-            stack.push(child, identity(&found));
+            stack.push(child)?;
             above.push(name);
         }
     }

@@ -20,20 +20,21 @@ pub fn has_same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
     let mut right = vec![0; FIRST];
     let mut at = 0;
     loop {
+        let (n, m) = (fill(a, &mut left, at)?, fill(b, &mut right, at)?);
+        if left[..n] != right[..m] {
+            return Ok(false);
+        }
+        // Both ended there.
+        if n < left.len() {
+            return Ok(true);
+        }
+        at += n as u64;
         at = match (next_data(a, at)?, next_data(b, at)?) {
             // Holes to the end of both: only the lengths are left to compare.
             (None, None) => return Ok(length(a)? == length(b)?),
             (Some(one), Some(other)) => one.min(other),
             (Some(one), None) | (None, Some(one)) => one,
         };
-        let (n, m) = (fill(a, &mut left, at)?, fill(b, &mut right, at)?);
-        if left[..n] != right[..m] {
-            return Ok(false);
-        }
-        if n == 0 {
-            return Ok(true);
-        }
-        at += n as u64;
         if left.len() < BUFFER {
             left.resize(BUFFER, 0);
             right.resize(BUFFER, 0);

@@ -181,9 +181,8 @@ impl<'a> Copy<'a> {
 
     fn enter(&self, way: &mut Way, source: OwnedFd, target: OwnedFd, level: Level) -> Result<()> {
         self.copy_flags(source.as_fd(), target.as_fd());
-        let made = metadata(target.as_fd())?;
-        way.source.push(source, identity(&level.metadata));
-        way.target.push(target, identity(&made));
+        way.source.push(source)?;
+        way.target.push(target)?;
         way.levels.push(level);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::open_child;
-use super::stack::{DirectoryStack, identity};
+use super::stack::DirectoryStack;
 use crate::error::Result;
 use crate::file::read_directory;
 use crate::metadata::{FileKind, metadata, statx};
@@ -22,8 +22,7 @@ pub fn count_files(dir: BorrowedFd<'_>, path: &Path) -> Result<u64> {
     let mut stack = DirectoryStack::default();
     let top = open_directory(dir, path)?;
     let mut pending = vec![read_directory(top.as_fd())?];
-    let found = identity(&metadata(top.as_fd())?);
-    stack.push(top, found);
+    stack.push(top)?;
     while let Some(entries) = pending.last_mut() {
         let Some(entry) = entries.pop() else {
             stack.pop()?;
@@ -36,8 +35,7 @@ pub fn count_files(dir: BorrowedFd<'_>, path: &Path) -> Result<u64> {
             Ok(_) => match open_child(parent, &entry.name) {
                 Ok(child) => {
                     pending.push(read_directory(child.as_fd())?);
-                    let found = identity(&metadata(child.as_fd())?);
-                    stack.push(child, found);
+                    stack.push(child)?;
                 }
                 Err(error)
                     if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}

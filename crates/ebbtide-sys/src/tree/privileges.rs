@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::open_child;
-use super::stack::{DirectoryStack, identity};
+use super::stack::DirectoryStack;
 use crate::error::Result;
 use crate::file::{read_directory, remove_file};
-use crate::metadata::{FileKind, Metadata, metadata, metadata_of_entry, set_mode};
+use crate::metadata::{FileKind, Metadata, metadata_of_entry, set_mode};
 use crate::resolve::open_path;
 use crate::xattr;
 
@@ -50,8 +50,7 @@ pub fn drop_privileges(
     let opened = open_child(dir, name)?;
     let mut stack = DirectoryStack::default();
     let (mut levels, mut above) = (vec![read_directory(opened.as_fd())?], PathBuf::new());
-    let found = metadata(opened.as_fd())?;
-    stack.push(opened, identity(&found));
+    stack.push(opened)?;
     while let Some(entries) = levels.last_mut() {
         let Some(entry) = entries.pop() else {
             levels.pop();
@@ -68,8 +67,7 @@ pub fn drop_privileges(
             let child = open_child(parent, &entry.name)?;
             levels.push(read_directory(child.as_fd())?);
             above.push(&entry.name);
-            let found = metadata(child.as_fd())?;
-            stack.push(child, identity(&found));
+            stack.push(child)?;
         } else if drop_one(parent, &entry.name, &found, which)? {
             changed.push(above.join(&entry.name));
         }

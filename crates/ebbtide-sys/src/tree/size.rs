@@ -113,6 +113,6 @@ fn enter(
     let entries = read_directory(directory.as_fd())?;
     let bytes = found.blocks * 512;
     levels.push(Level { entries, bytes });
-    stack.push(directory, identity(found));
+    stack.push(directory)?;
     Ok(bytes)
 }

@@ -25,40 +25,51 @@ pub fn identity(metadata: &Metadata) -> Identity {
 /// directory that was left: whoever moves directories about meanwhile gets an error, no more.
 #[derive(Debug, Default)]
 pub struct DirectoryStack {
-    levels: Vec<(Option<OwnedFd>, Identity)>,
+    levels: Vec<Level>,
+}
+
+#[derive(Debug)]
+enum Level {
+    Open(OwnedFd),
+    Closed(Identity),
 }
 
 impl DirectoryStack {
     /// Enters a directory.
-    pub fn push(&mut self, fd: OwnedFd, identity: Identity) {
-        self.levels.push((Some(fd), identity));
+    pub fn push(&mut self, fd: OwnedFd) -> Result<()> {
+        self.levels.push(Level::Open(fd));
         // The top stays open: what is mounted over it by now is what `..` would lead to.
-        if let Some(deep @ 1..) = self.levels.len().checked_sub(OPEN + 1) {
-            self.levels[deep].0 = None;
+        if let Some(deep @ 1..) = self.levels.len().checked_sub(OPEN + 1)
+            && let Level::Open(fd) = &self.levels[deep]
+        {
+            self.levels[deep] = Level::Closed(identity(&metadata(fd.as_fd())?));
         }
+        Ok(())
     }
 
     /// Returns the current directory.
     pub fn top(&self) -> Result<BorrowedFd<'_>> {
         match self.levels.last() {
-            Some((Some(fd), _)) => Ok(fd.as_fd()),
+            Some(Level::Open(fd)) => Ok(fd.as_fd()),
             _ => Err(Error::new("openat", Errno::NOENT)),
         }
     }
 
     /// Leaves the current directory and returns it; its parent is open and current afterwards.
     pub fn pop(&mut self) -> Result<OwnedFd> {
-        let Some((Some(child), _)) = self.levels.pop() else {
+        let Some(Level::Open(child)) = self.levels.pop() else {
             return Err(Error::new("openat", Errno::NOENT));
         };
-        if let Some((closed @ None, expected)) = self.levels.last_mut() {
+        if let Some(level) = self.levels.last_mut()
+            && let Level::Closed(expected) = level
+        {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let failed = |e| Error::new("openat", e).fd(child.as_fd()).path("..");
             let parent = rustix::fs::openat(&child, "..", flags, Mode::empty()).map_err(failed)?;
             if identity(&metadata(parent.as_fd())?) != *expected {
                 return Err(failed(Errno::STALE).note("the directory was moved meanwhile"));
             }
-            *closed = Some(parent);
+            *level = Level::Open(parent);
         }
         Ok(child)
     }

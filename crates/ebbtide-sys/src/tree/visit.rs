@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::open_child;
-use super::stack::{DirectoryStack, identity};
+use super::stack::DirectoryStack;
 use crate::error::Result;
 use crate::file::{DirectoryEntry, read_directory};
 use crate::metadata::{FileKind, Metadata, metadata, statx};
@@ -48,7 +48,7 @@ pub fn visit(
     let (mut stack, mut levels) = (DirectoryStack::default(), Vec::new());
     // One path, and not one for each level: a tree can be so deep that these fill the memory.
     let mut above = PathBuf::new();
-    enter(opened, &top, &mut stack, &mut levels)?;
+    enter(opened, &mut stack, &mut levels)?;
     while let Some(level) = levels.last_mut() {
         let Some(entry) = level.entries.pop() else {
             levels.pop();
@@ -80,7 +80,7 @@ pub fn visit(
                 // It may be another one than the one that was looked at.
                 let found = metadata(child.as_fd())?;
                 if here(&found) {
-                    enter(child, &found, &mut stack, &mut levels)?;
+                    enter(child, &mut stack, &mut levels)?;
                     above = inner;
                 }
             }
@@ -96,15 +96,10 @@ struct Level {
     entries: Vec<DirectoryEntry>,
 }
 
-fn enter(
-    directory: OwnedFd,
-    found: &Metadata,
-    stack: &mut DirectoryStack,
-    levels: &mut Vec<Level>,
-) -> Result<()> {
+fn enter(directory: OwnedFd, stack: &mut DirectoryStack, levels: &mut Vec<Level>) -> Result<()> {
     let entries = read_directory(directory.as_fd())?;
     levels.push(Level { entries });
-    stack.push(directory, identity(found));
+    stack.push(directory)?;
     Ok(())
 }
 
