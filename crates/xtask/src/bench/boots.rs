@@ -39,7 +39,12 @@ pub fn rotation(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
         let medians = alternate(
             runs,
             &mut [
-                &mut || machine.live(|life| timed(&mut life.boot("reset"))),
+                &mut || {
+                    // A root that nothing was written to stays where it is.
+                    fs::write(top.join("ebbtide/root/written"), "x\n")?;
+                    sync(&top)?;
+                    machine.live(|life| timed(&mut life.boot("reset")))
+                },
                 &mut || {
                     machine.live(|life| {
                         timed(Command::new("sh").arg(&script).arg(device).arg(&life.root))
