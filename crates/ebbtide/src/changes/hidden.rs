@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_core::changes::{Change, Changes, Tally, What, is_noise};
 use ebbtide_core::declaration::ignore::Rules;
-use ebbtide_core::declaration::{self, Surroundings};
+use ebbtide_core::declaration::{self, ReadError, Surroundings};
 use ebbtide_sys::metadata::FileKind;
 
 use crate::context::Context;
@@ -47,14 +47,22 @@ impl Hidden {
     /// Hides noise, and what is ignored by all layers of the declaration, or by one file. Whatever is wrong
     /// with them, more is told rather than nothing.
     pub fn as_declared(config: Option<&Path>, context: &Context) -> Self {
+        Self::declared_among(config, &Surroundings::read(&context.sysroot), context)
+    }
+
+    /// The same, with surroundings that were read already.
+    pub fn declared_among(
+        config: Option<&Path>,
+        surroundings: &Result<Surroundings, ReadError>,
+        context: &Context,
+    ) -> Self {
         let sources = match config {
             Some(path) => declaration::read_file(path).map(|source| vec![source]),
             None => declaration::read_layers(&context.sysroot),
         };
-        let read = sources
-            .and_then(|sources| Ok(Rules::read(&sources, &Surroundings::read(&context.sysroot)?)));
-        match read {
-            Ok(rules) => {
+        match (&sources, surroundings) {
+            (Ok(sources), Ok(surroundings)) => {
+                let rules = Rules::read(sources, surroundings);
                 for file in &rules.unread {
                     context.tell(&format!(
                         "{file} can't be understood, so what it ignores is told: see `ebbtide check`"
@@ -62,7 +70,7 @@ impl Hidden {
                 }
                 Self::by(rules)
             }
-            Err(error) => {
+            (Err(error), _) | (_, Err(error)) => {
                 let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
                 context.tell(&format!("{error}{cause}, so what is ignored is told"));
                 Self::by(Rules::default())

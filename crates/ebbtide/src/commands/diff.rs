@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use ebbtide_core::applications::{Application, Applications, Grouped, has_packages};
 use ebbtide_core::changes::{Change, Changes, Order, Tally, Visit, What};
-use ebbtide_core::declaration::built_in_presets;
+use ebbtide_core::declaration::{Surroundings, built_in_presets};
 use ebbtide_core::diff::{About, Diff, Sides, Which};
 
 pub use self::report::Json;
@@ -192,12 +192,14 @@ fn tell(
     context: &Context,
 ) -> Result<Status, CommandError> {
     let prepare = || {
+        let surroundings = Surroundings::read(&context.sysroot);
         let hidden = if args.all || !paths.is_empty() {
             Hidden::nothing()
         } else {
-            Hidden::as_declared(args.config.as_deref(), context)
+            Hidden::declared_among(args.config.as_deref(), &surroundings, context)
         };
-        (hidden, Changes::default(), Found::new(args, applications(diff, context)))
+        let applications = applications(diff, surroundings.ok(), context);
+        (hidden, Changes::default(), Found::new(args, applications))
     };
     let (mut hidden, carried, mut found) =
         beside(each, prepare, |(hidden, carried, found), change| {
@@ -302,10 +304,13 @@ impl<'a> Found<'a> {
 
 /// The applications of this system; packages are those of the past root that is looked at, if it has a
 /// database of its own.
-fn applications(diff: Option<&Diff>, context: &Context) -> Applications {
-    let presets = crate::declaration::surroundings(context).map(|around| around.presets);
+fn applications(
+    diff: Option<&Diff>,
+    surroundings: Option<Surroundings>,
+    context: &Context,
+) -> Applications {
     // What is wrong with what this system has of presets is for `check` to tell.
-    let presets = presets.unwrap_or_else(|_| built_in_presets());
+    let presets = surroundings.map_or_else(built_in_presets, |around| around.presets);
     // By a name that a program has it by, too, that is asked for packages.
     let past = diff
         .and_then(Diff::past_root)
