@@ -11,7 +11,7 @@ use crate::story::Story;
 impl Story {
     /// Ends one boot before a call, and returns the disk that it left. If the machine is cut off, what
     /// the kernel has yet to write does not come to the disk.
-    fn cut(&self, point: &Point, cut_off: bool) -> PathBuf {
+    pub fn cut(&self, point: &Point, cut_off: bool) -> PathBuf {
         let (image, left) = (self.farm.path().join("image"), self.farm.path().join("left"));
         clone(&self.machine.image(), &image);
         let attached = Attached::new(&image);

@@ -7,6 +7,7 @@ mod machine;
 #[path = "../../../ebbtide-core/tests/machine/cut.rs"]
 mod cut;
 
+mod brought_back;
 mod failing;
 mod killed;
 mod story;

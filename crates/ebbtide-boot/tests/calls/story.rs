@@ -21,6 +21,8 @@ pub struct Story {
     pub farm: Volume,
     locator: PathBuf,
     clean: bool,
+    /// How the boot exits that nothing happens to.
+    pub exit: i32,
 }
 
 impl Story {
@@ -71,11 +73,43 @@ impl Story {
         // What is declared now has its first content on the root.
         machine.apply(&keep("\"/opt/new\", "));
         machine.look(|top| write(top, "outside/file", "not Ebbtide's\n"));
+        Self::of(farm, machine, clean, 0)
+    }
+
+    /// A machine on which a boot came up, three after that did not, and then the base alone did not. Each left
+    /// `stray-N` on its root, and changed a file that is copied in.
+    pub fn of_failed_boots(kind: Kind) -> Self {
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
+        let mut machine = Machine::within(farm.path(), kind);
+        machine.name_device_by_uuid();
+        machine.set_up(
+            "[keep]\ndirectories = [\"/var/lib/app\"]\n\
+             files = [{ path = \"/etc/issue\", method = \"sync\" }]\n",
+        );
+        for boot in 1..=5 {
+            machine.live("", |root, life| {
+                write(root, "var/lib/app/data", "kept\n");
+                write(
+                    root,
+                    "etc/issue",
+                    &format!("of boot {boot}, and longer each time{}\n", "!".repeat(boot)),
+                );
+                write(root, &format!("stray-{boot}"), "x\n");
+                if boot == 1 {
+                    assert!(ebbtide_core::shutdown::came_up(life, root).unwrap());
+                }
+                rustix::fs::sync();
+            });
+        }
+        Self::of(farm, machine, false, 1)
+    }
+
+    fn of(farm: Volume, mut machine: Machine, clean: bool, exit: i32) -> Self {
         let locator = farm.path().join("locator.json");
         let boot = machine.boot_with(Path::new("/"), "");
         fs::write(&locator, serde_json::to_vec(&boot.locator).unwrap()).unwrap();
         machine.detach_all();
-        Self { machine, farm, locator, clean }
+        Self { machine, farm, locator, clean, exit }
     }
 
     /// Boots below a directory, in the mount namespace of the caller; as an argument of another program,
@@ -110,7 +144,7 @@ impl Story {
         let attached = Attached::new(&image);
         self.machine.in_namespace(|work| {
             let output = self.boot(work, Some(tracer));
-            assert!(output.status.success(), "{}", said(&output));
+            assert_eq!(output.status.code(), Some(self.exit), "{}", said(&output));
         });
         drop(attached);
         cut::points(trace)
@@ -205,11 +239,15 @@ impl Story {
 
     /// What was written to a past root.
     fn past(&self, top: &Path, number: u64) -> PathBuf {
-        let inside = match self.machine.kind.backend {
-            Backend::Btrfs => "",
-            _ => "upper",
-        };
-        top.join(format!("ebbtide/past/{number}")).join(inside)
+        self.inside(&top.join(format!("ebbtide/past/{number}")))
+    }
+
+    /// What was written to a root at this place.
+    pub fn inside(&self, root: &Path) -> PathBuf {
+        match self.machine.kind.backend {
+            Backend::Btrfs => root.to_owned(),
+            _ => root.join("upper"),
+        }
     }
 
     fn has_lost_nothing(&self, top: &Path, point: &str) {

@@ -11,6 +11,7 @@ use super::{btrfs, identity, overlay};
 use crate::compiled::Backend;
 use crate::container::{Container, name};
 use crate::failure::{Context, Level, Log, Problem, Result};
+use crate::harvest::Manifest;
 use crate::record::{BootNumber, Record};
 
 /// Applies a plan; fills in and writes `record` when it comes to that step.
@@ -69,6 +70,7 @@ fn apply_step(container: &Container, step: &Step, record: &mut Record) -> Result
             Backend::Btrfs => btrfs::make(container, *base),
             Backend::Overlay | Backend::Tmpfs => overlay::make(container, *base),
         },
+        Step::BringBack(number) => bring_back(container, *number),
         Step::Record(source) => {
             record.root = Some(match source {
                 Source::Root => identity(container, Path::new(name::ROOT))?,
@@ -90,6 +92,19 @@ fn apply_step(container: &Container, step: &Step, record: &mut Record) -> Result
         .context(|| "rename"),
         Step::PutAway(number) | Step::PutAwayLeftover(number) => put_away(container, *number),
     }
+}
+
+fn bring_back(container: &Container, number: BootNumber) -> Result<()> {
+    let past = container.open_directory(Path::new(name::PAST))?;
+    let place = Path::new(name::PAST).join(number.to_string());
+    Manifest::remove_unsettled(container, identity(container, &place)?.uuid())?;
+    file::rename_noreplace(
+        past.as_fd(),
+        OsStr::new(&number.to_string()),
+        container.directory(),
+        OsStr::new(name::NEW),
+    )
+    .context(|| "rename")
 }
 
 fn put_away(container: &Container, number: BootNumber) -> Result<()> {

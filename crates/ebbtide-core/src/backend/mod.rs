@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub use apply::apply;
 pub use observe::{last_boot_on, observe};
-pub use plan::{Leftover, Observation, Plan, Root, Source, Step, plan};
+pub use plan::{Leftover, Observation, Plan, Root, Source, Step, plan, plan_to_bring_back};
 
 use crate::compiled::Backend;
 use crate::container::{Container, name};

@@ -43,6 +43,9 @@ pub enum Step {
     PutAwayLeftover(BootNumber),
     /// Make `root.new` from this base.
     Make(u64),
+    /// Rename this past root to `root.new`. Its copied-in files were taken back when it was put away, and what
+    /// is in stores by now is newer: its manifest goes first.
+    BringBack(BootNumber),
     /// Write the record of the boot, with the identity of the root it is going to run on.
     Record(Source),
     /// Exchange `root.new` and `root` in one atomic step.
@@ -81,23 +84,14 @@ pub struct Plan {
 /// the same end: an exchange that was not followed by its renaming is found as a leftover, a
 /// snapshot that was not followed by its exchange is found as a pristine one.
 pub fn plan(observed: &Observation) -> Plan {
-    let mut taken = observed.taken.clone();
-    let mut last = observed.last;
-    let mut place_of = |root: &Root| match root.boot {
-        Some(boot) if taken.insert(boot) => boot,
-        // No record knows it, or its place is taken: it gets a number of its own.
-        _ => {
-            last = BootNumber(last.0 + 1);
-            taken.insert(last);
-            last
-        }
-    };
+    let mut numbers = Numbers::of(observed);
+    let mut place_of = |root: &Root| numbers.place_of(root);
     let adopted = observed.root.as_ref().is_some_and(|root| root.pristine);
     let reused = observed.leftover.as_ref().is_some_and(|leftover| leftover.pristine);
     let leftover = observed.leftover.as_ref().filter(|leftover| !leftover.pristine);
     let put_away_leftover = leftover.map(&mut place_of);
     let put_away = observed.root.as_ref().filter(|root| !root.pristine).map(&mut place_of);
-    let boot = BootNumber(last.0 + 1);
+    let boot = numbers.next();
 
     let mut steps = vec![Step::GiveOut(boot)];
     if observed.in_ram {
@@ -120,6 +114,55 @@ pub fn plan(observed: &Observation) -> Plan {
     Plan { boot, put_away, steps }
 }
 
+/// Plans to run on a past root again, which takes the place of the root that there is.
+///
+/// A cut leaves the past root under the temporary name, or the root that it takes the place of: the next boot
+/// finds it as a leftover.
+pub fn plan_to_bring_back(observed: &Observation, past: BootNumber) -> Plan {
+    let mut numbers = Numbers::of(observed);
+    let leftover = observed.leftover.as_ref().map(|root| numbers.place_of(root));
+    let put_away = observed.root.as_ref().map(|root| numbers.place_of(root));
+    let boot = numbers.next();
+    let mut steps = vec![Step::GiveOut(boot)];
+    steps.extend(leftover.map(Step::PutAwayLeftover));
+    steps.extend([Step::BringBack(past), Step::Record(Source::New)]);
+    match put_away {
+        Some(number) => steps.extend([Step::Exchange, Step::PutAway(number)]),
+        None => steps.push(Step::Install),
+    }
+    Plan { boot, put_away, steps }
+}
+
+/// Numbers that are given out, and those that are to be.
+struct Numbers {
+    taken: BTreeSet<BootNumber>,
+    last: BootNumber,
+}
+
+impl Numbers {
+    fn of(observed: &Observation) -> Self {
+        Self { taken: observed.taken.clone(), last: observed.last }
+    }
+
+    fn next(&mut self) -> BootNumber {
+        self.last = BootNumber(self.last.0 + 1);
+        self.last
+    }
+
+    /// Where an old root goes among the past ones.
+    fn place_of(&mut self, root: &Root) -> BootNumber {
+        match root.boot {
+            Some(boot) if self.taken.insert(boot) => boot,
+            // No record knows it, or its place is taken: it gets a number of its own.
+            _ => {
+                let number = self.next();
+                self.taken.insert(number);
+                number
+            }
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,6 +171,7 @@ impl fmt::Display for Step {
                 write!(f, "put the old root that a crash left under root.new away as past/{number}")
             }
             Self::Make(base) => write!(f, "make root.new from base {base}"),
+            Self::BringBack(number) => write!(f, "bring past/{number} back as root.new"),
             Self::Record(Source::Root) => f.write_str("record the boot on root, which is pristine"),
             Self::Record(Source::New) => f.write_str("record the boot on root.new"),
             Self::Record(Source::Ram) => f.write_str("record the boot on a root in RAM"),
@@ -196,9 +240,13 @@ mod tests {
                 }
                 Step::PutAwayLeftover(number) | Step::PutAway(number) => {
                     let tree = self.new.take().expect("root.new exists");
-                    assert!(tree.used, "a pristine root is never put away");
                     assert!(self.past.iter().all(|(taken, _)| taken != &number.0), "place is free");
                     self.past.push((number.0, tree));
+                }
+                Step::BringBack(number) => {
+                    assert_eq!(self.new, None, "the temporary name is free");
+                    let at = self.past.iter().position(|(past, _)| past == &number.0).unwrap();
+                    self.new = Some(self.past.remove(at).1);
                 }
                 Step::Make(_) => {
                     assert_eq!(self.new, None, "the temporary name is free");
@@ -240,10 +288,12 @@ mod tests {
 
     proptest! {
         /// Boots that are cut after any number of steps, some of which get as far as using their
-        /// root: no used root is ever lost, `root` never stops resolving, numbers grow, and a whole
-        /// reset ends on a pristine root.
+        /// root, and some bring a past root back: no used root is ever lost, `root` never stops resolving,
+        /// numbers grow, a whole reset ends on a pristine root, and puts none away.
         #[test]
-        fn no_cut_loses_a_root(boots in prop::collection::vec((0usize..9, any::<bool>()), 1..12)) {
+        fn no_cut_loses_a_root(
+            boots in prop::collection::vec((0usize..9, any::<bool>(), 0usize..4), 1..12)
+        ) {
             let mut fresh = 1;
             let mut world = World {
                 last: 0,
@@ -252,16 +302,26 @@ mod tests {
                 past: Vec::new(),
                 recorded: Vec::new(),
             };
-            for (cut, uses) in boots {
+            for (cut, uses, which) in boots {
                 let before = world.used();
-                let plan = plan(&world.observe());
+                let past = world.past.get(which).filter(|_| which < 2).cloned();
+                let plan = match past {
+                    Some((number, _)) => plan_to_bring_back(&world.observe(), BootNumber(number)),
+                    None => plan(&world.observe()),
+                };
                 for step in plan.steps.iter().take(cut) {
+                    if past.is_none() && let Step::PutAway(_) | Step::PutAwayLeftover(_) = step {
+                        prop_assert!(world.new.as_ref().is_some_and(|new| new.used));
+                    }
                     world.step(step, plan.boot, &mut fresh);
                     prop_assert!(world.root.is_some());
                 }
                 prop_assert_eq!(&world.used(), &before);
                 if cut >= plan.steps.len() {
-                    prop_assert!(!world.root.as_ref().is_some_and(|root| root.used));
+                    match &past {
+                        Some((_, tree)) => prop_assert_eq!(world.root.as_ref(), Some(tree)),
+                        None => prop_assert!(!world.root.as_ref().is_some_and(|root| root.used)),
+                    }
                     prop_assert!(world.new.as_ref().is_none_or(|new| !new.used));
                 }
                 if uses && let Some(root) = &mut world.root {

@@ -256,14 +256,13 @@ fn write_manifest(
         .context(|| "cannot write the manifest of this root")
 }
 
-/// On the new root of a boot that falls back, only what is required is put in place. Returns whether
+/// On the root of a boot that falls back, only what is required is put in place. Returns whether
 /// that is the case.
 fn leave_out_if_fallback(record: &Record, compiled: &mut Compiled) -> bool {
-    let falls_back = record.outcome == Outcome::Reset && record.fallback.is_some();
-    if falls_back {
+    if record.fallback.is_some() {
         compiled.entries.retain(|entry| !entry.optional);
     }
-    falls_back
+    record.fallback.is_some()
 }
 
 /// How much may be changed on this root: all of it only if it is the one that this boot made, or

@@ -1,6 +1,9 @@
 //! Boots that did not come up. After three in a row a boot falls back: to the base, with nothing but the
-//! entries that are required.
+//! entries that are required, and if that does not come up either, to the last root that did.
 
+use std::path::Path;
+
+use crate::backend;
 use crate::container::{Container, name};
 use crate::failure::{Level, Problem, Result};
 use crate::record::{BootNumber, Ending, Outcome, Record};
@@ -17,6 +20,21 @@ pub(super) fn after_too_many(container: &Container) -> Result<Option<BootNumber>
     Ok((in_a_row(records) >= TOO_MANY).then_some(last))
 }
 
+/// The past root that came up last, if the boot before this one fell back to the base, and that failed too.
+pub(super) fn root_that_came_up(container: &Container) -> Result<Option<BootNumber>> {
+    let newest = container.numbers(name::BOOTS)?.into_iter().next_back();
+    let Some(newest) = newest.map(|it| container.record(it)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let fell_back = newest.outcome == Outcome::Reset && newest.fallback.is_some();
+    let Some(mark) = container.came_up().filter(|_| fell_back) else { return Ok(None) };
+    let is_it = |number: &BootNumber| {
+        let place = Path::new(name::PAST).join(number.to_string());
+        backend::identity(container, &place).is_ok_and(|root| root.uuid() == mark.root)
+    };
+    Ok(container.numbers(name::PAST)?.into_iter().rev().find(is_it))
+}
+
 /// How many boots failed in a row, counted from the newest back. `records` are those of the boots since
 /// one came up; what can't be read ends the row, since nobody knows what it says.
 fn in_a_row(records: impl Iterator<Item = Option<Record>>) -> usize {
@@ -30,6 +48,21 @@ fn in_a_row(records: impl Iterator<Item = Option<Record>>) -> usize {
         }
     }
     failed
+}
+
+/// What is said of a boot on the root of one that came up.
+pub(super) fn problem_of_both(last: BootNumber) -> Problem {
+    let mut problem = Problem::new(
+        Level::Error,
+        format!(
+            "no boot after boot {last} came up, not even with the base and required entries only: its root \
+             runs again, with required entries"
+        ),
+    );
+    let hint = "mend what keeps the base from coming up, then reboot; copied-in files that are changed now \
+                stay in this root";
+    problem.hint = Some(hint.to_owned());
+    problem
 }
 
 /// What is said of it.

@@ -82,14 +82,20 @@ fn in_container(boot: &Boot, container: &Container, record: &mut Record, log: &m
             }
         }
         record.fallback = fallback;
-        make(container, &checked.observed, checked.base, record, log)?;
-        if let Some(last) = fallback {
-            report(record, log, failed::problem(last));
+        let Some(last) = fallback else {
+            return make(container, &checked.observed, checked.base, record, log);
+        };
+        if bring_back_what_came_up(container, &checked.observed, record, log)? {
+            report(record, log, failed::problem_of_both(last));
+            return Ok(());
         }
+        make(container, &checked.observed, checked.base, record, log)?;
+        report(record, log, failed::problem(last));
         Ok(())
     });
     match made {
         Ok(()) if record.outcome == Outcome::Postponed => keep(container, record, log),
+        Ok(()) if record.outcome == Outcome::Refused => {}
         Ok(()) => {
             let put_away = match record.put_away {
                 Some(number) => format!(", the old one is past root {number}"),
@@ -421,6 +427,26 @@ fn make(
         record.fallback = None;
     }
     made
+}
+
+/// Runs on the root that came up last, if a boot fell back and failed as well. Returns whether it does: where no
+/// such root is left, the base is tried again.
+fn bring_back_what_came_up(
+    container: &Container,
+    observed: &backend::Observation,
+    record: &mut Record,
+    log: &mut Log<'_>,
+) -> Result<bool> {
+    let Some(past) = failed::root_that_came_up(container)? else { return Ok(false) };
+    let plan = backend::plan_to_bring_back(observed, past);
+    record.outcome = Outcome::Refused;
+    record.number = plan.boot;
+    record.put_away = plan.put_away;
+    backend::apply(container, &plan, record, log).inspect_err(|_| {
+        record.put_away = None;
+        record.fallback = None;
+    })?;
+    Ok(true)
 }
 
 /// The stores that a declaration names, each mounted or with the reason why not.

@@ -3,16 +3,18 @@
 //! It lies in the container under the root's UUID, because a root may run for more than one boot.
 //! A file that is not in it is never a deletion.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use ebbtide_sys::file;
 use ebbtide_sys::metadata::Metadata;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::compiled::StoreName;
 use crate::container::{self, Container};
-use crate::failure::Result;
+use crate::failure::{Context, Result};
 
 /// The version of the manifest's format.
 pub const VERSION: u32 = 1;
@@ -92,6 +94,17 @@ impl Manifest {
             container::check_version("the manifest", manifest.version)?;
         }
         Ok(manifest.filter(|manifest| manifest.root == root))
+    }
+
+    /// Removes that of a root, if it has one. It is the caller who waits until that is on disk.
+    pub(crate) fn remove_unsettled(container: &Container, root: Uuid) -> Result<()> {
+        let directory = container.make_directory(container::name::MANIFESTS)?;
+        match file::remove_file(directory.as_fd(), OsStr::new(&format!("{root}.json"))) {
+            Err(error) if !error.is_not_found() => {
+                Err(error).context(|| "cannot remove the manifest of a past root")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes it, atomically and durably.
