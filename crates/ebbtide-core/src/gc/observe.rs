@@ -45,6 +45,7 @@ pub(super) fn observe(trees: &Trees<'_>, running: Option<&RootIdentity>) -> Resu
     let mounts = mountinfo::read_self().context(|| "cannot read the mount table")?;
     let (mut roots, mut strange) = (Vec::new(), Vec::new());
     let numbers = container.numbers(name::PAST)?;
+    let came_up = container.came_up().map(|mark| mark.root);
     for number in &numbers {
         let place = Path::new(name::PAST).join(number.to_string());
         if !seen.look(container, &place)? {
@@ -55,6 +56,9 @@ pub(super) fn observe(trees: &Trees<'_>, running: Option<&RootIdentity>) -> Resu
             number: *number,
             own_bytes: backend::own_bytes(container, &place).ok(),
             mounted: mounted(container, &mounts, &place)?,
+            came_up: came_up.is_some_and(|root| {
+                backend::identity(container, &place).is_ok_and(|it| it.uuid() == root)
+            }),
         });
     }
     let past = list(container, name::PAST)?;

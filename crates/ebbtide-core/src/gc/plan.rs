@@ -94,6 +94,8 @@ pub struct PastRoot {
     pub own_bytes: Option<u64>,
     /// Where it is mounted, if it is; `/` if the system runs on it.
     pub mounted: Option<String>,
+    /// Whether no boot on a later root came up: a boot that nothing else helps runs on it.
+    pub came_up: bool,
 }
 
 /// What left a store in one boot.
@@ -272,7 +274,8 @@ fn roots(observed: &Observation, keep: &KeepBoots) -> Vec<Step> {
         let stays = !more(keep.min)
             || Some(root.number) == last_good
             || Some(root.number) == observed.running
-            || root.mounted.is_some();
+            || root.mounted.is_some()
+            || root.came_up;
         let makes_room = root.own_bytes.is_none_or(|bytes| bytes >= WORTHWHILE);
         let why = if stays {
             return None;

@@ -10,7 +10,7 @@ fn boot(number: u64, days_ago: i64) -> Boot {
 }
 
 fn root(number: u64) -> PastRoot {
-    PastRoot { number: BootNumber(number), own_bytes: Some(5 * MIB), mounted: None }
+    PastRoot { number: BootNumber(number), own_bytes: Some(5 * MIB), mounted: None, came_up: false }
 }
 
 /// Boots 1 to `last`, one a day, of which the last runs and the others left roots.
@@ -75,6 +75,8 @@ fn what_never_goes() {
     assert_eq!(made.notes, ["past root 4 is mounted at /mnt: it stays"]);
     day.running = Some(BootNumber(3));
     assert_eq!(numbers(&plan(&day, &all)), [1, 5], "so does the one that runs");
+    day.roots[0].came_up = true;
+    assert_eq!(numbers(&plan(&day, &all)), [5], "and the one that a boot may come back to");
 }
 
 #[test]
@@ -216,6 +218,7 @@ fn rule(observed: &Observation, keep: &KeepBoots, root: &PastRoot) -> Option<Why
         && !observed.roots.iter().any(|it| it.number > root.number && good(it.number));
     if newer < keep.min as usize
         || newest_good
+        || root.came_up
         || root.mounted.is_some()
         || observed.running == Some(root.number)
     {
@@ -278,7 +281,8 @@ fn observations() -> impl Strategy<Value = Observation> {
                 }
                 if index + 1 < last && fate > 0 {
                     let mounted = (fate == 4 && days == 1).then(|| "/mnt".to_owned());
-                    observation.roots.push(PastRoot { number, own_bytes, mounted });
+                    let came_up = fate == 3 && days == 2;
+                    observation.roots.push(PastRoot { number, own_bytes, mounted, came_up });
                 }
             }
             observation.running =
