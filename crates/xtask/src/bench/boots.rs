@@ -42,7 +42,7 @@ pub fn rotation(programs: &Programs, runs: usize) -> Result<Vec<Row>> {
                 &mut || {
                     // A root that nothing was written to stays where it is.
                     fs::write(top.join("ebbtide/root/written"), "x\n")?;
-                    sync(&top)?;
+                    sync(top)?;
                     machine.live(|life| timed(&mut life.boot("reset")))
                 },
                 &mut || {
