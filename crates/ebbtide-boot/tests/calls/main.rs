@@ -9,5 +9,6 @@ mod cut;
 
 mod brought_back;
 mod failing;
+mod in_ram;
 mod killed;
 mod story;

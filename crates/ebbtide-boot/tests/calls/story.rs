@@ -6,11 +6,12 @@ use std::process::{Command, Output};
 
 use crate::cut::{self, Attached, HOSTILE, Point, clone, said};
 use ebbtide_core::compiled::Backend;
+use ebbtide_core::flush::Flush;
 use ebbtide_core::once::Once;
 use ebbtide_core::record::{Outcome, Record};
 use testkit::mount::{Filesystem, Volume};
 
-use crate::machine::{Kind, Machine, read, run, write};
+use crate::machine::{KINDS, Kind, Machine, read, run, write};
 
 const FILES: &str = "files = [\"/etc/bound.conf\", { path = \"/etc/linked.conf\", method = \"symlink\" },\
     { path = \"/etc/issue\", method = \"sync\" }, { path = \"/etc/gone.conf\", method = \"sync\" }]\n";
@@ -102,6 +103,31 @@ impl Story {
             });
         }
         Self::of(farm, machine, false, 1)
+    }
+
+    /// A machine whose roots are in RAM. What was written in a boot was flushed, but for what came after that.
+    pub fn in_ram() -> Self {
+        let farm = Volume::in_memory(Filesystem::Xfs, 3 << 30).unwrap();
+        let mut machine = Machine::within(farm.path(), KINDS[4]);
+        machine.name_device_by_uuid();
+        let more = format!("[store.more]\n{} = \"more\"\n", machine.place_of_stores());
+        machine.set_up(&format!(
+            "{more}[keep]\ndirectories = [\"/var/lib/app\", {{ path = \"/srv/big\", store = \"more\" }}]\n{FILES}"
+        ));
+        machine.live("", |root, boot| {
+            for path in ["var/lib/app/data", "srv/big/data", "etc/bound.conf", "etc/linked.conf"] {
+                write(root, path, "kept\n");
+            }
+            write(root, &format!("var/lib/app/{HOSTILE}"), "kept\n");
+            fs::write(root.join("etc/.new"), "replaced\n").unwrap();
+            fs::rename(root.join("etc/.new"), root.join("etc/issue")).unwrap();
+            write(root, "etc/gone.conf", "old\n");
+            Flush::open(boot, root).unwrap().apply(&mut |_, _| ()).unwrap();
+            write(root, "etc/issue", "after the flush\n");
+            write(root, "stray-1", "x\n");
+        });
+        machine.look(|top| write(top, "outside/file", "not Ebbtide's\n"));
+        Self::of(farm, machine, false, 0)
     }
 
     fn of(farm: Volume, mut machine: Machine, clean: bool, exit: i32) -> Self {
