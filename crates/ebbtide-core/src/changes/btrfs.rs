@@ -4,7 +4,6 @@
 //! inode with its transaction; one of the names in a directory is a change of the directory. So what is
 //! not marked is as in the base, with all that is in it but for the ways to inodes that are.
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use ebbtide_sys::resolve;
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::shared::{self, Out};
 use super::way::{self, Name, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
@@ -59,26 +59,33 @@ pub(super) fn within(
     let changed = btrfs::changed_inodes(root, made.otransid, names)
         .context(|| "cannot ask btrfs what changed in the root")?;
     let mount = metadata::metadata(root).context(|| "cannot look at the root")?.mount_id;
-    let mut walk = Walk { root, base, mount, changed, visit, renamed: VecDeque::new() };
-    walk.renamed.push_back(Renamed::top());
-    while let Some(next) = walk.renamed.pop_front() {
-        walk.subtree(&next, kept)?;
-    }
-    Ok(())
+    let changed = &changed;
+    let walk =
+        |task, out: &mut Out<'_, _>| Walk { root, base, mount, changed, out }.walk(task, kept);
+    shared::walk(walk, visit)
 }
 
-struct Walk<'w, 'v> {
+struct Walk<'w, 'o, 'k> {
     root: BorrowedFd<'w>,
     base: BorrowedFd<'w>,
     mount: u64,
-    changed: ChangedInodes,
-    visit: &'w mut Visit<'v>,
-    renamed: VecDeque<Renamed>,
+    changed: &'w ChangedInodes,
+    out: &'w mut Out<'o, Task<'k>>,
 }
 
-/// The way down to where the walk is. Of each directory it knows the device number of the root's subvolume;
-/// `None` within another one, in which inode numbers mean something else.
-type Way<'k> = way::Way<'k, Option<(u32, u32)>>;
+/// The way down to where the walk is.
+type Way<'k> = way::Way<'k, Known>;
+type Task<'k> = way::Task<'k, Known>;
+
+/// What is known of a directory on the way.
+#[derive(Clone, Copy)]
+struct Known {
+    /// The device number of the root's subvolume; `None` within another one, in which inode numbers mean
+    /// something else.
+    device: Option<(u32, u32)>,
+    /// Its inode number, if it is as in the base.
+    unchanged: Option<u64>,
+}
 
 /// What lies at a path: in the root, in the base.
 struct Pair {
@@ -90,23 +97,42 @@ struct Pair {
     same: bool,
 }
 
-impl Walk<'_, '_> {
-    fn subtree(&mut self, top: &Renamed, kept: &Kept) -> Result<()> {
-        let failed = || format!("cannot look at {}", shown(&top.path));
-        let Some(pair) = top.open(self.root, self.base, kept).context(failed)? else {
-            return Ok(());
+impl<'k> Walk<'_, '_, 'k> {
+    fn walk(&mut self, task: Task<'k>, kept: &'k Kept) -> Result<()> {
+        let (top, pair, known) = match task {
+            Task::Inner(top, pair, known) => (top, pair, known),
+            Task::Top(top) => {
+                let failed = || format!("cannot look at {}", shown(&top.path));
+                let Some(pair) = top.open(self.root, self.base, kept).context(failed)? else {
+                    return Ok(());
+                };
+                let found = metadata::metadata(pair.root.as_fd()).context(failed)?;
+                let unchanged = self.unchanged(found.inode);
+                (top, pair, Known { device: Some(found.device), unchanged })
+            }
         };
-        let found = metadata::metadata(pair.root.as_fd()).context(failed)?;
-        let mut way = Way::new(top);
-        let unchanged = self.unchanged(found.inode);
-        let names = self.names(&pair.root, pair.base.as_ref(), true, unchanged);
-        way.enter(pair, names.context(failed)?, Some(found.device)).context(failed)?;
+        let failed = || format!("cannot look at {}", shown(&top.path));
+        let mut way = Way::new(&top);
+        self.enter(&mut way, pair, known).context(failed)?;
         while let Some((name, kept)) = way.next().context(failed)? {
             if !self.name(&mut way, &name, kept)? {
                 way.back();
             }
+            if self.out.is_over() {
+                break;
+            }
         }
         Ok(())
+    }
+
+    fn enter(
+        &self,
+        way: &mut Way<'k>,
+        pair: way::Pair<'k>,
+        known: Known,
+    ) -> ebbtide_sys::Result<()> {
+        let names = self.names(&pair.root, pair.base.as_ref(), known)?;
+        way.enter(pair, names, known)
     }
 
     /// An inode of the root's own subvolume that is as in the base.
@@ -115,12 +141,7 @@ impl Walk<'_, '_> {
     }
 
     /// Looks at one name in the current directory; true if that is a directory and was entered.
-    fn name<'k>(
-        &mut self,
-        way: &mut Way<'k>,
-        name: &OsStr,
-        kept: Option<&'k Kept>,
-    ) -> Result<bool> {
+    fn name(&mut self, way: &mut Way<'k>, name: &OsStr, kept: Option<&'k Kept>) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
         let root = way.root().context(failed)?;
@@ -133,7 +154,7 @@ impl Walk<'_, '_> {
         if found.mount_id != self.mount {
             return Ok(false);
         }
-        let own = way.known() == Some(&Some(found.device));
+        let own = way.known().is_some_and(|known| known.device == Some(found.device));
         let is_same = |before: &Metadata| before.kind == found.kind && before.inode == found.inode;
         let same = own && before.as_ref().is_some_and(is_same) && !self.changed.is_new(found.inode);
         let pair = Pair { found, before, own, same };
@@ -150,18 +171,18 @@ impl Walk<'_, '_> {
                 let root = Node { dir: root, name, found, opened: None };
                 let base = Node { dir: base, name, found: before, opened: None };
                 if let Some(what) = compare(&root, &base).context(failed)? {
-                    (self.visit)(change(&path, what, found));
+                    self.out.change(change(&path, what, found));
                 }
             }
             other => {
                 self.gone(&path, other.as_ref());
-                (self.visit)(change(&path, What::Added, found));
+                self.out.change(change(&path, What::Added, found));
             }
         }
         Ok(false)
     }
 
-    fn directory<'k>(
+    fn directory(
         &mut self,
         way: &mut Way<'k>,
         name: &OsStr,
@@ -178,8 +199,8 @@ impl Walk<'_, '_> {
         }
         if let Some(from) = self.origin(pair).context(failed)? {
             self.gone(&path, before.as_ref());
-            (self.visit)(change(&path, What::Renamed { from: from.clone() }, found));
-            self.renamed.push_back(Renamed { path, from });
+            self.out.change(change(&path, What::Renamed { from: from.clone() }, found));
+            self.out.renamed(Renamed { path, from });
             return Ok(false);
         }
         let root = way.root().context(failed)?;
@@ -194,20 +215,24 @@ impl Walk<'_, '_> {
                 let opened = inner_base.as_ref().map(AsFd::as_fd);
                 let node = Node { dir: base, name, found: before, opened };
                 if let Some(what) = compare(&root, &node).context(failed)? {
-                    (self.visit)(change(&path, what, found));
+                    self.out.change(change(&path, what, found));
                 }
             }
         } else {
             self.gone(&path, before.as_ref());
             // Directories on the way to an entry are made for it.
             if kept.is_none() {
-                (self.visit)(change(&path, What::Added, found));
+                self.out.change(change(&path, What::Added, found));
             }
         }
-        let names = self.names(&inner, inner_base.as_ref(), *own, unchanged).context(failed)?;
-        let own = own.then_some(found.device);
+        let known = Known { device: own.then_some(found.device), unchanged };
         let pair = way::Pair { root: inner, base: inner_base, kept };
-        way.enter(pair, names, own).context(failed)?;
+        if self.out.finds_help() {
+            let place = Renamed { path, from: way.from.clone() };
+            self.out.give(Task::Inner(place, pair, known));
+            return Ok(false);
+        }
+        self.enter(way, pair, known).context(failed)?;
         Ok(true)
     }
 
@@ -216,11 +241,10 @@ impl Walk<'_, '_> {
         &self,
         root: &OwnedFd,
         base: Option<&OwnedFd>,
-        own: bool,
-        unchanged: Option<u64>,
+        known: Known,
     ) -> ebbtide_sys::Result<Vec<Name>> {
         // An unchanged directory has the names that the base has.
-        let base = match unchanged.map(|inode| self.changed.on_the_way(inode)) {
+        let base = match known.unchanged.map(|inode| self.changed.on_the_way(inode)) {
             Some(OnTheWay::Nothing) => return Ok(Vec::new()),
             Some(OnTheWay::These(names)) => {
                 return Ok(names.iter().cloned().map(Name::anywhere).collect());
@@ -233,7 +257,7 @@ impl Walk<'_, '_> {
         };
         let mut found = read_opened_directory(root.as_fd())?;
         let mut before = base.map_or(Ok(Vec::new()), |base| read_opened_directory(base.as_fd()))?;
-        if own {
+        if known.device.is_some() {
             self.leave_out_the_same(&mut found, &mut before);
         }
         let name =
@@ -282,7 +306,7 @@ impl Walk<'_, '_> {
     /// Tells what the base had in the place of something else.
     fn gone(&mut self, path: &Path, before: Option<&Metadata>) {
         if let Some(before) = before {
-            (self.visit)(deleted(path, before));
+            self.out.change(deleted(path, before));
         }
     }
 }

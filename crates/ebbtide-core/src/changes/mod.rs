@@ -11,6 +11,7 @@ mod kept;
 mod noise;
 mod overlay;
 mod reference;
+mod shared;
 mod summary;
 mod way;
 

@@ -3,7 +3,7 @@
 //! Its format is that of the kernel's Documentation/filesystems/overlayfs.rst, for mounts with
 //! `index=off,metacopy=off,redirect_dir=on,xino=on`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -15,6 +15,7 @@ use ebbtide_sys::{resolve, xattr};
 use rustix::fs::OFlags;
 
 use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::shared::{self, Out};
 use super::way::{self, Name, Pair, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Failure, Result};
@@ -39,26 +40,21 @@ pub fn overlay(
         return Ok(());
     }
     let mount = metadata::metadata(base).context(|| "cannot look at the base")?.mount_id;
-    let mut walk = Walk { upper, base, mount, visit, renamed: VecDeque::new() };
-    walk.renamed.push_back(Renamed::top());
-    // Renamed directories wait for their turn: their place in the base is another than their own.
-    while let Some(next) = walk.renamed.pop_front() {
-        walk.subtree(&next, kept)?;
-    }
-    Ok(())
+    let walk = |task, out: &mut Out<'_, _>| Walk { upper, base, mount, out }.walk(task, kept);
+    shared::walk(walk, visit)
 }
 
-struct Walk<'w, 'v> {
+struct Walk<'w, 'o, 'k> {
     upper: BorrowedFd<'w>,
     base: BorrowedFd<'w>,
     /// The mount that the base is looked at through.
     mount: u64,
-    visit: &'w mut Visit<'v>,
-    renamed: VecDeque<Renamed>,
+    out: &'w mut Out<'o, Task<'k>>,
 }
 
 /// The way down to where the walk is: the root's side of it is the upper directory.
 type Way<'k> = way::Way<'k, Layers>;
+type Task<'k> = way::Task<'k, Layers>;
 
 /// What is known of a directory on the way.
 #[derive(Clone, Copy)]
@@ -76,30 +72,35 @@ struct Notes {
     redirect: Option<PathBuf>,
 }
 
-impl Walk<'_, '_> {
-    fn subtree(&mut self, top: &Renamed, kept: &Kept) -> Result<()> {
-        let failed = || format!("cannot look at {}", shown(&top.path));
-        let Some(pair) = top.open(self.upper, self.base, kept).context(failed)? else {
-            return Ok(());
+impl<'k> Walk<'_, '_, 'k> {
+    fn walk(&mut self, task: Task<'k>, kept: &'k Kept) -> Result<()> {
+        let (top, pair, known) = match task {
+            Task::Inner(top, pair, known) => (top, Some(pair), known),
+            Task::Top(top) => {
+                let failed = || format!("cannot look at {}", shown(&top.path));
+                let pair = top.open(self.upper, self.base, kept).context(failed)?;
+                let notes = pair.as_ref().map(|pair| notes(pair.root.as_fd())).transpose();
+                let whiteout_files = notes.context(failed)?.is_some_and(|it| it.whiteout_files);
+                (top, pair, Layers { merged: true, whiteout_files })
+            }
         };
-        let whiteout_files = notes(pair.root.as_fd()).context(failed)?.whiteout_files;
-        let mut way = Way::new(top);
-        enter(&mut way, pair, Layers { merged: true, whiteout_files }).context(failed)?;
+        let failed = || format!("cannot look at {}", shown(&top.path));
+        let Some(pair) = pair else { return Ok(()) };
+        let mut way = Way::new(&top);
+        enter(&mut way, pair, known).context(failed)?;
         while let Some((name, kept)) = way.next().context(failed)? {
             if !self.name(&mut way, &name, kept)? {
                 way.back();
+            }
+            if self.out.is_over() {
+                break;
             }
         }
         Ok(())
     }
 
     /// Looks at one name in the current directory; true if that is a directory and was entered.
-    fn name<'k>(
-        &mut self,
-        way: &mut Way<'k>,
-        name: &OsStr,
-        kept: Option<&'k Kept>,
-    ) -> Result<bool> {
+    fn name(&mut self, way: &mut Way<'k>, name: &OsStr, kept: Option<&'k Kept>) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
         let Some(&Layers { merged, whiteout_files }) = way.known() else { return Ok(false) };
@@ -118,7 +119,7 @@ impl Walk<'_, '_> {
         };
         let Some(found) = found.filter(|_| !hidden) else {
             if let Some(before) = before.filter(|_| hidden) {
-                (self.visit)(deleted(&path, &before));
+                self.out.change(deleted(&path, &before));
             }
             return Ok(false);
         };
@@ -132,18 +133,18 @@ impl Walk<'_, '_> {
                 let root = Node { dir: upper, name, found: &found, opened: None };
                 let base = Node { dir: base, name, found: before, opened: None };
                 if let Some(what) = compare(&root, &base).context(failed)? {
-                    (self.visit)(change(&path, what, &found));
+                    self.out.change(change(&path, what, &found));
                 }
             }
             other => {
                 self.gone(&path, other.as_ref());
-                (self.visit)(change(&path, What::Added, &found));
+                self.out.change(change(&path, What::Added, &found));
             }
         }
         Ok(false)
     }
 
-    fn directory<'k>(
+    fn directory(
         &mut self,
         way: &mut Way<'k>,
         name: &OsStr,
@@ -163,8 +164,8 @@ impl Walk<'_, '_> {
         let back = origin.as_ref() == Some(&way.from);
         if let Some(from) = origin.filter(|_| !back) {
             self.gone(&path, before);
-            (self.visit)(change(&path, What::Renamed { from: from.clone() }, found));
-            self.renamed.push_back(Renamed { path, from });
+            self.out.change(change(&path, What::Renamed { from: from.clone() }, found));
+            self.out.renamed(Renamed { path, from });
             return Ok(false);
         }
         let same = before.filter(|before| before.kind == FileKind::Directory);
@@ -177,25 +178,31 @@ impl Walk<'_, '_> {
             let opened = inner_base.as_ref().map(AsFd::as_fd);
             let node = Node { dir: base, name, found: before, opened };
             if let Some(what) = compare(&root, &node).context(failed)? {
-                (self.visit)(change(&path, what, found));
+                self.out.change(change(&path, what, found));
             }
         } else {
             self.gone(&path, before);
             // Directories on the way to an entry are made for it.
             if kept.is_none() {
-                (self.visit)(change(&path, What::Added, found));
+                self.out.change(change(&path, What::Added, found));
             }
         }
         let merged = (parent_merged || back) && !notes.opaque && inner_base.is_some();
         let known = Layers { merged, whiteout_files: notes.whiteout_files };
-        enter(way, Pair { root: inner, base: inner_base, kept }, known).context(failed)?;
+        let pair = Pair { root: inner, base: inner_base, kept };
+        if self.out.finds_help() {
+            let place = Renamed { path, from: way.from.clone() };
+            self.out.give(Task::Inner(place, pair, known));
+            return Ok(false);
+        }
+        enter(way, pair, known).context(failed)?;
         Ok(true)
     }
 
     /// Tells what the base had in the place of something else.
     fn gone(&mut self, path: &Path, before: Option<&Metadata>) {
         if let Some(before) = before {
-            (self.visit)(deleted(path, before));
+            self.out.change(deleted(path, before));
         }
     }
 

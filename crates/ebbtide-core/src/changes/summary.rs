@@ -2,6 +2,7 @@
 
 mod branches;
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -128,6 +129,8 @@ struct Node {
     below: BTreeMap<OsString, Node>,
     /// What is below, and not remembered by its path.
     rest: Tally,
+    /// All of it, once it was added up.
+    sum: OnceCell<Tally>,
 }
 
 #[derive(Debug, Clone)]
@@ -151,14 +154,13 @@ impl Node {
     }
 
     fn tally(&self) -> Tally {
-        let mut all = self.rest;
-        for own in self.own() {
-            all.add(&own.tally);
-        }
-        for node in self.below.values() {
-            all.add(&node.tally());
-        }
-        all
+        let add_up = || {
+            let mut all = self.rest;
+            self.own().for_each(|own| all.add(&own.tally));
+            self.below.values().for_each(|node| all.add(&node.tally()));
+            all
+        };
+        *self.sum.get_or_init(add_up)
     }
 
     fn leaves(&self, weights: &mut Vec<Weight>) {
@@ -174,6 +176,7 @@ impl Node {
     /// may come next. Returns how many.
     fn forget(&mut self, limit: Weight, current: &Path) -> usize {
         let mut forgotten = 0;
+        self.sum.take();
         let rest = &mut self.rest;
         let mut names = current.iter();
         let on_the_way = names.next();
@@ -208,6 +211,7 @@ impl Changes {
         let tally = Tally::of(change);
         let mut node = &mut self.top;
         for (depth, name) in change.path.iter().skip(1).enumerate() {
+            node.sum.take();
             if depth == DEPTH {
                 node.rest.add(&tally);
                 return;
@@ -220,6 +224,7 @@ impl Changes {
             let Some(below) = node.below.get_mut(name) else { return };
             node = below;
         }
+        node.sum.take();
         node.own.push(Own { what: change.what.clone(), kind: change.kind, tally });
         if self.nodes > self.remembered {
             self.forget(&change.path);

@@ -46,6 +46,14 @@ pub(super) struct Pair<'k> {
     pub kept: Option<&'k Kept>,
 }
 
+/// A part of a walk.
+pub(super) enum Task<'k, L> {
+    /// A directory that is to be opened yet.
+    Top(Renamed),
+    /// One that another walk came to.
+    Inner(Renamed, Pair<'k>, L),
+}
+
 /// How far a walk is, with what it knows of each directory on the way, in `L`.
 pub(super) struct Way<'k, L> {
     /// Where it is.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::search::{Key, Searcher, le_u16, le_u64, visit};
@@ -157,11 +158,12 @@ pub(super) fn in_parts(
     all.sort_unstable_by_key(|(index, _)| *index);
     let mut changed = ChangedInodes { limit: names, ..ChangedInodes::default() };
     let mut incomplete = Vec::new();
-    let (mut inodes, mut ways) = (Vec::new(), Vec::new());
+    let (mut inodes, mut ways, mut passed) = (Vec::new(), Vec::new(), HashMap::new());
     for (_, part) in all {
         inodes.push(part.changed.inodes);
         ways.push(part.changed.ways);
         incomplete.extend(part.incomplete);
+        passed.extend(part.passed);
     }
     // Which directories changed is known only when all are there.
     changed.inodes = inodes.into_iter().flatten().collect();
@@ -171,7 +173,7 @@ pub(super) fn in_parts(
     for inode in incomplete {
         changed.add(names_of(&mut searcher, inode)?);
     }
-    changed.complete(&mut searcher)?;
+    changed.complete(&mut searcher, passed)?;
     Ok(changed)
 }
 
@@ -206,6 +208,9 @@ struct Part {
     changed: ChangedInodes,
     /// Those of which not all names were found.
     incomplete: Vec<u64>,
+    /// The names of directories that did not change, and lie in a leaf with what did: often they are those on
+    /// the way to it.
+    passed: HashMap<u64, Vec<Name>>,
 }
 
 impl Part {
@@ -218,11 +223,16 @@ impl Part {
         let key = |objectid, kind, offset| Key { objectid, kind, offset };
         let all = key(*inodes.start(), INODE_ITEM, 0)..=key(*inodes.end(), INODE_EXTREF, u64::MAX);
         let mut changed = ChangedInodes { limit, ..ChangedInodes::default() };
-        let mut incomplete = Vec::new();
+        let (mut incomplete, mut passed) = (Vec::new(), HashMap::new());
         let mut current: Option<Found> = None;
         let mut finish = |found: Option<Found>| {
-            let found = found.filter(|found| found.item.transaction > generation);
             let Some(found) = found else { return };
+            if found.item.transaction <= generation {
+                if found.item.is_directory && !found.names.is_empty() && passed.len() < limit {
+                    passed.insert(found.inode, found.names);
+                }
+                return;
+            }
             changed.push(found.inode, found.item.made > generation);
             if found.names.len() < found.item.links {
                 incomplete.push(found.inode);
@@ -235,12 +245,15 @@ impl Part {
                 let found =
                     found.map(|item| Found { inode: key.objectid, item, names: Vec::new() });
                 finish(std::mem::replace(&mut current, found));
-            } else if let Some(current) = current.as_mut().filter(|it| it.inode == key.objectid) {
+            } else if let Some(current) = current.as_mut()
+                && current.inode == key.objectid
+                && (current.item.transaction > generation || current.item.is_directory)
+            {
                 current.names.extend(names_in(key, item));
             }
         })?;
         finish(current);
-        Ok(Self { changed, incomplete })
+        Ok(Self { changed, incomplete, passed })
     }
 }
 
@@ -304,7 +317,11 @@ impl ChangedInodes {
     }
 
     /// Adds the ways from the top to all directories that have something on the way.
-    fn complete(&mut self, searcher: &mut Searcher<'_>) -> Result<()> {
+    fn complete(
+        &mut self,
+        searcher: &mut Searcher<'_>,
+        mut passed: HashMap<u64, Vec<Name>>,
+    ) -> Result<()> {
         let mut done: HashSet<u64> = HashSet::from([TOP_INODE]);
         let mut waiting: Vec<u64> = self.ways.keys().copied().collect();
         while let Some(directory) = waiting.pop() {
@@ -312,7 +329,10 @@ impl ChangedInodes {
             if !done.insert(directory) || self.contains(directory) {
                 continue;
             }
-            let names = names_of(searcher, directory)?;
+            let names = match passed.remove(&directory) {
+                Some(names) => names,
+                None => names_of(searcher, directory)?,
+            };
             waiting.extend(names.iter().map(|name| name.directory));
             self.add(names);
         }
@@ -334,16 +354,20 @@ struct Item {
     /// The last one that changed it.
     transaction: u64,
     links: usize,
+    is_directory: bool,
 }
 
 impl Item {
-    /// Reads generation, transid, and behind size, nbytes and block group the number of links.
+    /// Reads generation, transid, behind size, nbytes and block group the number of links, and behind the
+    /// owners the mode.
     fn parse(item: &[u8]) -> Option<Self> {
-        let links = u32::from_le_bytes(item.get(40..44)?.try_into().ok()?);
+        let number = |at| item.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok();
+        let kind = FileType::from_raw_mode(number(52)?);
         Some(Self {
             made: le_u64(item, 0)?,
             transaction: le_u64(item, 8)?,
-            links: usize::try_from(links).ok()?,
+            links: usize::try_from(number(40)?).ok()?,
+            is_directory: kind == FileType::Directory,
         })
     }
 }

@@ -1,0 +1,255 @@
+//! A walk that several threads share, with its changes in the order of a walk in one.
+//!
+//! Who walks gives a directory away as soon as a thread has nothing to do, and goes on behind it. What it finds
+//! there waits until the other one is through with that directory.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::way::{Renamed, Task};
+use super::{Change, Visit};
+use crate::failure::{Failure, Result};
+
+/// How many threads walk, at most.
+const THREADS: usize = 4;
+
+/// How many changes go over at a time.
+const BATCH: usize = 64;
+
+/// How many pieces of one walk wait at most.
+const WAITING: usize = 16;
+
+/// While so many changes wait, nothing is given away: what would be found there had to wait, too.
+const UNTOLD: usize = 1 << 13;
+
+/// Where a walk tells what it finds.
+pub(super) struct Out<'o, T> {
+    way: To<'o, T>,
+}
+
+enum To<'o, T> {
+    /// To who asked, at once.
+    Here { visit: &'o mut Visit<'o>, renamed: &'o mut VecDeque<Renamed> },
+    /// To who puts it in order.
+    Over { crew: &'o Crew<T>, pieces: SyncSender<Piece>, batch: Vec<Change> },
+}
+
+/// What a walk found, in its order.
+enum Piece {
+    Changes(Vec<Change>),
+    Renamed(Renamed),
+    /// A directory that another one walks.
+    GivenAway(Receiver<Piece>),
+    /// The end: without it, a walk was broken off.
+    End(Result<()>),
+}
+
+/// The threads that walk.
+struct Crew<T> {
+    tasks: Mutex<VecDeque<(T, SyncSender<Piece>)>>,
+    more: Condvar,
+    /// How many threads have nothing to do, and are promised nothing.
+    free: AtomicIsize,
+    /// How many changes and walks are not told yet.
+    untold: AtomicUsize,
+    over: AtomicBool,
+}
+
+/// Walks from the tops down, and then in each directory that turns out to be renamed. `walk` walks one of the
+/// tasks, and may give parts of it away.
+pub(super) fn walk<'k, L: Send>(
+    walk: impl Fn(Task<'k, L>, &mut Out<'_, Task<'k, L>>) -> Result<()> + Sync,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    in_threads(threads, Renamed::top(), Task::Top, walk, visit)
+}
+
+/// The same in so many threads, from a task made of each place.
+fn in_threads<T: Send>(
+    threads: usize,
+    top: Renamed,
+    task: impl Fn(Renamed) -> T,
+    walk: impl Fn(T, &mut Out<'_, T>) -> Result<()> + Sync,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    let crew = Crew::default();
+    // Renamed directories wait for their turn: their place in the base is another than their own.
+    let mut renamed = VecDeque::from([top]);
+    thread::scope(|scope| {
+        let _over = Over(&crew);
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || crew.work(&walk)).ok();
+        let started = if threads > 1 { (0..threads).filter_map(start).count() } else { 0 };
+        crew.free.fetch_add(started.cast_signed(), Ordering::Relaxed);
+        while let Some(next) = renamed.pop_front() {
+            if started == 0 {
+                let visit: &mut Visit<'_> = &mut *visit;
+                walk(task(next), &mut Out { way: To::Here { visit, renamed: &mut renamed } })?;
+                continue;
+            }
+            let (sender, pieces) = sync_channel(WAITING);
+            crew.free.fetch_sub(1, Ordering::Relaxed);
+            crew.add(task(next), sender);
+            crew.tell(pieces, &mut renamed, visit)?;
+        }
+        Ok(())
+    })
+}
+
+/// Lets the threads end, whatever happens.
+struct Over<'c, T>(&'c Crew<T>);
+
+impl<T> Drop for Over<'_, T> {
+    fn drop(&mut self) {
+        let _tasks = self.0.tasks();
+        self.0.over.store(true, Ordering::Relaxed);
+        self.0.more.notify_all();
+    }
+}
+
+impl<T> Default for Crew<T> {
+    fn default() -> Self {
+        Self {
+            tasks: Mutex::default(),
+            more: Condvar::new(),
+            free: AtomicIsize::new(0),
+            untold: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+}
+
+impl<T> Crew<T> {
+    fn tasks(&self) -> MutexGuard<'_, VecDeque<(T, SyncSender<Piece>)>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, task: T, pieces: SyncSender<Piece>) {
+        self.tasks().push_back((task, pieces));
+        self.more.notify_one();
+    }
+
+    fn next(&self) -> Option<(T, SyncSender<Piece>)> {
+        let mut tasks = self.tasks();
+        loop {
+            if self.over.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(task) = tasks.pop_front() {
+                return Some(task);
+            }
+            tasks = self.more.wait(tasks).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Walks one task after the other.
+    fn work(&self, walk: &impl Fn(T, &mut Out<'_, T>) -> Result<()>) {
+        while let Some((task, pieces)) = self.next() {
+            let batch = Vec::with_capacity(BATCH);
+            let mut out = Out { way: To::Over { crew: self, pieces, batch } };
+            let ended = walk(task, &mut out);
+            out.send(Piece::End(ended));
+            self.free.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells what a walk finds, and at their places what those find that it gave something away to.
+    fn tell(
+        &self,
+        pieces: Receiver<Piece>,
+        renamed: &mut VecDeque<Renamed>,
+        visit: &mut Visit<'_>,
+    ) -> Result<()> {
+        let mut walks = vec![pieces];
+        while let Some(pieces) = walks.last() {
+            match pieces.recv() {
+                Ok(Piece::Changes(changes)) => {
+                    self.untold.fetch_sub(changes.len(), Ordering::Relaxed);
+                    changes.into_iter().for_each(&mut *visit);
+                }
+                Ok(Piece::Renamed(place)) => renamed.push_back(place),
+                Ok(Piece::GivenAway(pieces)) => walks.push(pieces),
+                Ok(Piece::End(ended)) => {
+                    ended?;
+                    walks.pop();
+                    self.untold.fetch_sub(usize::from(!walks.is_empty()), Ordering::Relaxed);
+                }
+                // It panicked, and so does who waits for all threads.
+                Err(_) => return Err(Failure::new("a walk was broken off")),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T> Out<'_, T> {
+    /// Tells a change.
+    pub fn change(&mut self, change: Change) {
+        match &mut self.way {
+            To::Here { visit, .. } => visit(change),
+            To::Over { batch, .. } => {
+                batch.push(change);
+                if batch.len() == BATCH {
+                    self.flush();
+                }
+            }
+        }
+    }
+
+    /// Leaves a renamed directory for later.
+    pub fn renamed(&mut self, place: Renamed) {
+        match &mut self.way {
+            To::Here { renamed, .. } => renamed.push_back(place),
+            To::Over { .. } => self.send(Piece::Renamed(place)),
+        }
+    }
+
+    /// Whether nobody wants to know any more.
+    pub fn is_over(&self) -> bool {
+        match &self.way {
+            To::Here { .. } => false,
+            To::Over { crew, .. } => crew.over.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether a thread has nothing to do, and takes what is given to it: then something has to be.
+    pub fn finds_help(&self) -> bool {
+        let To::Over { crew, .. } = &self.way else { return false };
+        let promise = |free: isize| (free > 0).then(|| free - 1);
+        crew.free.load(Ordering::Relaxed) > 0
+            && crew.untold.load(Ordering::Relaxed) <= UNTOLD
+            && crew.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, promise).is_ok()
+    }
+
+    /// Gives a part of the walk away, to the thread that was found.
+    pub fn give(&mut self, task: T) {
+        let (sender, pieces) = sync_channel(WAITING);
+        self.send(Piece::GivenAway(pieces));
+        if let To::Over { crew, .. } = &self.way {
+            crew.untold.fetch_add(1, Ordering::Relaxed);
+            crew.add(task, sender);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let To::Over { crew, pieces, batch } = &mut self.way
+            && !batch.is_empty()
+        {
+            crew.untold.fetch_add(batch.len(), Ordering::Relaxed);
+            let next = Vec::with_capacity(BATCH);
+            // Nobody takes any more only where the walk is over.
+            let _ = pieces.send(Piece::Changes(std::mem::replace(batch, next)));
+        }
+    }
+
+    /// Sends a piece behind what was found before it.
+    fn send(&mut self, piece: Piece) {
+        self.flush();
+        if let To::Over { pieces, .. } = &self.way {
+            let _ = pieces.send(piece);
+        }
+    }
+}
