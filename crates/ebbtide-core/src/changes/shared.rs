@@ -253,3 +253,134 @@ impl<T> Out<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::{Path, PathBuf};
+
+    use ebbtide_sys::metadata::FileKind;
+
+    use super::*;
+    use crate::changes::What;
+
+    const DEPTH: usize = 6;
+    const WIDTH: usize = 5;
+
+    /// A directory with so many levels below it.
+    type Place = (PathBuf, usize);
+
+    fn added(path: &Path) -> Change {
+        let (path, kind) = (path.to_owned(), FileKind::Directory);
+        Change { path, what: What::Added, kind, bytes: 0, when: None }
+    }
+
+    /// Finds what is in a directory, and in those below it; `look` is told each path first.
+    fn grow(
+        (path, depth): Place,
+        out: &mut Out<'_, Place>,
+        look: &(impl Fn(&Path, &mut Out<'_, Place>) -> Result<()> + Sync),
+    ) -> Result<()> {
+        for name in 0..WIDTH {
+            let path = path.join(name.to_string());
+            look(&path, out)?;
+            out.change(added(&path));
+            if depth == 0 || out.is_over() {
+                continue;
+            }
+            if out.finds_help() {
+                out.give((path, depth - 1));
+            } else {
+                grow((path, depth - 1), out, look)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(
+        threads: usize,
+        look: impl Fn(&Path, &mut Out<'_, Place>) -> Result<()> + Sync,
+        visit: &mut Visit<'_>,
+    ) -> Result<()> {
+        let place = |it: Renamed| {
+            let depth = if it.path == Path::new("/") { DEPTH } else { 1 };
+            (it.path, depth)
+        };
+        in_threads(threads, Renamed::top(), place, |it, out| grow(it, out, &look), visit)
+    }
+
+    fn paths(
+        threads: usize,
+        look: impl Fn(&Path, &mut Out<'_, Place>) -> Result<()> + Sync,
+    ) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        walk(threads, look, &mut |change| found.push(change.path)).unwrap();
+        found
+    }
+
+    #[test]
+    fn many_threads_tell_in_the_order_of_one() {
+        let renames = |path: &Path, out: &mut Out<'_, Place>| {
+            if path.ends_with("3/1/4/1") {
+                let name = path.to_string_lossy().replace('/', "-");
+                out.renamed(Renamed { path: Path::new("/").join(name), from: path.to_owned() });
+            }
+            Ok(())
+        };
+        let expected = paths(1, renames);
+        assert!(expected.len() > WIDTH.pow(7));
+        assert_eq!(expected.last().unwrap(), Path::new("/-4-4-4-3-1-4-1/4/4"));
+        for threads in [2, 3, 4, 8, 2, 3, 4, 8] {
+            assert!(paths(threads, renames) == expected, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_failure_ends_all_of_it() {
+        let fails = |path: &Path, _: &mut Out<'_, Place>| {
+            let is_bad = path == Path::new("/2/2/2");
+            if is_bad { Err(Failure::new("cannot look at /2/2/2")) } else { Ok(()) }
+        };
+        for threads in [1, 2, 4] {
+            let mut last = PathBuf::new();
+            let failed = walk(threads, fails, &mut |change| last = change.path).unwrap_err();
+            assert_eq!(failed.to_string(), "cannot look at /2/2/2");
+            assert_eq!(last, Path::new("/2/2/1/4/4/4/4"), "all that lies before it is told");
+        }
+    }
+
+    #[test]
+    fn a_panic_comes_through() {
+        let panics = |path: &Path, _: &mut Out<'_, Place>| {
+            assert!(path != Path::new("/2/2"), "as it should");
+            Ok(())
+        };
+        for threads in [1, 2, 4] {
+            let walked = || walk(threads, panics, &mut |_| {});
+            assert!(catch_unwind(AssertUnwindSafe(walked)).is_err());
+            let told = || walk(threads, |_, _| Ok(()), &mut |_| panic!("as it should"));
+            assert!(catch_unwind(AssertUnwindSafe(told)).is_err());
+        }
+    }
+
+    #[test]
+    fn few_changes_wait_for_who_is_slow() {
+        const THREADS: usize = 4;
+        let found = AtomicUsize::new(0);
+        let counts = |_: &Path, _: &mut Out<'_, Place>| {
+            found.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let (mut told, mut most) = (0, 0);
+        let mut slow = |_| {
+            told += 1;
+            most = most.max(found.load(Ordering::Relaxed) - told);
+            thread::yield_now();
+        };
+        walk(THREADS, counts, &mut slow).unwrap();
+        // Each walk has what waits at its end, what it is about to send, and what it does not send yet.
+        let at_most = UNTOLD + THREADS * (WAITING + 2) * BATCH;
+        assert!(most <= at_most, "{most} of {at_most}");
+        assert_eq!(told, found.into_inner());
+    }
+}
