@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, metadata};
 
-pub use changed::{ChangedInodes, OnTheWay, changed_inodes, path_of_directory};
+pub use changed::{ChangedInodes, InodeItem, OnTheWay, changed_inodes, path_of_directory};
 pub use cleaner::wait_until_freed;
 pub use nested::{delete_subvolume_recursively, nested_subvolumes};
 pub use search::default_subvolume;

@@ -9,14 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use ebbtide_sys::file::{DirectoryEntry, open_quietly, read_opened_directory};
+use ebbtide_sys::file::{DirectoryEntry, read_opened_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::{resolve, xattr};
-use rustix::fs::OFlags;
 
-use super::compare::{Node, change, compare, deleted, unless_gone};
+use super::compare::{Look, Node, change, compare, compare_opened, deleted, unless_gone};
 use super::shared::{self, Out};
-use super::way::{self, Name, Pair, Renamed};
+use super::way::{self, Candidate, Listed, Pair, Renamed, Step};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Failure, Result};
 
@@ -74,24 +73,16 @@ struct Notes {
 
 impl<'k> Walk<'_, '_, 'k> {
     fn walk(&mut self, task: Task<'k>, kept: &'k Kept) -> Result<()> {
-        let (top, pair, known) = match task {
-            Task::Inner(top, pair, known) => (top, Some(pair), known),
-            Task::Top(top) => {
-                let failed = || format!("cannot look at {}", shown(&top.path));
-                let pair = top.open(self.upper, self.base, kept).context(failed)?;
-                let notes = pair.as_ref().map(|pair| notes(pair.root.as_fd())).transpose();
-                let whiteout_files = notes.context(failed)?.is_some_and(|it| it.whiteout_files);
-                (top, pair, Layers { merged: true, whiteout_files })
+        let path = task.path().to_owned();
+        let failed = || format!("cannot look at {}", shown(&path));
+        let Some(mut way) = self.begin(task, kept).context(failed)? else { return Ok(()) };
+        while let Some(step) = way.next().context(failed)? {
+            match step {
+                Step::Name(it, kept) if !self.look(&mut way, &it, kept)? => way.back(),
+                Step::Name(..) => {}
+                Step::Elsewhere(part) => self.out.elsewhere(part),
             }
-        };
-        let failed = || format!("cannot look at {}", shown(&top.path));
-        let Some(pair) = pair else { return Ok(()) };
-        let mut way = Way::new(&top);
-        enter(&mut way, pair, known).context(failed)?;
-        while let Some((name, kept)) = way.next().context(failed)? {
-            if !self.name(&mut way, &name, kept)? {
-                way.back();
-            }
+            way.share(self.out);
             if self.out.is_over() {
                 break;
             }
@@ -99,14 +90,32 @@ impl<'k> Walk<'_, '_, 'k> {
         Ok(())
     }
 
+    fn begin(&self, task: Task<'k>, kept: &'k Kept) -> ebbtide_sys::Result<Option<Way<'k>>> {
+        let top = match task {
+            Task::Rest(rest) => return Way::resume(rest, self.upper, self.base),
+            Task::Top(top) => top,
+        };
+        let Some(pair) = top.open(self.upper, self.base, kept)? else { return Ok(None) };
+        let whiteout_files = notes(pair.root.as_fd())?.whiteout_files;
+        let mut way = Way::new(&top);
+        enter(&mut way, pair, Layers { merged: true, whiteout_files })?;
+        Ok(Some(way))
+    }
+
     /// Looks at one name in the current directory; true if that is a directory and was entered.
-    fn name(&mut self, way: &mut Way<'k>, name: &OsStr, kept: Option<&'k Kept>) -> Result<bool> {
+    fn look(
+        &mut self,
+        way: &mut Way<'k>,
+        candidate: &Candidate,
+        kept: Option<&'k Kept>,
+    ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
         let Some(&Layers { merged, whiteout_files }) = way.known() else { return Ok(false) };
         let upper = way.root().context(failed)?;
+        let before = way.before(candidate).context(failed)?;
+        let name = candidate.name.as_os_str();
         let found = metadata_of_entry(upper, name).context(failed)?;
-        let before = way.before(name).context(failed)?;
         if before.as_ref().is_some_and(|before| before.mount_id != self.mount) {
             return Err(Failure::new(format!(
                 "something is mounted on the base at {}",
@@ -119,26 +128,27 @@ impl<'k> Walk<'_, '_, 'k> {
         };
         let Some(found) = found.filter(|_| !hidden) else {
             if let Some(before) = before.filter(|_| hidden) {
-                self.out.change(deleted(&path, &before));
+                self.out.change(deleted(&path, before.kind));
             }
             return Ok(false);
         };
         if found.kind == FileKind::Directory {
-            return self.directory(way, name, &found, before.as_ref(), kept);
+            return self.directory(way, name, &Look::from(&found), before.as_ref(), kept);
         }
         match &before {
             Some(before) if before.kind == found.kind => {
                 refuse_metacopy(upper, name, &found, &path)?;
                 let base = way.base().context(failed)?;
-                let root = Node { dir: upper, name, found: &found, opened: None };
-                let base = Node { dir: base, name, found: before, opened: None };
+                let (found, before) = (Look::from(&found), Look::from(before));
+                let root = Node { dir: upper, name, found: &found };
+                let base = Node { dir: base, name, found: &before };
                 if let Some(what) = compare(&root, &base).context(failed)? {
                     self.out.change(change(&path, what, &found));
                 }
             }
             other => {
                 self.gone(&path, other.as_ref());
-                self.out.change(change(&path, What::Added, &found));
+                self.out.change(change(&path, What::Added, &Look::from(&found)));
             }
         }
         Ok(false)
@@ -148,15 +158,13 @@ impl<'k> Walk<'_, '_, 'k> {
         &mut self,
         way: &mut Way<'k>,
         name: &OsStr,
-        found: &Metadata,
+        found: &Look,
         before: Option<&Metadata>,
         kept: Option<&'k Kept>,
     ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
-        let upper = way.root().context(failed)?;
-        let open = |tree| unless_gone(open_quietly(tree, name, OFlags::DIRECTORY));
-        let Some(inner) = open(upper).context(failed)? else { return Ok(false) };
+        let Some(inner) = way.open_in_root(name).context(failed)? else { return Ok(false) };
         let notes = notes(inner.as_fd()).context(failed)?;
         let parent_merged = way.known().is_some_and(|known| known.merged);
         let origin = self.origin(way, &notes, parent_merged).context(failed)?;
@@ -171,13 +179,12 @@ impl<'k> Walk<'_, '_, 'k> {
         let same = before.filter(|before| before.kind == FileKind::Directory);
         let mut inner_base = None;
         if let Some(before) = same {
-            let base = way.base().context(failed)?;
-            inner_base = open(base).context(failed)?;
-            let opened = Some(inner.as_fd());
-            let root = Node { dir: upper, name, found, opened };
-            let opened = inner_base.as_ref().map(AsFd::as_fd);
-            let node = Node { dir: base, name, found: before, opened };
-            if let Some(what) = compare(&root, &node).context(failed)? {
+            inner_base = way.open_in_base(name).context(failed)?;
+            let before = Look::from(before);
+            if let Some(base) = &inner_base
+                && let Some(what) = compare_opened((found, inner.as_fd()), (&before, base.as_fd()))
+                    .context(failed)?
+            {
                 self.out.change(change(&path, what, found));
             }
         } else {
@@ -190,11 +197,6 @@ impl<'k> Walk<'_, '_, 'k> {
         let merged = (parent_merged || back) && !notes.opaque && inner_base.is_some();
         let known = Layers { merged, whiteout_files: notes.whiteout_files };
         let pair = Pair { root: inner, base: inner_base, kept };
-        if self.out.finds_help() {
-            let place = Renamed { path, from: way.from.clone() };
-            self.out.give(Task::Inner(place, pair, known));
-            return Ok(false);
-        }
         enter(way, pair, known).context(failed)?;
         Ok(true)
     }
@@ -202,7 +204,7 @@ impl<'k> Walk<'_, '_, 'k> {
     /// Tells what the base had in the place of something else.
     fn gone(&mut self, path: &Path, before: Option<&Metadata>) {
         if let Some(before) = before {
-            self.out.change(deleted(path, before));
+            self.out.change(deleted(path, before.kind));
         }
     }
 
@@ -239,10 +241,11 @@ fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>, known: Layers) -> ebbtide_sys::R
     };
     let name = |entry: DirectoryEntry| {
         let may_be_in_base = base.as_ref().is_none_or(|base| base.contains(&entry.name));
-        Name { name: entry.name, may_be_in_base }
+        let base = if may_be_in_base { Listed::Maybe } else { Listed::Absent };
+        Candidate { name: entry.name, root: Listed::Maybe, base }
     };
     let mut names: Vec<_> = upper.into_iter().map(name).collect();
-    names.extend(base.filter(|_| !known.merged).into_iter().flatten().map(Name::anywhere));
+    names.extend(base.filter(|_| !known.merged).into_iter().flatten().map(Candidate::anywhere));
     way.enter(pair, names, known)
 }
 

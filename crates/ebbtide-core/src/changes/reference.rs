@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(test)]
 use std::path::Path;
 
-use ebbtide_sys::file::{open_quietly, read_directory};
+use ebbtide_sys::file::read_directory;
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 #[cfg(test)]
 use ebbtide_sys::resolve;
-use rustix::fs::OFlags;
 
-use super::compare::{Node, change, compare, deleted, unless_gone};
-use super::way::{self, Name, Pair, Renamed};
+use super::compare::{Look, Node, change, compare, deleted};
+use super::way::{self, Candidate, Pair, Renamed, Step};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
@@ -76,8 +75,10 @@ impl Walk<'_, '_> {
         let failed = || format!("cannot look at {}", shown(&top.path));
         let mut way = Way::new(top);
         enter(&mut way, pair).context(failed)?;
-        while let Some((name, kept)) = way.next().context(failed)? {
-            if !self.name(&mut way, &name, kept)? {
+        while let Some(step) = way.next().context(failed)? {
+            if let Step::Name(it, kept) = step
+                && !self.look(&mut way, &it, kept)?
+            {
                 way.back();
             }
         }
@@ -85,19 +86,20 @@ impl Walk<'_, '_> {
     }
 
     /// Looks at one name in the current directories; true if that is a directory and was entered.
-    fn name<'k>(
+    fn look<'k>(
         &mut self,
         way: &mut Way<'k>,
-        name: &OsStr,
+        candidate: &Candidate,
         kept: Option<&'k Kept>,
     ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
+        let before = way.before(candidate).context(failed)?;
+        let name = candidate.name.as_os_str();
         let now = metadata_of_entry(way.root().context(failed)?, name).context(failed)?;
-        let before = way.before(name).context(failed)?;
         let Some(now) = now else {
             if let Some(before) = &before {
-                (self.visit)(deleted(&path, before));
+                (self.visit)(deleted(&path, before.kind));
             }
             return Ok(false);
         };
@@ -109,20 +111,19 @@ impl Walk<'_, '_> {
             self.compare(way, name, &now, before).context(failed)?;
         } else {
             if let Some(before) = &before {
-                (self.visit)(deleted(&path, before));
+                (self.visit)(deleted(&path, before.kind));
             }
             let leads_to_kept = now.kind == FileKind::Directory && kept.is_some();
             if !leads_to_kept {
-                (self.visit)(change(&path, What::Added, &now));
+                (self.visit)(change(&path, What::Added, &Look::from(&now)));
             }
         }
         if now.kind != FileKind::Directory {
             return Ok(false);
         }
-        let open = |directory| unless_gone(open_quietly(directory, name, OFlags::DIRECTORY));
-        let root = open(way.root().context(failed)?).context(failed)?;
+        let root = way.open_in_root(name).context(failed)?;
         let base = match same_kind {
-            Some(_) => open(way.base().context(failed)?).context(failed)?,
+            Some(_) => way.open_in_base(name).context(failed)?,
             None => None,
         };
         let Some(root) = root else { return Ok(false) };
@@ -142,10 +143,11 @@ impl Walk<'_, '_> {
         if self.kin && key(before) == key(now) {
             return Ok(());
         }
-        let root = Node { dir: way.root()?, name, found: now, opened: None };
-        let base = Node { dir: way.base()?, name, found: before, opened: None };
+        let (now, before) = (Look::from(now), Look::from(before));
+        let root = Node { dir: way.root()?, name, found: &now };
+        let base = Node { dir: way.base()?, name, found: &before };
         if let Some(what) = compare(&root, &base)? {
-            (self.visit)(change(&way.path, what, now));
+            (self.visit)(change(&way.path, what, &now));
         }
         Ok(())
     }
@@ -155,7 +157,7 @@ fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>) -> ebbtide_sys::Result<()> {
     let mut names = Vec::new();
     for directory in std::iter::once(&pair.root).chain(&pair.base) {
         names.extend(
-            read_directory(directory.as_fd())?.into_iter().map(|it| Name::anywhere(it.name)),
+            read_directory(directory.as_fd())?.into_iter().map(|it| Candidate::anywhere(it.name)),
         );
     }
     way.enter(pair, names, ())

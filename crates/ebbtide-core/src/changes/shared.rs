@@ -1,11 +1,11 @@
 //! A walk that several threads share, with its changes in the order of a walk in one.
 //!
-//! Who walks gives a directory away as soon as a thread has nothing to do, and goes on behind it. What it finds
-//! there waits until the other one is through with that directory.
+//! Who walks gives some of the names away that come next as soon as a thread has nothing to do, and goes on
+//! behind them. What it finds there waits until the other one is through with them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -20,41 +20,52 @@ const THREADS: usize = 4;
 const BATCH: usize = 64;
 
 /// How many pieces of one walk wait at most.
-const WAITING: usize = 16;
+const WAITING: usize = 128;
 
 /// While so many changes wait, nothing is given away: what would be found there had to wait, too.
 const UNTOLD: usize = 1 << 13;
 
-/// Where a walk tells what it finds.
-pub(super) struct Out<'o, T> {
-    way: To<'o, T>,
-}
+/// How many names are given away at a time, at most.
+const SHARE: usize = 8;
 
-enum To<'o, T> {
+/// Where a walk tells what it finds.
+pub(super) enum Out<'o, T> {
     /// To who asked, at once.
     Here { visit: &'o mut Visit<'o>, renamed: &'o mut VecDeque<Renamed> },
     /// To who puts it in order.
-    Over { crew: &'o Crew<T>, pieces: SyncSender<Piece>, batch: Vec<Change> },
+    Over(Over<'o, T>),
+}
+
+/// A walk in a thread of its own.
+pub(super) struct Over<'o, T> {
+    crew: &'o Crew<T>,
+    pieces: SyncSender<Piece>,
+    batch: Vec<Change>,
 }
 
 /// What a walk found, in its order.
 enum Piece {
     Changes(Vec<Change>),
     Renamed(Renamed),
-    /// A directory that another one walks.
-    GivenAway(Receiver<Piece>),
+    /// What another one walks.
+    Elsewhere(Elsewhere),
     /// The end: without it, a walk was broken off.
     End(Result<()>),
 }
 
+/// A part of a walk that was given away.
+pub(super) struct Elsewhere(Receiver<Piece>);
+
 /// The threads that walk.
-struct Crew<T> {
+pub(super) struct Crew<T> {
     tasks: Mutex<VecDeque<(T, SyncSender<Piece>)>>,
     more: Condvar,
     /// How many threads have nothing to do, and are promised nothing.
     free: AtomicIsize,
     /// How many changes and walks are not told yet.
     untold: AtomicUsize,
+    /// How many names are given away at a time.
+    share: AtomicUsize,
     over: AtomicBool,
 }
 
@@ -80,14 +91,14 @@ fn in_threads<T: Send>(
     // Renamed directories wait for their turn: their place in the base is another than their own.
     let mut renamed = VecDeque::from([top]);
     thread::scope(|scope| {
-        let _over = Over(&crew);
+        let _ending = Ending(&crew);
         let start = |_| thread::Builder::new().spawn_scoped(scope, || crew.work(&walk)).ok();
         let started = if threads > 1 { (0..threads).filter_map(start).count() } else { 0 };
         crew.free.fetch_add(started.cast_signed(), Ordering::Relaxed);
         while let Some(next) = renamed.pop_front() {
             if started == 0 {
                 let visit: &mut Visit<'_> = &mut *visit;
-                walk(task(next), &mut Out { way: To::Here { visit, renamed: &mut renamed } })?;
+                walk(task(next), &mut Out::Here { visit, renamed: &mut renamed })?;
                 continue;
             }
             let (sender, pieces) = sync_channel(WAITING);
@@ -100,9 +111,9 @@ fn in_threads<T: Send>(
 }
 
 /// Lets the threads end, whatever happens.
-struct Over<'c, T>(&'c Crew<T>);
+struct Ending<'c, T>(&'c Crew<T>);
 
-impl<T> Drop for Over<'_, T> {
+impl<T> Drop for Ending<'_, T> {
     fn drop(&mut self) {
         let _tasks = self.0.tasks();
         self.0.over.store(true, Ordering::Relaxed);
@@ -117,6 +128,7 @@ impl<T> Default for Crew<T> {
             more: Condvar::new(),
             free: AtomicIsize::new(0),
             untold: AtomicUsize::new(0),
+            share: AtomicUsize::new(SHARE),
             over: AtomicBool::new(false),
         }
     }
@@ -149,9 +161,11 @@ impl<T> Crew<T> {
     fn work(&self, walk: &impl Fn(T, &mut Out<'_, T>) -> Result<()>) {
         while let Some((task, pieces)) = self.next() {
             let batch = Vec::with_capacity(BATCH);
-            let mut out = Out { way: To::Over { crew: self, pieces, batch } };
+            let mut out = Out::Over(Over { crew: self, pieces, batch });
             let ended = walk(task, &mut out);
-            out.send(Piece::End(ended));
+            if let Out::Over(mut over) = out {
+                over.send(Piece::End(ended));
+            }
             self.free.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -171,7 +185,7 @@ impl<T> Crew<T> {
                     changes.into_iter().for_each(&mut *visit);
                 }
                 Ok(Piece::Renamed(place)) => renamed.push_back(place),
-                Ok(Piece::GivenAway(pieces)) => walks.push(pieces),
+                Ok(Piece::Elsewhere(Elsewhere(pieces))) => walks.push(pieces),
                 Ok(Piece::End(ended)) => {
                     ended?;
                     walks.pop();
@@ -188,12 +202,12 @@ impl<T> Crew<T> {
 impl<T> Out<'_, T> {
     /// Tells a change.
     pub fn change(&mut self, change: Change) {
-        match &mut self.way {
-            To::Here { visit, .. } => visit(change),
-            To::Over { batch, .. } => {
-                batch.push(change);
-                if batch.len() == BATCH {
-                    self.flush();
+        match self {
+            Self::Here { visit, .. } => visit(change),
+            Self::Over(over) => {
+                over.batch.push(change);
+                if over.batch.len() == BATCH {
+                    over.flush();
                 }
             }
         }
@@ -201,55 +215,72 @@ impl<T> Out<'_, T> {
 
     /// Leaves a renamed directory for later.
     pub fn renamed(&mut self, place: Renamed) {
-        match &mut self.way {
-            To::Here { renamed, .. } => renamed.push_back(place),
-            To::Over { .. } => self.send(Piece::Renamed(place)),
+        match self {
+            Self::Here { renamed, .. } => renamed.push_back(place),
+            Self::Over(over) => over.send(Piece::Renamed(place)),
+        }
+    }
+
+    /// What was given away comes next.
+    pub fn elsewhere(&mut self, part: Elsewhere) {
+        if let Self::Over(over) = self {
+            over.send(Piece::Elsewhere(part));
         }
     }
 
     /// Whether nobody wants to know any more.
     pub fn is_over(&self) -> bool {
-        match &self.way {
-            To::Here { .. } => false,
-            To::Over { crew, .. } => crew.over.load(Ordering::Relaxed),
+        match self {
+            Self::Here { .. } => false,
+            Self::Over(over) => over.crew.over.load(Ordering::Relaxed),
         }
     }
 
-    /// Whether a thread has nothing to do, and takes what is given to it: then something has to be.
-    pub fn finds_help(&self) -> bool {
-        let To::Over { crew, .. } = &self.way else { return false };
+    /// Gives a part of the walk to a thread that has nothing to do, if there is one: what `part` returns, which
+    /// is told how many names may be in it at most. It goes to [`Self::elsewhere`] where its place is.
+    pub fn share(&self, part: impl FnOnce(usize) -> Option<T>) -> Option<Elsewhere> {
+        let Self::Over(Over { crew, .. }) = self else { return None };
         let promise = |free: isize| (free > 0).then(|| free - 1);
-        crew.free.load(Ordering::Relaxed) > 0
+        let finds_help = crew.free.load(Ordering::Relaxed) > 0
             && crew.untold.load(Ordering::Relaxed) <= UNTOLD
-            && crew.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, promise).is_ok()
-    }
-
-    /// Gives a part of the walk away, to the thread that was found.
-    pub fn give(&mut self, task: T) {
-        let (sender, pieces) = sync_channel(WAITING);
-        self.send(Piece::GivenAway(pieces));
-        if let To::Over { crew, .. } = &self.way {
-            crew.untold.fetch_add(1, Ordering::Relaxed);
-            crew.add(task, sender);
+            && crew.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, promise).is_ok();
+        if !finds_help {
+            return None;
         }
+        let Some(task) = part(crew.share.load(Ordering::Relaxed)) else {
+            crew.free.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let (sender, pieces) = sync_channel(WAITING);
+        crew.untold.fetch_add(1, Ordering::Relaxed);
+        crew.add(task, sender);
+        Some(Elsewhere(pieces))
     }
+}
 
+impl<T> Over<'_, T> {
     fn flush(&mut self) {
-        if let To::Over { crew, pieces, batch } = &mut self.way
-            && !batch.is_empty()
-        {
-            crew.untold.fetch_add(batch.len(), Ordering::Relaxed);
+        if !self.batch.is_empty() {
+            self.crew.untold.fetch_add(self.batch.len(), Ordering::Relaxed);
             let next = Vec::with_capacity(BATCH);
-            // Nobody takes any more only where the walk is over.
-            let _ = pieces.send(Piece::Changes(std::mem::replace(batch, next)));
+            let batch = std::mem::replace(&mut self.batch, next);
+            self.wait(Piece::Changes(batch));
         }
     }
 
     /// Sends a piece behind what was found before it.
     fn send(&mut self, piece: Piece) {
         self.flush();
-        if let To::Over { pieces, .. } = &self.way {
-            let _ = pieces.send(piece);
+        self.wait(piece);
+    }
+
+    /// Waits until there is room for a piece. Nobody takes any more only where the walk is over.
+    fn wait(&self, piece: Piece) {
+        if let Err(TrySendError::Full(piece)) = self.pieces.try_send(piece) {
+            // Who waits here was given too much.
+            let half = |share: usize| Some(share / 2).filter(|half| *half > 0);
+            let _ = self.crew.share.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+            let _ = self.pieces.send(piece);
         }
     }
 }
@@ -288,10 +319,9 @@ mod tests {
             if depth == 0 || out.is_over() {
                 continue;
             }
-            if out.finds_help() {
-                out.give((path, depth - 1));
-            } else {
-                grow((path, depth - 1), out, look)?;
+            match out.share(|_| Some((path.clone(), depth - 1))) {
+                Some(part) => out.elsewhere(part),
+                None => grow((path, depth - 1), out, look)?,
             }
         }
         Ok(())

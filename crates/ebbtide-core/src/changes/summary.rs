@@ -75,9 +75,9 @@ impl Tally {
         self
     }
 
-    fn of(change: &Change) -> Self {
-        let mut tally = Self { bytes: change.bytes, newest: change.when, ..Self::default() };
-        *match change.what {
+    fn of(own: &Own) -> Self {
+        let mut tally = Self { bytes: own.bytes, newest: own.when, ..Self::default() };
+        *match own.what {
             What::Added => &mut tally.added,
             What::Changed => &mut tally.changed,
             What::Deleted => &mut tally.deleted,
@@ -128,21 +128,33 @@ struct Node {
     own: Vec<Own>,
     below: BTreeMap<OsString, Node>,
     /// What is below, and not remembered by its path.
-    rest: Tally,
-    /// All of it, once it was added up.
-    sum: OnceCell<Tally>,
+    rest: Option<Box<Tally>>,
+    /// All of it, if anything is below and it was added up.
+    sum: OnceCell<Box<Tally>>,
 }
 
 #[derive(Debug, Clone)]
 struct Own {
     what: What,
     kind: FileKind,
-    tally: Tally,
+    bytes: u64,
+    when: Option<Time>,
+}
+
+impl Own {
+    fn of(change: &Change) -> Self {
+        let &Change { ref what, kind, bytes, when, .. } = change;
+        Self { what: what.clone(), kind, bytes, when }
+    }
 }
 
 impl Node {
     fn is_leaf(&self) -> bool {
-        self.below.is_empty() && self.rest.count() == 0
+        self.below.is_empty() && self.rest.is_none()
+    }
+
+    fn rest(&self) -> Tally {
+        self.rest.as_deref().copied().unwrap_or_default()
     }
 
     /// Its own changes that count.
@@ -155,12 +167,15 @@ impl Node {
 
     fn tally(&self) -> Tally {
         let add_up = || {
-            let mut all = self.rest;
-            self.own().for_each(|own| all.add(&own.tally));
+            let mut all = self.rest();
+            self.own().for_each(|own| all.add(&Tally::of(own)));
             self.below.values().for_each(|node| all.add(&node.tally()));
             all
         };
-        *self.sum.get_or_init(add_up)
+        if self.below.is_empty() {
+            return add_up();
+        }
+        **self.sum.get_or_init(|| Box::new(add_up()))
     }
 
     fn leaves(&self, weights: &mut Vec<Weight>) {
@@ -190,7 +205,7 @@ impl Node {
             let tally = node.tally();
             let goes = !current && tally.weight(Order::Biggest) <= limit;
             if goes {
-                rest.add(&tally);
+                rest.get_or_insert_default().add(&tally);
                 forgotten += 1;
             }
             !goes
@@ -208,12 +223,12 @@ impl Changes {
 
     /// Adds a change.
     pub fn add(&mut self, change: &Change) {
-        let tally = Tally::of(change);
+        let own = Own::of(change);
         let mut node = &mut self.top;
         for (depth, name) in change.path.iter().skip(1).enumerate() {
             node.sum.take();
             if depth == DEPTH {
-                node.rest.add(&tally);
+                node.rest.get_or_insert_default().add(&Tally::of(&own));
                 return;
             }
             // Most directories are known already: no name is copied for them.
@@ -225,7 +240,9 @@ impl Changes {
             node = below;
         }
         node.sum.take();
-        node.own.push(Own { what: change.what.clone(), kind: change.kind, tally });
+        // Nearly always the only one.
+        node.own.reserve_exact(1);
+        node.own.push(own);
         if self.nodes > self.remembered {
             self.forget(&change.path);
         }
@@ -303,18 +320,18 @@ fn pieces<'n>(path: &Path, node: &'n Node) -> Vec<Piece<'n>> {
     if !own.is_empty() {
         let mut tally = Tally::default();
         for own in &own {
-            tally.add(&own.tally);
+            tally.add(&Tally::of(own));
         }
         all.push(Piece { path: path.to_owned(), tally, node: None, own });
     }
-    if node.rest.count() > 0 {
-        let (path, tally) = (path.to_owned(), node.rest);
+    if let Some(rest) = &node.rest {
+        let (path, tally) = (path.to_owned(), **rest);
         all.push(Piece { path, tally, node: None, own: Vec::new() });
     }
     for (name, mut node) in &node.below {
         let mut path = path.join(name);
-        while let (Some((name, only)), 1, 0, None) =
-            (node.below.first_key_value(), node.below.len(), node.rest.count(), node.own().next())
+        while let (Some((name, only)), 1, None, None) =
+            (node.below.first_key_value(), node.below.len(), &node.rest, node.own().next())
         {
             path.push(name);
             node = only;

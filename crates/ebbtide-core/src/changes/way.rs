@@ -2,14 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ebbtide_sys::metadata::{Metadata, metadata_of_entry};
+use ebbtide_sys::metadata::{FileKind, Metadata};
 use ebbtide_sys::resolve;
 use ebbtide_sys::tree::stack::DirectoryStack;
 
 use super::Kept;
 use super::compare::unless_gone;
+use super::shared::{Elsewhere, Out};
 
 /// A directory that is looked at together with another one of the base: `/` with `/`, and what was renamed
 /// with what it was.
@@ -48,11 +49,40 @@ pub(super) struct Pair<'k> {
 
 /// A part of a walk.
 pub(super) enum Task<'k, L> {
-    /// A directory that is to be opened yet.
+    /// A directory of which nothing is known yet.
     Top(Renamed),
-    /// One that another walk came to.
-    Inner(Renamed, Pair<'k>, L),
+    /// Some names in one that another walk is in.
+    Rest(Rest<'k, L>),
 }
+
+impl<L> Task<'_, L> {
+    /// Where in the root it begins.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Top(place) | Self::Rest(Rest { place, .. }) => &place.path,
+        }
+    }
+}
+
+/// Names in a directory that are to be looked at, and what is known of that.
+pub(super) struct Rest<'k, L> {
+    place: Renamed,
+    names: Vec<Candidate>,
+    in_base: bool,
+    kept: Option<&'k Kept>,
+    known: L,
+}
+
+/// What comes next in a walk.
+pub(super) enum Step<'k> {
+    /// A name, and what is kept at it or below.
+    Name(Candidate, Option<&'k Kept>),
+    /// What another one walks.
+    Elsewhere(Elsewhere),
+}
+
+/// In a directory with fewer names left, none are given away.
+const FEW: usize = 4;
 
 /// How far a walk is, with what it knows of each directory on the way, in `L`.
 pub(super) struct Way<'k, L> {
@@ -63,29 +93,43 @@ pub(super) struct Way<'k, L> {
     root: DirectoryStack,
     base: DirectoryStack,
     levels: Vec<Level<'k, L>>,
-    /// Whether the base may have the name that `path` leads to.
-    may_be_in_base: bool,
 }
 
-/// A name in a directory that is to be looked at.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Name {
+/// A name in a directory that is to be looked at, and what is known of it already.
+#[derive(Debug)]
+pub(super) struct Candidate {
     pub name: OsString,
-    /// Whether the base may have it: nobody looks for it there if a list says that it does not.
-    pub may_be_in_base: bool,
+    pub root: Listed,
+    pub base: Listed,
 }
 
-impl Name {
+/// What a list says of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// It is not known whether there is one.
+    Maybe,
+    /// There is none.
+    Absent,
+    /// There is one, of this type, with this inode number.
+    There(FileKind, u64),
+}
+
+impl Candidate {
     /// A name of which it is not known where it is.
     pub fn anywhere(name: OsString) -> Self {
-        Self { name, may_be_in_base: true }
+        Self { name, root: Listed::Maybe, base: Listed::Maybe }
     }
+}
+
+enum Next {
+    Name(Candidate),
+    Elsewhere(Elsewhere),
 }
 
 /// One directory on the way.
 struct Level<'k, L> {
-    /// Names that are still to be looked at, last one first.
-    names: Vec<Name>,
+    /// What is still to be looked at, last one first.
+    names: Vec<Next>,
     /// Whether the base has the directory: it is on the stack then.
     in_base: bool,
     kept: Option<&'k Kept>,
@@ -101,7 +145,6 @@ impl<'k, L> Way<'k, L> {
             root: DirectoryStack::default(),
             base: DirectoryStack::default(),
             levels: Vec::new(),
-            may_be_in_base: true,
         }
     }
 
@@ -109,38 +152,129 @@ impl<'k, L> Way<'k, L> {
     pub fn enter(
         &mut self,
         pair: Pair<'k>,
-        mut names: Vec<Name>,
+        names: Vec<Candidate>,
         known: L,
     ) -> ebbtide_sys::Result<()> {
-        // Of two that are equal, the one that may be in the base stays.
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        names.dedup_by(|later, earlier| later.name == earlier.name);
         let in_base = pair.base.is_some();
         self.root.push(pair.root)?;
         if let Some(base) = pair.base {
             self.base.push(base)?;
         }
-        self.levels.push(Level { names, in_base, kept: pair.kept, known });
+        self.look_at(names, in_base, pair.kept, known);
         Ok(())
+    }
+
+    /// Goes into a directory that both have, without opening it yet.
+    pub fn pass(
+        &mut self,
+        name: &OsStr,
+        kept: Option<&'k Kept>,
+        names: Vec<Candidate>,
+        known: L,
+    ) -> ebbtide_sys::Result<()> {
+        self.root.pass(name)?;
+        let in_base = self.is_in_base();
+        if in_base {
+            self.base.pass(name)?;
+        }
+        self.look_at(names, in_base, kept, known);
+        Ok(())
+    }
+
+    fn look_at(
+        &mut self,
+        mut names: Vec<Candidate>,
+        in_base: bool,
+        kept: Option<&'k Kept>,
+        known: L,
+    ) {
+        names.sort_unstable_by(|a, b| b.name.cmp(&a.name));
+        names.dedup_by(|later, earlier| later.name == earlier.name);
+        let names = names.into_iter().map(Next::Name).collect();
+        self.levels.push(Level { names, in_base, kept, known });
+    }
+
+    /// Takes up names that another walk gave away; `None` if their directory has gone.
+    pub fn resume(
+        rest: Rest<'k, L>,
+        root: BorrowedFd<'_>,
+        base: BorrowedFd<'_>,
+    ) -> ebbtide_sys::Result<Option<Self>> {
+        let Rest { place, names, in_base, kept, known } = rest;
+        let mut way = Self::new(&place);
+        let Some(opened) = unless_gone(resolve::open_directory(root, &place.path))? else {
+            return Ok(None);
+        };
+        way.root.push(opened)?;
+        if in_base {
+            way.base.push(resolve::open_directory(base, &place.from)?)?;
+        }
+        way.look_at(names, in_base, kept, known);
+        Ok(Some(way))
+    }
+
+    /// Gives some of the names that come next in a directory far up to a thread that has nothing to do.
+    pub fn share(&mut self, out: &Out<'_, Task<'k, L>>)
+    where
+        L: Clone,
+    {
+        let mut place = None;
+        let given = out.share(|most| {
+            let is_name = |next: &Next| matches!(next, Next::Name(_));
+            let names = |level: &Level<'k, L>| level.names.iter().filter(|it| is_name(it)).count();
+            let (depth, count) =
+                self.levels.iter().map(names).enumerate().find(|(_, count)| *count >= FEW)?;
+            let level = self.levels.get_mut(depth)?;
+            let end = level.names.iter().rposition(is_name)? + 1;
+            let share = (count / 2).min(most);
+            let run = level.names[..end].iter().rev().take(share).take_while(|it| is_name(it));
+            let start = end - run.count();
+            let names = level.names.drain(start..end).filter_map(|next| match next {
+                Next::Name(name) => Some(name),
+                Next::Elsewhere(_) => None,
+            });
+            let names = names.collect();
+            place = Some((depth, start));
+            let &mut Level { in_base, kept, ref known, .. } = level;
+            let known = known.clone();
+            let place = self.place(depth);
+            Some(Task::Rest(Rest { place, names, in_base, kept, known }))
+        });
+        if let Some(part) = given
+            && let Some((depth, start)) = place
+            && let Some(level) = self.levels.get_mut(depth)
+        {
+            level.names.insert(start, Next::Elsewhere(part));
+        }
+    }
+
+    /// Where one of the directories on the way is. The walk is in the last one.
+    fn place(&self, depth: usize) -> Renamed {
+        let above = self.levels.len() - 1 - depth;
+        let place = |path: &Path| path.ancestors().nth(above).unwrap_or(path).to_owned();
+        Renamed { path: place(&self.path), from: place(&self.from) }
     }
 
     /// Goes on to the next name that no entry covers; `None` at the end of the walk.
     ///
     /// `path` leads to it then. Whoever does not enter it calls [`Self::back`].
-    pub fn next(&mut self) -> ebbtide_sys::Result<Option<(OsString, Option<&'k Kept>)>> {
+    pub fn next(&mut self) -> ebbtide_sys::Result<Option<Step<'k>>> {
         while let Some(level) = self.levels.last_mut() {
-            let Some(Name { name, may_be_in_base }) = level.names.pop() else {
-                self.leave()?;
-                continue;
+            let candidate = match level.names.pop() {
+                Some(Next::Name(candidate)) => candidate,
+                Some(Next::Elsewhere(part)) => return Ok(Some(Step::Elsewhere(part))),
+                None => {
+                    self.leave()?;
+                    continue;
+                }
             };
-            let kept = level.kept.and_then(|kept| kept.get(&name));
+            let kept = level.kept.and_then(|kept| kept.get(&candidate.name));
             if kept.is_some_and(Kept::is_kept) {
                 continue;
             }
-            self.path.push(&name);
-            self.from.push(&name);
-            self.may_be_in_base = may_be_in_base;
-            return Ok(Some((name, kept)));
+            self.path.push(&candidate.name);
+            self.from.push(&candidate.name);
+            return Ok(Some(Step::Name(candidate, kept)));
         }
         Ok(None)
     }
@@ -165,6 +299,11 @@ impl<'k, L> Way<'k, L> {
         self.levels.last().map(|level| &level.known)
     }
 
+    /// Whether the base has the current directory.
+    pub fn is_in_base(&self) -> bool {
+        self.levels.last().is_some_and(|level| level.in_base)
+    }
+
     /// The current directory of the root.
     pub fn root(&self) -> ebbtide_sys::Result<BorrowedFd<'_>> {
         self.root.top()
@@ -175,11 +314,21 @@ impl<'k, L> Way<'k, L> {
         self.base.top()
     }
 
-    /// What the base has under the name in the current directory that [`Self::next`] gave.
-    pub fn before(&self, name: &OsStr) -> ebbtide_sys::Result<Option<Metadata>> {
-        if !self.may_be_in_base || !self.levels.last().is_some_and(|level| level.in_base) {
+    /// Opens a directory in the current one of the root.
+    pub fn open_in_root(&self, name: &OsStr) -> ebbtide_sys::Result<Option<OwnedFd>> {
+        unless_gone(self.root.open(name))
+    }
+
+    /// Opens a directory in the current one of the base.
+    pub fn open_in_base(&self, name: &OsStr) -> ebbtide_sys::Result<Option<OwnedFd>> {
+        unless_gone(self.base.open(name))
+    }
+
+    /// What the base has under a name in the current directory.
+    pub fn before(&self, candidate: &Candidate) -> ebbtide_sys::Result<Option<Metadata>> {
+        if candidate.base == Listed::Absent || !self.is_in_base() {
             return Ok(None);
         }
-        metadata_of_entry(self.base.top()?, name)
+        self.base.metadata_of(&candidate.name)
     }
 }

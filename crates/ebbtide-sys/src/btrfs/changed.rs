@@ -1,6 +1,6 @@
 //! Which inodes of a subvolume changed since a transaction.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
@@ -13,9 +13,10 @@ use std::thread;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::search::{Key, Searcher, le_u16, le_u64, visit};
+use super::search::{Key, Searcher, le_u16, le_u64};
 use super::{TOP_INODE, nested};
 use crate::error::Result;
+use crate::metadata::{FileKind, Time};
 
 /// `BTRFS_INODE_ITEM_KEY`
 const INODE_ITEM: u32 = 1;
@@ -34,6 +35,8 @@ const MANY: usize = 8;
 pub struct ChangedInodes {
     /// In order of their numbers.
     inodes: Vec<Run>,
+    /// What they are, as far as there was room; in the same order.
+    items: Vec<(u64, InodeItem)>,
     /// By directory that did not change itself.
     ways: HashMap<u64, Ways>,
     /// How many names `ways` has.
@@ -50,10 +53,29 @@ struct Run {
     is_new: bool,
 }
 
+/// What a changed inode is, as the search found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InodeItem {
+    /// The type.
+    pub kind: FileKind,
+    /// The permission bits with set-uid, set-gid and sticky: at most `0o7777`.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The size in bytes.
+    pub size: u64,
+    /// Major and minor number of a device node, else zeros.
+    pub rdev: (u32, u32),
+    /// When its metadata last changed.
+    pub changed: Time,
+}
+
 /// The names in a directory that lead to changed inodes.
 #[derive(Debug)]
 enum Ways {
-    These(BTreeSet<OsString>),
+    These(BTreeMap<OsString, u64>),
     /// Too many to remember.
     Any,
 }
@@ -64,8 +86,8 @@ enum Ways {
 pub enum OnTheWay<'a> {
     /// None of them.
     Nothing,
-    /// These.
-    These(&'a BTreeSet<OsString>),
+    /// These, with the numbers of their inodes: what did not change of these is a directory.
+    These(&'a BTreeMap<OsString, u64>),
     /// Any of them may be.
     Any,
 }
@@ -80,6 +102,12 @@ impl ChangedInodes {
     /// Whether an inode was made after the transaction.
     pub fn is_new(&self, inode: u64) -> bool {
         self.run(inode).is_some_and(|run| run.is_new)
+    }
+
+    /// What a changed inode is; `None` for others, and where there are too many to remember.
+    pub fn item(&self, inode: u64) -> Option<&InodeItem> {
+        let at = self.items.binary_search_by_key(&inode, |(inode, _)| *inode).ok()?;
+        self.items.get(at).map(|(_, item)| item)
     }
 
     /// The names in a directory that did not change, and that lead to what did.
@@ -101,7 +129,7 @@ impl ChangedInodes {
 const THREADS: usize = 4;
 
 /// How many parts there are for each: what changed is not spread evenly.
-const PARTS: usize = 4;
+const PARTS: usize = 16;
 
 /// Subvolumes with less than so many inode numbers are looked at in one go.
 const SMALL: u64 = 10_000;
@@ -113,7 +141,8 @@ const SMALL: u64 = 10_000;
 ///
 /// Only what was committed is seen: call [`sync_filesystem`](crate::file::sync_filesystem) first.
 /// Time and memory follow what changed, not the size of the subvolume. Of names on the way so many are
-/// remembered; where there are more, any name of a directory may be one. Needs `CAP_SYS_ADMIN`.
+/// remembered; where there are more, any name of a directory may be one. Of as many inodes is remembered
+/// what they are. Needs `CAP_SYS_ADMIN`.
 pub fn changed_inodes(
     subvolume: BorrowedFd<'_>,
     generation: u64,
@@ -135,14 +164,17 @@ pub(super) fn in_parts(
     (parts, threads): (&[RangeInclusive<u64>], usize),
 ) -> Result<ChangedInodes> {
     let next = AtomicUsize::new(0);
+    let room = AtomicUsize::new(names);
     // They share what may be remembered: nobody knows yet who needs it.
     let limit = names / parts.len().max(1);
     let search = || -> Result<Vec<(usize, Part)>> {
+        let mut searcher = Searcher::for_many(subvolume)?;
         let mut found = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(inodes) = parts.get(index) else { return Ok(found) };
-            found.push((index, Part::search(subvolume, inodes.clone(), generation, limit)?));
+            let part = Part::search(&mut searcher, inodes.clone(), generation, (limit, &room))?;
+            found.push((index, part));
         }
     };
     let mut all = thread::scope(|scope| -> Result<Vec<(usize, Part)>> {
@@ -159,8 +191,9 @@ pub(super) fn in_parts(
     let mut changed = ChangedInodes { limit: names, ..ChangedInodes::default() };
     let mut incomplete = Vec::new();
     let (mut inodes, mut ways, mut passed) = (Vec::new(), Vec::new(), HashMap::new());
-    for (_, part) in all {
+    for (_, mut part) in all {
         inodes.push(part.changed.inodes);
+        changed.items.append(&mut part.changed.items);
         ways.push(part.changed.ways);
         incomplete.extend(part.incomplete);
         passed.extend(part.passed);
@@ -210,15 +243,15 @@ struct Part {
     incomplete: Vec<u64>,
     /// The names of directories that did not change, and lie in a leaf with what did: often they are those on
     /// the way to it.
-    passed: HashMap<u64, Vec<Name>>,
+    passed: HashMap<u64, Vec<Reference>>,
 }
 
 impl Part {
     fn search(
-        subvolume: BorrowedFd<'_>,
+        searcher: &mut Searcher<'_>,
         inodes: RangeInclusive<u64>,
         generation: u64,
-        limit: usize,
+        (limit, room): (usize, &AtomicUsize),
     ) -> Result<Self> {
         let key = |objectid, kind, offset| Key { objectid, kind, offset };
         let all = key(*inodes.start(), INODE_ITEM, 0)..=key(*inodes.end(), INODE_EXTREF, u64::MAX);
@@ -228,18 +261,22 @@ impl Part {
         let mut finish = |found: Option<Found>| {
             let Some(found) = found else { return };
             if found.item.transaction <= generation {
-                if found.item.is_directory && !found.names.is_empty() && passed.len() < limit {
+                if found.item.is_directory() && !found.names.is_empty() && passed.len() < limit {
                     passed.insert(found.inode, found.names);
                 }
                 return;
             }
             changed.push(found.inode, found.item.made > generation);
+            let less = |room: usize| room.checked_sub(1);
+            if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+                changed.items.push((found.inode, found.item.inode));
+            }
             if found.names.len() < found.item.links {
                 incomplete.push(found.inode);
             }
             changed.add(found.names);
         };
-        visit(subvolume, 0, all, generation.saturating_add(1), |key, item| {
+        searcher.visit(0, all, generation.saturating_add(1), |key, item| {
             if key.kind == INODE_ITEM {
                 let found = Item::parse(item);
                 let found =
@@ -247,7 +284,7 @@ impl Part {
                 finish(std::mem::replace(&mut current, found));
             } else if let Some(current) = current.as_mut()
                 && current.inode == key.objectid
-                && (current.item.transaction > generation || current.item.is_directory)
+                && (current.item.transaction > generation || current.item.is_directory())
             {
                 current.names.extend(names_in(key, item));
             }
@@ -267,14 +304,14 @@ impl ChangedInodes {
     }
 
     /// Remembers the way to an inode, unless the directory changed: all of it is looked at then.
-    fn add(&mut self, names: Vec<Name>) {
-        for Name { directory, name } in names {
+    fn add(&mut self, names: Vec<Reference>) {
+        for Reference { directory, name, inode } in names {
             if self.contains(directory) {
                 continue;
             }
-            let ways = self.ways.entry(directory).or_insert(Ways::These(BTreeSet::new()));
+            let ways = self.ways.entry(directory).or_insert(Ways::These(BTreeMap::new()));
             if let Ways::These(names) = ways {
-                self.names += usize::from(names.insert(name));
+                self.names += usize::from(names.insert(name, inode).is_none());
             }
             if self.names > self.limit {
                 self.forget();
@@ -289,7 +326,8 @@ impl ChangedInodes {
         }
         match ways {
             Ways::These(names) => {
-                self.add(names.into_iter().map(|name| Name { directory, name }).collect());
+                let name = |(name, inode)| Reference { directory, name, inode };
+                self.add(names.into_iter().map(name).collect());
             }
             Ways::Any => {
                 if let Some(Ways::These(names)) = self.ways.insert(directory, Ways::Any) {
@@ -320,7 +358,7 @@ impl ChangedInodes {
     fn complete(
         &mut self,
         searcher: &mut Searcher<'_>,
-        mut passed: HashMap<u64, Vec<Name>>,
+        mut passed: HashMap<u64, Vec<Reference>>,
     ) -> Result<()> {
         let mut done: HashSet<u64> = HashSet::from([TOP_INODE]);
         let mut waiting: Vec<u64> = self.ways.keys().copied().collect();
@@ -344,7 +382,7 @@ impl ChangedInodes {
 struct Found {
     inode: u64,
     item: Item,
-    names: Vec<Name>,
+    names: Vec<Reference>,
 }
 
 /// What a `btrfs_inode_item` says.
@@ -354,32 +392,47 @@ struct Item {
     /// The last one that changed it.
     transaction: u64,
     links: usize,
-    is_directory: bool,
+    inode: InodeItem,
 }
 
 impl Item {
-    /// Reads generation, transid, behind size, nbytes and block group the number of links, and behind the
-    /// owners the mode.
+    /// Reads generation, transid and size; behind nbytes and block group the number of links, the owners, mode
+    /// and device; and behind flags, sequence and what is reserved, and the access time, the change time.
     fn parse(item: &[u8]) -> Option<Self> {
         let number = |at| item.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok();
-        let kind = FileType::from_raw_mode(number(52)?);
+        let mode = number(52)?;
+        let device = le_u64(item, 56)?;
         Some(Self {
             made: le_u64(item, 0)?,
             transaction: le_u64(item, 8)?,
             links: usize::try_from(number(40)?).ok()?,
-            is_directory: kind == FileType::Directory,
+            inode: InodeItem {
+                kind: FileKind::from_file_type(FileType::from_raw_mode(mode))?,
+                mode: mode & 0o7777,
+                uid: number(44)?,
+                gid: number(48)?,
+                size: le_u64(item, 16)?,
+                // As the kernel has it in memory: 12 bits and 20.
+                rdev: (u32::try_from(device >> 20).ok()?, u32::try_from(device & 0xf_ffff).ok()?),
+                changed: (le_u64(item, 124)?.cast_signed(), number(132)?),
+            },
         })
+    }
+
+    fn is_directory(&self) -> bool {
+        self.inode.kind == FileKind::Directory
     }
 }
 
 /// A name of an inode.
 #[derive(Debug, PartialEq, Eq)]
-struct Name {
+struct Reference {
     directory: u64,
     name: OsString,
+    inode: u64,
 }
 
-fn names_of(searcher: &mut Searcher<'_>, inode: u64) -> Result<Vec<Name>> {
+fn names_of(searcher: &mut Searcher<'_>, inode: u64) -> Result<Vec<Reference>> {
     let key = |kind, offset| Key { objectid: inode, kind, offset };
     let mut names = Vec::new();
     let all = key(INODE_REF, 0)..=key(INODE_EXTREF, u64::MAX);
@@ -389,7 +442,7 @@ fn names_of(searcher: &mut Searcher<'_>, inode: u64) -> Result<Vec<Name>> {
 
 /// Reads the names of an item: each `btrfs_inode_ref` is an index and a length, and each
 /// `btrfs_inode_extref` has the directory before them; then comes the name.
-fn names_in(key: Key, mut item: &[u8]) -> Vec<Name> {
+fn names_in(key: Key, mut item: &[u8]) -> Vec<Reference> {
     let mut names = Vec::new();
     loop {
         let (directory, head) = match key.kind {
@@ -401,7 +454,7 @@ fn names_in(key: Key, mut item: &[u8]) -> Vec<Name> {
         let (Some(directory), Some(end)) = (directory, length) else { return names };
         let Some((this, rest)) = item.split_at_checked(end) else { return names };
         let name = OsString::from_vec(this.get(head..).unwrap_or_default().to_vec());
-        names.push(Name { directory, name });
+        names.push(Reference { directory, name, inode: key.objectid });
         item = rest;
     }
 }
@@ -446,7 +499,11 @@ mod tests {
     #[test]
     fn of_very_many_names_only_the_directories_are_remembered() {
         const NAMES: usize = 5000;
-        let name = |directory: u64, name: usize| Name { directory, name: name.to_string().into() };
+        let name = |directory: u64, name: usize| Reference {
+            directory,
+            name: name.to_string().into(),
+            inode: 1_000_000_000,
+        };
         let mut changed = ChangedInodes { limit: NAMES, ..ChangedInodes::default() };
         changed.push(7, false);
         for directory in 1000..1100 {
@@ -478,7 +535,7 @@ mod tests {
             item.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
             item.extend(name.as_bytes());
         }
-        let of = |directory, name: &str| Name { directory, name: name.into() };
+        let of = |directory, name: &str| Reference { directory, name: name.into(), inode: 300 };
         assert_eq!(names_in(key(INODE_REF), &item), [of(256, "a"), of(256, "longer")]);
         assert_eq!(names_in(key(INODE_REF), &item[..item.len() - 1]), [of(256, "a")]);
         let mut extended = 999_u64.to_le_bytes().to_vec();

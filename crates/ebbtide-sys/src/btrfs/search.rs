@@ -69,7 +69,7 @@ pub(super) fn visit(
     since: u64,
     item: impl FnMut(Key, &[u8]),
 ) -> Result<()> {
-    Searcher::new(fd, BUFFER)?.visit(tree, range, since, item)
+    Searcher::for_many(fd)?.visit(tree, range, since, item)
 }
 
 /// Searches trees again and again, with the same buffer.
@@ -82,6 +82,11 @@ impl<'f> Searcher<'f> {
     /// For few small items at a time.
     pub(super) fn for_few(fd: BorrowedFd<'f>) -> Result<Self> {
         Self::new(fd, LARGEST + LARGEST / 4)
+    }
+
+    /// For many items at a time.
+    pub(super) fn for_many(fd: BorrowedFd<'f>) -> Result<Self> {
+        Self::new(fd, BUFFER)
     }
 
     fn new(fd: BorrowedFd<'f>, buffer: usize) -> Result<Self> {

@@ -190,7 +190,7 @@ impl<'a> Copy<'a> {
     /// Gives the current directory its metadata, last since making entries changes its times.
     fn leave(&mut self, way: &mut Way) -> Result<()> {
         let (source, target) = (way.source.pop()?, way.target.pop()?);
-        if let Some(level) = way.levels.pop() {
+        if let (Some(level), Some(source), Some(target)) = (way.levels.pop(), source, target) {
             apply(source.as_fd(), target.as_fd(), &level.metadata)?;
         }
         self.path.pop();

@@ -1,7 +1,5 @@
-//! A walk beside what becomes of the changes that it finds: one waits for the disk, the other adds up.
+//! A walk beside what is made ready for the changes that it finds.
 
-use std::mem::take;
-use std::panic::resume_unwind;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -9,39 +7,33 @@ use ebbtide_core::changes::{Change, Visit};
 
 use crate::error::{CommandError, Kind};
 
-/// How many changes go over at a time.
-const BATCH: usize = 64;
-
-/// How many batches wait at most.
-const WAITING: usize = 16;
-
-/// Has `walk` find changes in a thread of its own, while `prepare` makes what takes them, in their order. Returns
+/// Has `walk` find changes, while a thread of its own has `prepare` make what takes them, in their order. Returns
 /// that when the walk has ended.
-pub fn beside<T>(
-    walk: &mut (dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError> + Send),
-    prepare: impl FnOnce() -> T,
+pub fn beside<T: Send>(
+    walk: &mut dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError>,
+    prepare: impl FnOnce() -> T + Send,
     mut add: impl FnMut(&mut T, Change),
 ) -> Result<T, CommandError> {
+    let failed = |what: &str| CommandError::new(Kind::Failed, what);
     thread::scope(|scope| {
-        let (sender, receiver) = sync_channel::<Vec<Change>>(WAITING);
-        let start = thread::Builder::new().spawn_scoped(scope, move || {
-            let mut batch = Vec::with_capacity(BATCH);
-            let walked = walk(&mut |change| {
-                batch.push(change);
-                if batch.len() == BATCH {
-                    // Nobody takes any more only where the other side panicked.
-                    let _ = sender.send(take(&mut batch));
-                }
-            });
-            let _ = sender.send(batch);
-            walked
-        });
-        let walking = start.map_err(|error| {
-            CommandError::new(Kind::Failed, "cannot start a thread").cause(error.to_string())
+        let (sender, receiver) = sync_channel(1);
+        let prepare = move || {
+            // Nobody takes it where the walk failed first.
+            let _ = sender.send(prepare());
+        };
+        thread::Builder::new()
+            .spawn_scoped(scope, prepare)
+            .map_err(|error| failed("cannot start a thread").cause(error.to_string()))?;
+        let mut taken = None;
+        walk(&mut |change| {
+            if taken.is_none() {
+                taken = receiver.recv().ok();
+            }
+            if let Some(taken) = &mut taken {
+                add(taken, change);
+            }
         })?;
-        let mut taken = prepare();
-        receiver.into_iter().flatten().for_each(|change| add(&mut taken, change));
-        walking.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        Ok(taken)
+        // Nothing is sent only where the other thread panics, and so does who waits for it.
+        taken.or_else(|| receiver.recv().ok()).ok_or_else(|| failed("a thread was broken off"))
     })
 }

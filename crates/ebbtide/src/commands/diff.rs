@@ -235,7 +235,7 @@ fn tell(
 }
 
 /// Where changes come from.
-type Each<'a> = dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError> + Send + 'a;
+type Each<'a> = dyn FnMut(&mut Visit<'_>) -> Result<(), CommandError> + 'a;
 
 /// What is told, added up in the ways that it is told in.
 struct Found<'a> {
@@ -249,7 +249,7 @@ struct Found<'a> {
     grouped: Grouped,
     /// One by one, for a machine.
     list: Vec<(Change, Option<Application>)>,
-    out: io::BufWriter<io::StdoutLock<'static>>,
+    out: io::BufWriter<io::Stdout>,
     written: io::Result<()>,
 }
 
@@ -262,7 +262,7 @@ impl<'a> Found<'a> {
             changes: Changes::default(),
             grouped: Grouped::default(),
             list: Vec::new(),
-            out: io::BufWriter::new(io::stdout().lock()),
+            out: io::BufWriter::new(io::stdout()),
             written: Ok(()),
         }
     }

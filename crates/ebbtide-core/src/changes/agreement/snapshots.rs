@@ -92,14 +92,14 @@ impl Pair<'_> {
         let [all, other, none] = [usize::MAX, 2, 0].map(|names| {
             let mut all = Vec::new();
             super::super::btrfs::within(root.as_fd(), base.as_fd(), kept, names, &mut |change| {
-                all.push(Change { when: None, ..change });
+                all.push(change);
             })
             .unwrap_or_else(|it| panic!("{}", it.chain()));
             all
         });
         assert_eq!(all, other, "with few names remembered");
         assert_eq!(all, none, "with no name remembered");
-        all
+        all.into_iter().map(|change| Change { when: None, ..change }).collect()
     }
 
     fn open(&self) -> (File, File) {
@@ -149,6 +149,51 @@ fn a_name_of_many_and_a_place_in_the_depth_are_found() {
     let changes = pair.fast(&Kept::default());
     let (root, base) = pair.open();
     assert_eq!(agree(changes, root.as_fd(), base.as_fd(), &Kept::default()).unwrap().len(), 2002);
+}
+
+#[test]
+fn wide_and_deep_trees_are_shared_in_order() {
+    if !can_mount() {
+        return;
+    }
+    let volume = Volume::new();
+    let leaves = |top: &Path| -> Vec<PathBuf> {
+        let wide = (0..40).flat_map(|a| (0..8).map(move |b| format!("wide/{a}/{b}")));
+        let deep = (0..40).map(|depth| format!("deep{}", "/and-deeper".repeat(4 * depth)));
+        wide.chain(deep).map(|path| top.join(path)).collect()
+    };
+    let mode = rustix::fs::Mode::RUSR;
+    let pair = volume.pair(|base| {
+        for leaf in leaves(base) {
+            fs::create_dir_all(&leaf).unwrap();
+            for name in 0..6 {
+                fs::write(leaf.join(name.to_string()), "x").unwrap();
+            }
+        }
+        let device = rustix::fs::makedev(4095, 0xf_fffe);
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, base.join("node"), kind, mode, device).unwrap();
+    });
+    for (index, leaf) in leaves(&pair.root()).into_iter().enumerate() {
+        match index % 5 {
+            0 => fs::write(leaf.join("0"), "longer").unwrap(),
+            1 => fs::write(leaf.join("1"), "y").unwrap(),
+            2 => fs::write(leaf.join("new"), "").unwrap(),
+            3 => fs::remove_file(leaf.join("3")).unwrap(),
+            _ => {}
+        }
+    }
+    let mode = mode | rustix::fs::Mode::WOTH;
+    let flags = rustix::fs::AtFlags::empty();
+    rustix::fs::chmodat(rustix::fs::CWD, pair.root().join("node"), mode, flags).unwrap();
+    let (root, base) = pair.open();
+    for _ in 0..10 {
+        let changes = pair.fast(&Kept::default());
+        let changes = agree(changes, root.as_fd(), base.as_fd(), &Kept::default()).unwrap();
+        assert_eq!(changes.len(), 360 / 5 * 4 + 1);
+        let node = changes.iter().find(|change| change.path == Path::new("/node")).unwrap();
+        assert_eq!(node.what, What::Metadata);
+    }
 }
 
 /// Inode numbers of another subvolume mean other inodes.

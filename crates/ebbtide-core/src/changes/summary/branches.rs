@@ -40,7 +40,7 @@ fn branch(path: &Path, node: &Node, depth: usize, order: Order, visit: &mut dyn 
         let counted = itself && piece.own.is_empty();
         visit(Branch { depth, label, group: told(piece), counted });
         if let Some(below) = below {
-            if below.below.is_empty() && below.rest.count() == 0 {
+            if below.is_leaf() {
                 continue;
             }
             branch(&inner, below, depth + 1, order, visit);
