@@ -50,15 +50,15 @@ pub fn get(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
 
 /// Reads all names and values, sorted by name, without the second names that XFS has for ACLs.
 pub fn all(fd: BorrowedFd<'_>) -> Result<Vec<(OsString, Vec<u8>)>> {
-    some(fd, |_| true)
+    values(fd, list(fd)?, |_| true)
 }
 
-/// The same of those whose names are wanted.
-pub fn some(
+/// The same of names that were listed, as far as they are wanted.
+pub fn values(
     fd: BorrowedFd<'_>,
+    mut names: Vec<OsString>,
     is_wanted: impl Fn(&OsStr) -> bool,
 ) -> Result<Vec<(OsString, Vec<u8>)>> {
-    let mut names = list(fd)?;
     names.retain(|name| !is_alias(name) && is_wanted(name));
     names.sort();
     let mut all = Vec::with_capacity(names.len());

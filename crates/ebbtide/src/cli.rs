@@ -136,8 +136,12 @@ pub fn run() -> Status {
     }
     // Whose own failures have a status of their own.
     let is_try = passes_on(&arguments);
-    let command = fill::filled(definition(), fill::width()).color(color_of(&arguments));
-    let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let parse = |command: clap::Command| {
+        let matches = command.color(color_of(&arguments)).try_get_matches_from(&arguments)?;
+        Cli::from_arg_matches(&matches)
+    };
+    // Texts are filled only for who gets to see them.
+    let parsed = parse(definition()).or_else(|_| parse(fill::filled(definition(), fill::width())));
     let Cli { command, color, sysroot } = match parsed {
         Ok(cli) => cli,
         Err(answer) => return explain(&answer, is_try),

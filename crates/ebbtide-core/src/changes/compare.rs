@@ -1,6 +1,6 @@
 //! How two nodes of the same path differ.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -98,14 +98,26 @@ pub(super) fn compare(root: &Node<'_>, base: &Node<'_>) -> Result<Option<What>> 
 
 /// Compares the metadata of two opened nodes.
 pub(super) fn compare_opened(
-    (root, root_node): (&Look, BorrowedFd<'_>),
+    root: (&Look, BorrowedFd<'_>),
+    base: (&Look, BorrowedFd<'_>),
+) -> Result<Option<What>> {
+    if root.0.has_other_rights(base.0) {
+        return Ok(Some(What::Metadata));
+    }
+    compare_listed((root.0, root.1, xattr::list(root.1)?), base)
+}
+
+/// The same, if the names of the root's extended attributes were read already.
+pub(super) fn compare_listed(
+    (root, root_node, names): (&Look, BorrowedFd<'_>, Vec<OsString>),
     (base, base_node): (&Look, BorrowedFd<'_>),
 ) -> Result<Option<What>> {
     if root.has_other_rights(base) {
         return Ok(Some(What::Metadata));
     }
-    let attributes = |node| xattr::some(node, |name| !is_private_attribute(name));
-    Ok((attributes(root_node)? != attributes(base_node)?).then_some(What::Metadata))
+    let attributes = |node, names| xattr::values(node, names, |name| !is_private_attribute(name));
+    let same = attributes(root_node, names)? == attributes(base_node, xattr::list(base_node)?)?;
+    Ok((!same).then_some(What::Metadata))
 }
 
 fn is_other_link(root: &Node<'_>, base: &Node<'_>) -> Result<bool> {

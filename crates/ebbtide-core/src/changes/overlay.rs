@@ -13,7 +13,7 @@ use ebbtide_sys::file::{DirectoryEntry, read_opened_directory};
 use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::{resolve, xattr};
 
-use super::compare::{Look, Node, change, compare, compare_opened, deleted, unless_gone};
+use super::compare::{Look, Node, change, compare, compare_listed, deleted, unless_gone};
 use super::shared::{self, Out};
 use super::way::{self, Candidate, Listed, Pair, Renamed, Step};
 use super::{Kept, Visit, What, shown};
@@ -96,7 +96,8 @@ impl<'k> Walk<'_, '_, 'k> {
             Task::Top(top) => top,
         };
         let Some(pair) = top.open(self.upper, self.base, kept)? else { return Ok(None) };
-        let whiteout_files = notes(pair.root.as_fd())?.whiteout_files;
+        let top_notes = notes(pair.root.as_fd(), &xattr::list(pair.root.as_fd())?)?;
+        let whiteout_files = top_notes.whiteout_files;
         let mut way = Way::new(&top);
         enter(&mut way, pair, Layers { merged: true, whiteout_files })?;
         Ok(Some(way))
@@ -165,7 +166,8 @@ impl<'k> Walk<'_, '_, 'k> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
         let Some(inner) = way.open_in_root(name).context(failed)? else { return Ok(false) };
-        let notes = notes(inner.as_fd()).context(failed)?;
+        let attributes = xattr::list(inner.as_fd()).context(failed)?;
+        let notes = notes(inner.as_fd(), &attributes).context(failed)?;
         let parent_merged = way.known().is_some_and(|known| known.merged);
         let origin = self.origin(way, &notes, parent_merged).context(failed)?;
         // Renamed, and back again: it is where it was.
@@ -182,8 +184,9 @@ impl<'k> Walk<'_, '_, 'k> {
             inner_base = way.open_in_base(name).context(failed)?;
             let before = Look::from(before);
             if let Some(base) = &inner_base
-                && let Some(what) = compare_opened((found, inner.as_fd()), (&before, base.as_fd()))
-                    .context(failed)?
+                && let Some(what) =
+                    compare_listed((found, inner.as_fd(), attributes), (&before, base.as_fd()))
+                        .context(failed)?
             {
                 self.out.change(change(&path, what, found));
             }
@@ -260,9 +263,8 @@ fn is_soon_listed(directory: BorrowedFd<'_>, names: usize) -> ebbtide_sys::Resul
     Ok(metadata::metadata(directory)?.size <= names as u64 * ROOM)
 }
 
-fn notes(directory: BorrowedFd<'_>) -> ebbtide_sys::Result<Notes> {
-    // Most directories have neither, and one call tells.
-    let all = xattr::list(directory)?;
+/// Reads what a directory with these extended attributes has of them: most have none.
+fn notes(directory: BorrowedFd<'_>, all: &[OsString]) -> ebbtide_sys::Result<Notes> {
     let note = |name: &str| {
         let is_there = all.iter().any(|it| it == name);
         is_there.then(|| xattr::get(directory, OsStr::new(name))).transpose()

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags, RawDir, SeekFrom};
+use rustix::fs::{Dir, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -129,9 +129,8 @@ pub fn read_directory(fd: BorrowedFd<'_>) -> Result<Vec<DirectoryEntry>> {
     entries(open_quietly(fd, OsStr::new("."), OFlags::DIRECTORY)?.as_fd())
 }
 
-/// The same of a directory that is open for reading, and whose position nobody else uses.
+/// The same of a directory that was opened for reading and not read yet: its position moves to the end.
 pub fn read_opened_directory(fd: BorrowedFd<'_>) -> Result<Vec<DirectoryEntry>> {
-    rustix::fs::seek(fd, SeekFrom::Start(0)).map_err(|e| Error::new("lseek", e).fd(fd))?;
     entries(fd)
 }
 
