@@ -101,12 +101,18 @@ pub fn create_directories(path: &Path) -> std::io::Result<()> {
 ///
 /// `EEXIST` if anything has that name, even a dangling link, and those of open(2).
 pub fn create_file(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<OwnedFd> {
-    check_name("openat", dir, name)?;
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|e| Error::new("openat", e).fd(dir).path(name).arg("O_CREAT|O_EXCL, 0600"))?;
+    let file = create_private_file(dir, name)?;
     set_mode(file.as_fd(), mode)?;
     Ok(file)
+}
+
+/// Makes an empty file that nobody but its owner has rights to, and opens it for reading and writing: its mode is
+/// to be set.
+pub(crate) fn create_private_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    check_name("openat", dir, name)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|e| Error::new("openat", e).fd(dir).path(name).arg("O_CREAT|O_EXCL, 0600"))
 }
 
 /// Makes a symbolic link with any text as its target. See symlinkat(2).

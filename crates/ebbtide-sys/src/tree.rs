@@ -1,5 +1,6 @@
 //! Copying and measuring whole trees.
 
+mod beside;
 mod compare;
 mod content;
 mod copy;
@@ -25,6 +26,7 @@ use crate::file::{create_directory, read_directory};
 use crate::metadata::{FileKind, metadata};
 use crate::resolve::{open_directory, open_path, split_parent};
 
+pub use beside::copy_tree_compared;
 pub use compare::{changed_since, first_difference};
 pub use content::has_same_content;
 pub use count::count_files;
@@ -100,7 +102,7 @@ pub fn copy_tree(
     if found.kind == FileKind::Directory {
         let source = open_directory(from_dir, from)?;
         let target = create_directory(to_dir, to_name, 0o700)?;
-        return copy::directory(source, target, options);
+        return copy::directory(source, target, options, &mut |_, _| {});
     }
     let Some((parent, name)) = split_parent(from) else {
         return Err(Error::new("openat", Errno::NOTDIR).fd(from_dir).path(from));
@@ -127,7 +129,7 @@ pub fn copy_tree_into(
     if !read_directory(target.as_fd())?.is_empty() {
         return Err(Error::new("mkdirat", Errno::NOTEMPTY).fd(to_directory));
     }
-    copy::directory(source, target, options)
+    copy::directory(source, target, options, &mut |_, _| {})
 }
 
 /// Opens a directory of a tree that is walked.

@@ -290,21 +290,28 @@ fn import(
     let scratch = OsStr::new(scratch);
     let options =
         CopyOptions { keep_hard_links: true, cross_subvolumes: true, ..CopyOptions::default() };
-    let copied = tree::copy_tree(from, entry.relative(), incoming.as_fd(), scratch, options);
-    let report = match copied {
-        Ok(report) => report,
+    let (path, scratch_path) = (entry.relative(), Path::new(scratch));
+    let copied = if places.in_use {
+        tree::copy_tree_compared(from, path, incoming.as_fd(), scratch, options)
+    } else {
+        // A boot makes one call after the other.
+        tree::copy_tree(from, path, incoming.as_fd(), scratch, options).map(|report| {
+            // Content can only be shared within one filesystem.
+            let shared = report.reflinked > 0;
+            let to = incoming.as_fd();
+            let difference = tree::first_difference(from, path, to, scratch_path, shared);
+            (report, difference)
+        })
+    };
+    let (report, difference) = match copied {
+        Ok(copied) => copied,
         Err(error) => {
             // A store that is full of half a copy would be worse than one without.
             let _ = file::remove_tree(incoming.as_fd(), scratch);
             return Err(error).context(|| "copy");
         }
     };
-    // Content can only be shared within one filesystem.
-    let shared = report.reflinked > 0;
-    let scratch_path = Path::new(scratch);
     let compare = || -> Result<()> {
-        let difference =
-            tree::first_difference(from, entry.relative(), incoming.as_fd(), scratch_path, shared);
         if let Some(inner) = difference.context(|| "compare the copy with its original")? {
             let path = entry.path.join(inner);
             let path = ebbtide_sys::escape(path.as_os_str().as_encoded_bytes());

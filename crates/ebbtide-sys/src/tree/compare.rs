@@ -56,9 +56,35 @@ pub fn first_difference(
     if !is_same(&found, &copied) || !is_copy(opened.as_fd(), opened_copy.as_fd())? {
         return Ok(Some(PathBuf::new()));
     }
-    let mut walk = Walk { top: found.mount_id, shared, ..Walk::default() };
+    let mut walk = Walk { top: found.mount_id, shared, goes_down: true, ..Walk::default() };
     walk.enter(open_directory(original_dir, original)?, open_directory(copy_dir, copy)?)?;
     walk.run()
+}
+
+/// Compares the directory at `inner` below the top with its copy, as [`first_difference`] does, but not what
+/// lies in those that are in it. `mount` is that of the original's top.
+pub(super) fn directory_difference(
+    original: BorrowedFd<'_>,
+    copy: BorrowedFd<'_>,
+    inner: &Path,
+    mount: u64,
+    shared: bool,
+) -> Result<Option<PathBuf>> {
+    let mut walk = Walk { top: mount, shared, path: inner.to_owned(), ..Walk::default() };
+    let opened =
+        open_directory(original, inner).and_then(|it| Ok((it, open_directory(copy, inner)?)));
+    let (original, copy) = match opened {
+        Ok(opened) => opened,
+        Err(error) if error.is_not_found() => return Ok(Some(inner.to_owned())),
+        Err(error) => return Err(error),
+    };
+    walk.enter(original, copy)?;
+    walk.run()
+}
+
+/// Whether two opened directories have the same metadata.
+pub(super) fn is_same_directory(original: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<bool> {
+    Ok(is_same(&metadata(original)?, &metadata(copy)?) && is_copy(original, copy)?)
 }
 
 /// Two directories that should have the same entries.
@@ -112,6 +138,8 @@ fn is_same(original: &Metadata, copy: &Metadata) -> bool {
 struct Walk {
     top: u64,
     shared: bool,
+    /// Whether directories that are found are entered.
+    goes_down: bool,
     original: DirectoryStack,
     copy: DirectoryStack,
     /// For each open directory: the names to look at.
@@ -167,7 +195,7 @@ impl Walk {
         if !is_same(&original, &copy) || !pair.has_same_data(name, name, &original, self.shared)? {
             return Ok(false);
         }
-        if original.kind == FileKind::Directory {
+        if original.kind == FileKind::Directory && self.goes_down {
             let (a, b) = (open_child(pair.original, name)?, open_child(pair.copy, name)?);
             self.path.push(name);
             self.enter(a, b)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, IFlags};
 use rustix::io::Errno;
@@ -13,16 +13,20 @@ use super::{CopyOptions, CopyReport, node, open_child};
 use crate::btrfs::{Border, border};
 use crate::descriptor::{magic_link, reopen_directory};
 use crate::error::{Error, Result};
-use crate::file::{DirectoryEntry, create_directory, create_file, read_directory};
+use crate::file::{
+    DirectoryEntry, create_directory, create_file, create_private_file, read_directory,
+};
 use crate::metadata::{FileKind, Metadata, metadata, set_mode, set_owner, set_times, statx};
 use crate::resolve::open_path;
 use crate::xattr::copy_xattrs;
 
-/// Copies a directory into an empty one.
+/// Copies a directory into an empty one. `whole` is told of each directory that has all of its content and
+/// metadata, relative to the top, and how many files share their content with the source so far.
 pub(super) fn directory(
     source: OwnedFd,
     target: OwnedFd,
     options: CopyOptions<'_>,
+    whole: &mut dyn FnMut(&Path, u64),
 ) -> Result<CopyReport> {
     let mut copy = Copy::new(source.as_fd(), options)?;
     copy.target = Some(reopen_directory(target.as_fd())?);
@@ -44,7 +48,7 @@ pub(super) fn directory(
                     copy.path.pop();
                 }
             }
-            None => copy.leave(&mut way)?,
+            None => copy.leave(&mut way, whole)?,
         }
     }
     Ok(copy.report)
@@ -188,11 +192,12 @@ impl<'a> Copy<'a> {
     }
 
     /// Gives the current directory its metadata, last since making entries changes its times.
-    fn leave(&mut self, way: &mut Way) -> Result<()> {
+    fn leave(&mut self, way: &mut Way, whole: &mut dyn FnMut(&Path, u64)) -> Result<()> {
         let (source, target) = (way.source.pop()?, way.target.pop()?);
         if let (Some(level), Some(source), Some(target)) = (way.levels.pop(), source, target) {
             apply(source.as_fd(), target.as_fd(), &level.metadata)?;
         }
+        whole(&self.path, self.report.reflinked);
         self.path.pop();
         Ok(())
     }
@@ -243,7 +248,7 @@ impl<'a> Copy<'a> {
         let Some((source, found)) = node::open_regular(source_dir, name)? else {
             return Ok(None);
         };
-        let target = create_file(target_dir, target_name, 0o600)?;
+        let target = create_private_file(target_dir, target_name)?;
         self.copy_flags(source.as_fd(), target.as_fd());
         let before = self.report.bytes;
         let progress = &mut self.options.progress;
