@@ -26,8 +26,9 @@ const NAMES: usize = 1 << 16;
 /// Visits all changes of a root that is a subvolume. The cost follows what changed, if it is a snapshot
 /// of the base, and nothing was written to that since; else it is that of [`super::reference()`].
 ///
-/// Nothing may be mounted on the root: give a clone of its mount that is not recursive. The filesystem is synced first: only what was
-/// committed is marked. Memory follows how scattered the changed inodes are. Needs `CAP_SYS_ADMIN`.
+/// Nothing may be mounted on the root: give a clone of its mount that is not recursive. The filesystem is
+/// synced first: only what was committed is marked. Memory follows how scattered the changed inodes are.
+/// Needs `CAP_SYS_ADMIN`.
 pub fn btrfs(
     root: BorrowedFd<'_>,
     base: BorrowedFd<'_>,
@@ -320,13 +321,16 @@ impl<'k> Walk<'_, '_, 'k> {
             OnTheWay::Nothing => Vec::new(),
             OnTheWay::These(names) => self.on_the_way(names),
             OnTheWay::Any => {
-                let all = read_opened_directory(root.as_fd())?.into_iter();
-                all.map(|entry| Candidate {
-                    base: listed(&entry),
-                    root: listed(&entry),
-                    name: entry.name,
-                })
-                .collect()
+                let mut all = read_opened_directory(root.as_fd())?;
+                let is_same = |it: &DirectoryEntry| {
+                    listed(it) != Listed::Maybe && self.unchanged(it.inode).is_some()
+                };
+                all.retain(|entry| !is_same(entry));
+                let both = |entry: DirectoryEntry| {
+                    let there = listed(&entry);
+                    Candidate { name: entry.name, root: there, base: there }
+                };
+                all.into_iter().map(both).collect()
             }
         })
     }

@@ -164,7 +164,7 @@ impl<'k, L> Way<'k, L> {
         Ok(())
     }
 
-    /// Goes into a directory that both have, without opening it yet.
+    /// Goes into a directory that both have, without opening it yet. On failure, the walk is where it was.
     pub fn pass(
         &mut self,
         name: &OsStr,
@@ -172,10 +172,11 @@ impl<'k, L> Way<'k, L> {
         names: Vec<Candidate>,
         known: L,
     ) -> ebbtide_sys::Result<()> {
-        self.root.pass(name)?;
         let in_base = self.is_in_base();
-        if in_base {
-            self.base.pass(name)?;
+        self.root.pass(name)?;
+        if in_base && let Err(error) = self.base.pass(name) {
+            self.root.pop()?;
+            return Err(error);
         }
         self.look_at(names, in_base, kept, known);
         Ok(())

@@ -66,14 +66,19 @@ impl DirectoryStack {
         self.close()
     }
 
-    /// Enters a directory of the current one, without a look at it: it has to be one.
+    /// Enters a directory of the current one, without a look at it: it has to be one. On failure, the current
+    /// one stays.
     pub fn pass(&mut self, name: &OsStr) -> Result<()> {
         let (_, path) = self.nearest()?;
         if path.as_os_str().len() > PASSED {
             self.top()?;
         }
         self.levels.push(Level::Passed { name: name.to_owned(), opened: OnceCell::new() });
-        self.close()
+        let closed = self.close();
+        if closed.is_err() {
+            self.levels.pop();
+        }
+        closed
     }
 
     /// Closes a directory far below the current one.
