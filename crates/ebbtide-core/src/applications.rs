@@ -43,11 +43,16 @@ pub struct Applications {
     presets: HashMap<OsString, String>,
     /// The same of paths in homes.
     in_homes: HashMap<OsString, String>,
+    /// The directory that was looked up last, and the presets of it: many changes lie beside each other.
+    last: (PathBuf, Presets),
     /// What is installed, read when it is first asked for.
     packages: Option<Packages>,
     /// The root that they are installed on.
     sysroot: PathBuf,
 }
+
+/// The presets that name a path, or the nearest directory above it: as a path of the machine, and of a home.
+type Presets = [Option<String>; 2];
 
 /// Whether a root has a database of packages with something in it.
 pub fn has_packages(root: BorrowedFd<'_>) -> bool {
@@ -74,7 +79,8 @@ impl Applications {
                 }
             }
         }
-        Self { presets: of_machine, in_homes, packages: None, sysroot: sysroot.to_owned() }
+        let (last, sysroot) = ((PathBuf::new(), Presets::default()), sysroot.to_owned());
+        Self { presets: of_machine, in_homes, last, packages: None, sysroot }
     }
 
     /// The application that an absolute path belongs to, if that is known.
@@ -83,17 +89,30 @@ impl Applications {
     /// has that too.
     pub fn of(&mut self, path: &Path) -> Option<Application> {
         let path = at_depth(path);
-        let named = |paths: &HashMap<OsString, String>, path: &Path| {
-            path.ancestors().find_map(|above| paths.get(above.as_os_str())).cloned()
-        };
-        let preset = named(&self.presets, path)
-            .or_else(|| changes::in_home(path).and_then(|inside| named(&self.in_homes, inside)));
-        if let Some(preset) = preset {
+        if let Some(preset) = self.preset(path) {
             return Some(Application::Preset(preset));
         }
         let sysroot = &self.sysroot;
         let packages = self.packages.get_or_insert_with(|| Packages::read(sysroot));
         packages.of(path).map(|name| Application::Package(name.to_owned()))
+    }
+
+    fn preset(&mut self, path: &Path) -> Option<String> {
+        let above = path.parent().unwrap_or(path);
+        if self.last.0 != above {
+            let named = |paths: &HashMap<OsString, String>, path: &Path| {
+                path.ancestors().find_map(|above| paths.get(above.as_os_str())).cloned()
+            };
+            let in_home = changes::in_home(above).and_then(|path| named(&self.in_homes, path));
+            self.last = (above.to_owned(), [named(&self.presets, above), in_home]);
+        }
+        let [of_machine, of_home] = &self.last.1;
+        let in_home = || {
+            let inside = changes::in_home(path)?;
+            self.in_homes.get(inside.as_os_str()).or(of_home.as_ref())
+        };
+        let found = self.presets.get(path.as_os_str()).or(of_machine.as_ref());
+        found.or_else(in_home).cloned()
     }
 }
 

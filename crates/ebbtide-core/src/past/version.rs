@@ -107,13 +107,20 @@ impl Version {
     }
 }
 
-/// Contents that were read already. The same inode number and the same times to the nanosecond, in
-/// snapshots of one tree, are the same file; its change time is not for programs to set.
+/// Files that were read already. The same inode number and the same times to the nanosecond, in
+/// snapshots of one tree, are the same file, with its metadata; its change time is not for programs to set.
 #[derive(Debug, Default)]
 pub struct Contents {
-    known: HashMap<(u64, u64, Time, Time), String>,
+    known: HashMap<Key, Version>,
     /// Whose it has to be: what others have counts as not there.
     pub(super) only: Option<u32>,
+}
+
+/// Inode number, size, and when content and metadata changed last.
+type Key = (u64, u64, Time, Time);
+
+fn key(found: &Metadata) -> Key {
+    (found.inode, found.size, found.modified, found.changed)
 }
 
 impl Contents {
@@ -141,6 +148,11 @@ fn found(tree: BorrowedFd<'_>, path: &Path, contents: &mut Contents) -> Result<O
     };
     let what = || format!("cannot look at {}", escape(path.as_os_str().as_bytes()));
     let found = metadata::metadata(opened.as_fd()).context(what)?;
+    if found.kind == FileKind::Regular
+        && let Some(known) = contents.known.get(&key(&found))
+    {
+        return Ok(Some(known.clone()));
+    }
     let mut version = Version {
         kind: Kind::of(found.kind),
         bytes: if found.kind == FileKind::Regular { found.size } else { 0 },
@@ -154,6 +166,7 @@ fn found(tree: BorrowedFd<'_>, path: &Path, contents: &mut Contents) -> Result<O
         complete: true,
         identity: Identity::default(),
     };
+    let mut is_settled = false;
     let mut identity = Sha256::new();
     identity.update([version.kind as u8]);
     for number in [found.mode, found.uid, found.gid, found.rdev.0, found.rdev.1] {
@@ -170,7 +183,8 @@ fn found(tree: BorrowedFd<'_>, path: &Path, contents: &mut Contents) -> Result<O
             identity.update(format!("{} {:?} {:?}", found.size, found.modified, found.changed));
         }
         Kind::File => {
-            let hash = content(tree, relative, &found, contents).context(what)?;
+            let hash;
+            (hash, is_settled) = content(tree, relative, &found).context(what)?;
             identity.update(&hash);
             version.content = Some(hash);
         }
@@ -192,6 +206,9 @@ fn found(tree: BorrowedFd<'_>, path: &Path, contents: &mut Contents) -> Result<O
         Kind::Special => {}
     }
     version.identity = Identity(identity.finalize().into());
+    if is_settled {
+        contents.known.insert(key(&found), version.clone());
+    }
     Ok(Some(version))
 }
 
@@ -227,18 +244,9 @@ pub(crate) fn explain(tree: BorrowedFd<'_>, relative: &Path, error: Error) -> Fa
     }
 }
 
-/// The SHA-256 of a regular file.
-fn content(
-    tree: BorrowedFd<'_>,
-    relative: &Path,
-    seen: &Metadata,
-    contents: &mut Contents,
-) -> Result<String> {
-    let key = |found: &Metadata| (found.inode, found.size, found.modified, found.changed);
-    if let Some(known) = contents.known.get(&key(seen)) {
-        return Ok(known.clone());
-    }
-    let (file, found) = open_regular(tree, relative)?;
+/// The SHA-256 of a regular file, and whether it is the one that was seen, as it was then.
+fn content(tree: BorrowedFd<'_>, relative: &Path, seen: &Metadata) -> Result<(String, bool)> {
+    let (file, _) = open_regular(tree, relative)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
     loop {
@@ -255,10 +263,8 @@ fn content(
         let _ = write!(text, "{byte:02x}");
     }
     // What is written to meanwhile has other times afterwards.
-    if metadata::metadata(file.as_fd()).is_ok_and(|after| key(&after) == key(&found)) {
-        contents.known.insert(key(&found), text.clone());
-    }
-    Ok(text)
+    let is_settled = metadata::metadata(file.as_fd()).is_ok_and(|after| key(&after) == key(seen));
+    Ok((text, is_settled))
 }
 
 /// Opens a regular file without a trace in its times.
