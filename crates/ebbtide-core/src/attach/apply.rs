@@ -291,18 +291,9 @@ fn import(
     let options =
         CopyOptions { keep_hard_links: true, cross_subvolumes: true, ..CopyOptions::default() };
     let (path, scratch_path) = (entry.relative(), Path::new(scratch));
-    let copied = if places.in_use {
-        tree::copy_tree_compared(from, path, incoming.as_fd(), scratch, options)
-    } else {
-        // A boot makes one call after the other.
-        tree::copy_tree(from, path, incoming.as_fd(), scratch, options).map(|report| {
-            // Content can only be shared within one filesystem.
-            let shared = report.reflinked > 0;
-            let to = incoming.as_fd();
-            let difference = tree::first_difference(from, path, to, scratch_path, shared);
-            (report, difference)
-        })
-    };
+    // A boot makes one call after the other.
+    let beside = places.in_use;
+    let copied = tree::copy_tree_compared(from, path, incoming.as_fd(), scratch, options, beside);
     let (report, difference) = match copied {
         Ok(copied) => copied,
         Err(error) => {

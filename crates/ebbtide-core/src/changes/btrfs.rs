@@ -16,7 +16,7 @@ use ebbtide_sys::resolve;
 
 use super::compare::{Look, Node, change, compare, compare_opened, deleted, unless_gone};
 use super::shared::{self, Out};
-use super::way::{self, Candidate, Listed, Renamed, Step};
+use super::way::{self, Candidate, Listed, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
@@ -132,15 +132,9 @@ impl<'k> Walk<'_, '_, 'k> {
         let path = task.path().to_owned();
         let failed = || format!("cannot look at {}", shown(&path));
         let Some(mut way) = self.begin(task, kept).context(failed)? else { return Ok(()) };
-        while let Some(step) = way.next().context(failed)? {
-            match step {
-                Step::Name(it, kept) if !self.look(&mut way, &it, kept)? => way.back(),
-                Step::Name(..) => {}
-                Step::Elsewhere(part) => self.out.elsewhere(part),
-            }
-            way.share(self.out);
-            if self.out.is_over() {
-                break;
+        while let Some((it, kept)) = way.next_shared(self.out).context(failed)? {
+            if !self.look(&mut way, &it, kept)? {
+                way.back();
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use ebbtide_sys::metadata::{self, FileKind, Metadata, metadata_of_entry};
 use ebbtide_sys::resolve;
 
 use super::compare::{Look, Node, change, compare, deleted};
-use super::way::{self, Candidate, Pair, Renamed, Step};
+use super::way::{self, Candidate, Pair, Renamed};
 use super::{Kept, Visit, What, shown};
 use crate::failure::{Context, Result};
 
@@ -75,10 +75,8 @@ impl Walk<'_, '_> {
         let failed = || format!("cannot look at {}", shown(&top.path));
         let mut way = Way::new(top);
         enter(&mut way, pair).context(failed)?;
-        while let Some(step) = way.next().context(failed)? {
-            if let Step::Name(it, kept) = step
-                && !self.look(&mut way, &it, kept)?
-            {
+        while let Some((it, kept)) = way.next().context(failed)? {
+            if !self.look(&mut way, &it, kept)? {
                 way.back();
             }
         }

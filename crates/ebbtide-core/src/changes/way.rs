@@ -73,10 +73,12 @@ pub(super) struct Rest<'k, L> {
     known: L,
 }
 
+/// A name that a walk comes to, and what is kept at it or below.
+type At<'k> = (Candidate, Option<&'k Kept>);
+
 /// What comes next in a walk.
-pub(super) enum Step<'k> {
-    /// A name, and what is kept at it or below.
-    Name(Candidate, Option<&'k Kept>),
+enum Step<'k> {
+    Name(At<'k>),
     /// What another one walks.
     Elsewhere(Elsewhere),
 }
@@ -215,7 +217,7 @@ impl<'k, L> Way<'k, L> {
     }
 
     /// Gives some of the names that come next in a directory far up to a thread that has nothing to do.
-    pub fn share(&mut self, out: &Out<'_, Task<'k, L>>)
+    fn share(&mut self, out: &Out<'_, Task<'k, L>>)
     where
         L: Clone,
     {
@@ -259,7 +261,37 @@ impl<'k, L> Way<'k, L> {
     /// Goes on to the next name that no entry covers; `None` at the end of the walk.
     ///
     /// `path` leads to it then. Whoever does not enter it calls [`Self::back`].
-    pub fn next(&mut self) -> ebbtide_sys::Result<Option<Step<'k>>> {
+    pub fn next(&mut self) -> ebbtide_sys::Result<Option<At<'k>>> {
+        while let Some(step) = self.step()? {
+            // Nothing is given away in a walk that is not shared.
+            if let Step::Name(at) = step {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same in a walk that threads share: gives names away, and tells where those belong. `None` also once
+    /// nobody wants to know any more.
+    pub fn next_shared(
+        &mut self,
+        out: &mut Out<'_, Task<'k, L>>,
+    ) -> ebbtide_sys::Result<Option<At<'k>>>
+    where
+        L: Clone,
+    {
+        while !out.is_over() {
+            self.share(out);
+            match self.step()? {
+                Some(Step::Name(at)) => return Ok(Some(at)),
+                Some(Step::Elsewhere(part)) => out.elsewhere(part),
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
+    fn step(&mut self) -> ebbtide_sys::Result<Option<Step<'k>>> {
         while let Some(level) = self.levels.last_mut() {
             let candidate = match level.names.pop() {
                 Some(Next::Name(candidate)) => candidate,
@@ -275,7 +307,7 @@ impl<'k, L> Way<'k, L> {
             }
             self.path.push(&candidate.name);
             self.from.push(&candidate.name);
-            return Ok(Some(Step::Name(candidate, kept)));
+            return Ok(Some(Step::Name((candidate, kept))));
         }
         Ok(None)
     }

@@ -117,7 +117,8 @@ impl DirectoryStack {
         open(nearest, &path.join(name))
     }
 
-    /// Reads the metadata of an entry of the current directory, as [`metadata_of_entry`], without opening those that were only passed.
+    /// Reads the metadata of an entry of the current directory, as [`metadata_of_entry`], without opening
+    /// those that were only passed.
     ///
     /// For a tree that nobody writes to: a link in the place of what was passed would be followed.
     pub fn metadata_of(&self, name: &OsStr) -> Result<Option<Metadata>> {
@@ -148,7 +149,7 @@ impl DirectoryStack {
         }
     }
 
-    /// The uppermost directory that is open, and the path from there to the current one.
+    /// The nearest directory on the way that is open, and the path from there to the current one.
     fn nearest(&self) -> Result<(BorrowedFd<'_>, PathBuf)> {
         self.nearest_to(self.levels.len().saturating_sub(1))
     }
