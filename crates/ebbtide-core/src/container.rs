@@ -119,12 +119,12 @@ fn open_with(
     device: &DeviceSpec,
     open: impl FnOnce() -> Result<Volume>,
 ) -> Result<Volume> {
-    match volume::filesystem(device) {
-        Ok(Some(found)) if backend == Backend::Btrfs && found != "btrfs" => {
-            return Err(Failure::new(format!("{device} has {found}, and no btrfs"))
-                .hint("the volume of a container with the backend btrfs is a btrfs filesystem"));
-        }
-        _ => {}
+    if backend == Backend::Btrfs
+        && let Ok(Some(found)) = volume::filesystem(device)
+        && found != "btrfs"
+    {
+        return Err(Failure::new(format!("{device} has {found}, and no btrfs"))
+            .hint("the volume of a container with the backend btrfs is a btrfs filesystem"));
     }
     open().context(|| format!("cannot mount the top level of {device}"))
 }

@@ -211,11 +211,13 @@ impl Root {
         let record = boot.read_record().filter(|record| record.root.as_ref() == Some(&root));
         let base = backend::base_of(container, &root)?;
         let uncovered = uncovered(record.as_ref());
-        let declared = declared(boot, container)?;
+        let state = boot.open_state();
+        let carried = state.as_ref().ok().map(|state| once::carried_in(state.as_fd(), root.uuid()));
+        // What can't be read is told rather as lost than as carried.
+        let carried = carried.and_then(Result::ok).unwrap_or_default().paths;
+        let declared = declared(boot, container, state)?;
         let kept = kept(paths(&declared, |_| true), record.as_ref(), &uncovered);
         let number = record.map(|record| record.number);
-        // What can't be read is told rather as lost than as carried.
-        let carried = once::carried(boot, root.uuid()).unwrap_or_default().paths;
         Ok(Self { boot: number, is_past: false, base, uncovered, carried, kept })
     }
 
@@ -226,7 +228,7 @@ impl Root {
         let base = backend::base_of(container, &backend::identity(container, &place(number))?)?;
         let record = container.record(number)?;
         let uncovered = uncovered(record.as_ref());
-        let declared = declared(boot, container)?;
+        let declared = declared(boot, container, boot.open_state())?;
         // A mount that is declared now may not have been then: only the record knows.
         let was_not_mounted = |entry: &&Entry| record.is_none() || entry.method != Method::Bind;
         let kept = kept(paths(&declared, was_not_mounted), record.as_ref(), &uncovered);
@@ -290,8 +292,9 @@ fn has_past_root(container: &Container, number: BootNumber) -> Result<()> {
 }
 
 /// The declarations by which something is kept: of this boot, and of the next one.
-fn declared(boot: &Boot, container: &Container) -> Result<Vec<Compiled>> {
-    let next = status::declaration(boot, container).map(|(_, compiled)| compiled);
+fn declared(boot: &Boot, container: &Container, state: Result<OwnedFd>) -> Result<Vec<Compiled>> {
+    let next = state.and_then(|state| status::declaration_in(state.as_fd(), container));
+    let next = next.map(|(_, compiled)| compiled);
     Ok(match (boot.in_force(), next) {
         (Ok(Some(now)), Ok(next)) => vec![now, next],
         (_, Ok(next)) => vec![next],

@@ -4,7 +4,7 @@ mod entries;
 mod stores;
 mod upkeep;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use ebbtide_sys::{file, kernel, metadata};
@@ -15,7 +15,7 @@ pub use stores::StoreUsage;
 use crate::backend;
 use crate::boot::{self, Boot};
 use crate::compiled::{Backend, Compiled, DeclarationHash};
-use crate::container::{Container, name};
+use crate::container::{Container, Pins, name};
 use crate::failure::{Context, Failure, Level, Problem, Result};
 use crate::login;
 use crate::once;
@@ -347,11 +347,26 @@ fn record_of(container: &Container, kernel_boot_id: &str) -> Result<Option<Recor
 
 /// The declaration that the next boot is going to read, with its hash.
 pub fn declaration(boot: &Boot, container: &Container) -> Result<(DeclarationHash, Compiled)> {
-    let pins = container.pins()?.ok_or_else(|| {
-        Failure::new("no declaration was ever compiled").hint("run `ebbtide apply`")
-    })?;
-    let state = store::open(boot.locator.state.place(), boot.locator.state.uuid)?;
-    let (hash, compiled, _) = store::load(state.as_fd(), &pins)?;
+    let pins = pins(container)?;
+    load(boot.open_state()?.as_fd(), &pins)
+}
+
+/// The same, in a state store that is open already.
+pub(crate) fn declaration_in(
+    state: BorrowedFd<'_>,
+    container: &Container,
+) -> Result<(DeclarationHash, Compiled)> {
+    load(state, &pins(container)?)
+}
+
+fn pins(container: &Container) -> Result<Pins> {
+    container
+        .pins()?
+        .ok_or_else(|| Failure::new("no declaration was ever compiled").hint("run `ebbtide apply`"))
+}
+
+fn load(state: BorrowedFd<'_>, pins: &Pins) -> Result<(DeclarationHash, Compiled)> {
+    let (hash, compiled, _) = store::load(state, pins)?;
     Ok((hash, compiled))
 }
 

@@ -33,6 +33,16 @@ pub fn boot_id() -> Result<String> {
     Ok(String::from_utf8_lossy(content.trim_ascii()).into_owned())
 }
 
+/// Returns how many processors the calling thread may run on. See sched_getaffinity(2).
+///
+/// What a control group grants of their time is not looked up: that takes more calls than it saves where there are
+/// never more than a few threads.
+pub fn processors() -> usize {
+    // Refused where the kernel has more of them than the set has room for.
+    rustix::thread::sched_getaffinity(None)
+        .map_or(usize::MAX, |set| usize::try_from(set.count()).unwrap_or(usize::MAX).max(1))
+}
+
 /// Returns the release of the running kernel, such as `6.1.0-13-amd64`. See uname(2).
 pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()

@@ -187,6 +187,11 @@ impl Boot {
         Container::open(volume, *backend, container)
     }
 
+    /// Opens the state store that the locator names.
+    pub(crate) fn open_state(&self) -> Result<OwnedFd> {
+        store::open(self.locator.state.place(), self.locator.state.uuid)
+    }
+
     /// Opens what lies in the container's place, even if it is another container, or one without a
     /// marker: nothing is changed.
     fn open_any_container(&self) -> Result<Container> {

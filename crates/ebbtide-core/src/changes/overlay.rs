@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,34 @@ struct Layers {
     whiteout_files: bool,
 }
 
+/// A node, opened already if a list said that it is a directory: what is open is looked at without another
+/// search for its name.
+struct Seen {
+    metadata: Metadata,
+    opened: Option<OwnedFd>,
+}
+
+impl Seen {
+    fn of(opened: OwnedFd) -> ebbtide_sys::Result<Self> {
+        let metadata = metadata::metadata(opened.as_fd())?;
+        Ok(Self { metadata, opened: Some(opened) })
+    }
+
+    /// The directory that it is, opened now if it is not yet.
+    fn open(
+        self,
+        open: impl FnOnce() -> ebbtide_sys::Result<Option<OwnedFd>>,
+    ) -> ebbtide_sys::Result<Option<OwnedFd>> {
+        self.opened.map_or_else(open, |opened| Ok(Some(opened)))
+    }
+}
+
+impl From<Metadata> for Seen {
+    fn from(metadata: Metadata) -> Self {
+        Self { metadata, opened: None }
+    }
+}
+
 /// What the kernel noted about a directory.
 struct Notes {
     opaque: bool,
@@ -108,10 +136,9 @@ impl<'k> Walk<'_, '_, 'k> {
         let failed = || format!("cannot look at {}", shown(&path));
         let Some(&Layers { merged, whiteout_files }) = way.known() else { return Ok(false) };
         let upper = way.root().context(failed)?;
-        let before = way.before(candidate).context(failed)?;
         let name = candidate.name.as_os_str();
-        let found = metadata_of_entry(upper, name).context(failed)?;
-        if before.as_ref().is_some_and(|before| before.mount_id != self.mount) {
+        let (found, before) = nodes(way, candidate).context(failed)?;
+        if before.as_ref().is_some_and(|before| before.metadata.mount_id != self.mount) {
             return Err(Failure::new(format!(
                 "something is mounted on the base at {}",
                 shown(&path)
@@ -119,17 +146,20 @@ impl<'k> Walk<'_, '_, 'k> {
         }
         let hidden = match &found {
             None => !merged,
-            Some(found) => is_whiteout(upper, name, found, whiteout_files).context(failed)?,
+            Some(found) => {
+                is_whiteout(upper, name, &found.metadata, whiteout_files).context(failed)?
+            }
         };
         let Some(found) = found.filter(|_| !hidden) else {
             if let Some(before) = before.filter(|_| hidden) {
-                self.out.change(deleted(&path, before.kind));
+                self.out.change(deleted(&path, before.metadata.kind));
             }
             return Ok(false);
         };
-        if found.kind == FileKind::Directory {
-            return self.directory(way, name, &Look::from(&found), before.as_ref(), kept);
+        if found.metadata.kind == FileKind::Directory {
+            return self.directory(way, name, found, before, kept);
         }
+        let (found, before) = (found.metadata, before.map(|before| before.metadata));
         match &before {
             Some(before) if before.kind == found.kind => {
                 refuse_metacopy(upper, name, &found, &path)?;
@@ -153,13 +183,15 @@ impl<'k> Walk<'_, '_, 'k> {
         &mut self,
         way: &mut Way<'k>,
         name: &OsStr,
-        found: &Look,
-        before: Option<&Metadata>,
+        found: Seen,
+        before: Option<Seen>,
         kept: Option<&'k Kept>,
     ) -> Result<bool> {
         let path = way.path.clone();
         let failed = || format!("cannot look at {}", shown(&path));
-        let Some(inner) = way.open_in_root(name).context(failed)? else { return Ok(false) };
+        let look = Look::from(&found.metadata);
+        let inner = found.open(|| way.open_in_root(name)).context(failed)?;
+        let Some(inner) = inner else { return Ok(false) };
         let attributes = xattr::list(inner.as_fd()).context(failed)?;
         let notes = notes(inner.as_fd(), &attributes).context(failed)?;
         let parent_merged = way.known().is_some_and(|known| known.merged);
@@ -167,28 +199,32 @@ impl<'k> Walk<'_, '_, 'k> {
         // Renamed, and back again: it is where it was.
         let back = origin.as_ref() == Some(&way.from);
         if let Some(from) = origin.filter(|_| !back) {
-            self.gone(&path, before);
-            self.out.change(change(&path, What::Renamed { from: from.clone() }, found));
+            self.gone(&path, before.as_ref().map(|before| &before.metadata));
+            self.out.change(change(&path, What::Renamed { from: from.clone() }, &look));
             self.out.renamed(Renamed { path, from });
             return Ok(false);
         }
-        let same = before.filter(|before| before.kind == FileKind::Directory);
         let mut inner_base = None;
-        if let Some(before) = same {
-            inner_base = way.open_in_base(name).context(failed)?;
-            let before = Look::from(before);
-            if let Some(base) = &inner_base
-                && let Some(what) =
-                    compare_listed((found, inner.as_fd(), attributes), (&before, base.as_fd()))
-                        .context(failed)?
-            {
-                self.out.change(change(&path, what, found));
+        match before {
+            Some(before) if before.metadata.kind == FileKind::Directory => {
+                let look_before = Look::from(&before.metadata);
+                inner_base = before.open(|| way.open_in_base(name)).context(failed)?;
+                if let Some(base) = &inner_base
+                    && let Some(what) = compare_listed(
+                        (&look, inner.as_fd(), attributes),
+                        (&look_before, base.as_fd()),
+                    )
+                    .context(failed)?
+                {
+                    self.out.change(change(&path, what, &look));
+                }
             }
-        } else {
-            self.gone(&path, before);
-            // Directories on the way to an entry are made for it.
-            if kept.is_none() {
-                self.out.change(change(&path, What::Added, found));
+            other => {
+                self.gone(&path, other.as_ref().map(|other| &other.metadata));
+                // Directories on the way to an entry are made for it.
+                if kept.is_none() {
+                    self.out.change(change(&path, What::Added, &look));
+                }
             }
         }
         let merged = (parent_merged || back) && !notes.opaque && inner_base.is_some();
@@ -226,6 +262,30 @@ impl<'k> Walk<'_, '_, 'k> {
     }
 }
 
+/// Looks at what the upper directory and the base have under a name.
+fn nodes(
+    way: &Way<'_>,
+    candidate: &Candidate,
+) -> ebbtide_sys::Result<(Option<Seen>, Option<Seen>)> {
+    let name = candidate.name.as_os_str();
+    let (mut root, mut base) = (None, None);
+    if matches!(candidate.root, Listed::There(FileKind::Directory, _)) {
+        root = way.open_in_root(name)?;
+        if candidate.base != Listed::Absent && way.is_in_base() {
+            base = way.open_in_base(name)?;
+        }
+    }
+    let root = match root {
+        Some(opened) => Some(Seen::of(opened)?),
+        None => metadata_of_entry(way.root()?, name)?.map(Seen::from),
+    };
+    let base = match base {
+        Some(opened) => Some(Seen::of(opened)?),
+        None => way.before(candidate)?.map(Seen::from),
+    };
+    Ok((root, base))
+}
+
 fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>, known: Layers) -> ebbtide_sys::Result<()> {
     let upper = read_opened_directory(pair.root.as_fd())?;
     let base = match &pair.base {
@@ -239,7 +299,8 @@ fn enter<'k>(way: &mut Way<'k>, pair: Pair<'k>, known: Layers) -> ebbtide_sys::R
     let name = |entry: DirectoryEntry| {
         let may_be_in_base = base.as_ref().is_none_or(|base| base.contains(&entry.name));
         let base = if may_be_in_base { Listed::Maybe } else { Listed::Absent };
-        Candidate { name: entry.name, root: Listed::Maybe, base }
+        let root = entry.kind.map_or(Listed::Maybe, |kind| Listed::There(kind, entry.inode));
+        Candidate { name: entry.name, root, base }
     };
     let mut names: Vec<_> = upper.into_iter().map(name).collect();
     names.extend(base.filter(|_| !known.merged).into_iter().flatten().map(Candidate::anywhere));

@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use ebbtide_sys::kernel::processors;
+
 use super::way::{Renamed, Task};
 use super::{Change, Visit};
 use crate::failure::{Failure, Result};
@@ -75,7 +77,7 @@ pub(super) fn walk<'k, L: Send>(
     walk: impl Fn(Task<'k, L>, &mut Out<'_, Task<'k, L>>) -> Result<()> + Sync,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let threads = processors().min(THREADS);
     in_threads(threads, Renamed::top(), Task::Top, walk, visit)
 }
 

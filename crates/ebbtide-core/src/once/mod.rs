@@ -86,8 +86,7 @@ pub(crate) fn remove(state: BorrowedFd<'_>) -> Result<()> {
 
 /// Removes the wish of a machine, once the record of the boot that fulfilled it is durable.
 pub(crate) fn end(boot: &Boot) -> Result<()> {
-    let place = &boot.locator.state;
-    remove(store::open(place.place(), place.uuid)?.as_fd())
+    remove(boot.open_state()?.as_fd())
 }
 
 /// What a machine is going to carry over its next reset.
@@ -101,9 +100,12 @@ pub struct Carried {
 
 /// Looks what is going to be carried over the reset that puts `root` away.
 pub fn carried(boot: &Boot, root: Uuid) -> Result<Carried> {
-    let place = &boot.locator.state;
-    let state = store::open(place.place(), place.uuid)?;
-    Ok(match read(state.as_fd())? {
+    carried_in(boot.open_state()?.as_fd(), root)
+}
+
+/// The same, in a state store that is open already.
+pub(crate) fn carried_in(state: BorrowedFd<'_>, root: Uuid) -> Result<Carried> {
+    Ok(match read(state)? {
         Some(wish) if wish.root == root => Carried { paths: wish.paths, left: Vec::new() },
         Some(wish) => Carried { paths: Vec::new(), left: wish.paths },
         None => Carried::default(),

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::search::{Key, Searcher, le_u16, le_u64};
 use super::{TOP_INODE, nested};
 use crate::error::Result;
+use crate::kernel::processors;
 use crate::metadata::{FileKind, Time};
 
 /// `BTRFS_INODE_ITEM_KEY`
@@ -149,7 +150,7 @@ pub fn changed_inodes(
     names: usize,
 ) -> Result<ChangedInodes> {
     let mut searcher = Searcher::for_few(subvolume)?;
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let threads = processors().min(THREADS);
     let highest = highest_inode(&mut searcher)?;
     let wanted = if threads > 1 && highest >= SMALL { threads * PARTS } else { 1 };
     let parts = parts(highest, wanted);

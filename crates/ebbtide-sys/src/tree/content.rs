@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// The size of the buffers that content is compared with, in bytes: most files are small, and large
-/// ones need few calls.
+/// The size of the buffers that content is compared with, in bytes: most files are small, and large ones need
+/// few calls. In between they grow: to clear them takes longer than to read a file of a few pages.
 const FIRST: usize = 4 * 1024;
 const BUFFER: usize = 128 * 1024;
 
@@ -35,10 +35,9 @@ pub fn has_same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
             (Some(one), Some(other)) => one.min(other),
             (Some(one), None) | (None, Some(one)) => one,
         };
-        if left.len() < BUFFER {
-            left.resize(BUFFER, 0);
-            right.resize(BUFFER, 0);
-        }
+        let next = (left.len() * 2).min(BUFFER);
+        left.resize(next, 0);
+        right.resize(next, 0);
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the next reset takes away, in lines for a person.
 
 mod applications;
-mod beside;
 pub mod hidden;
 mod tree;
 
@@ -15,7 +14,6 @@ use crate::context::Context;
 use crate::text::{columns, padded, shortened, size};
 
 pub use applications::{has_preset, render as render_applications};
-pub use beside::beside;
 pub use tree::render as render_tree;
 
 /// A path that is longer pushes what follows to the right.

@@ -20,7 +20,6 @@ use self::report::Report;
 use super::declare::absolute;
 use super::machine;
 use crate::boot_name::BootOrRange;
-use crate::changes::beside;
 use crate::changes::hidden::Hidden;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
@@ -201,17 +200,20 @@ fn tell(
         let applications = applications(diff, surroundings.ok(), context);
         (hidden, Changes::default(), Found::new(args, applications))
     };
-    let (mut hidden, carried, mut found) =
-        beside(each, prepare, |(hidden, carried, found), change| {
-            if !is_asked_for(&change, paths) {
-                return;
-            }
-            if about.is_carried(&change) {
-                carried.add(&change);
-            } else {
-                hidden.sift(change, &mut |change| found.add(change));
-            }
-        })?;
+    // While it is read what decides which changes are told, threads look for more of them.
+    let mut by = None;
+    each(&mut |change| {
+        if !is_asked_for(&change, paths) {
+            return;
+        }
+        let (hidden, carried, found) = by.get_or_insert_with(prepare);
+        if about.is_carried(&change) {
+            carried.add(&change);
+        } else {
+            hidden.sift(change, &mut |change| found.add(change));
+        }
+    })?;
+    let (mut hidden, carried, mut found) = by.unwrap_or_else(prepare);
     hidden.finish(&mut |change| found.add(change));
     let found = found.finish()?;
     let report = Report {
