@@ -4,11 +4,15 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::text::unescape_octal;
+
+/// How much room there is at least for each read of such a file, in bytes.
+const ROOM: usize = 64 * 1024;
 
 /// Reads a file of `/proc` or `/sys`, whose size is not known beforehand.
 pub(crate) fn read_pseudo_file(path: &Path) -> Result<Vec<u8>> {
@@ -16,12 +20,12 @@ pub(crate) fn read_pseudo_file(path: &Path) -> Result<Vec<u8>> {
     let fd = rustix::fs::open(path, flags, Mode::empty())
         .map_err(|e| Error::new("openat", e).fd(CWD).path(path).arg("O_RDONLY"))?;
     let mut content = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
     loop {
-        match rustix::io::read(&fd, &mut buffer) {
+        // Most are shorter; more room than there is content is never cleared.
+        content.reserve(ROOM);
+        match rustix::io::read(&fd, spare_capacity(&mut content)) {
             Ok(0) => return Ok(content),
-            Ok(count) => content.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::new("read", errno).path(path)),
         }
     }

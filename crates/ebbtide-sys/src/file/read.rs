@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Dir, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
@@ -27,15 +28,23 @@ pub fn read_limited(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Vec<
     read_all(file.as_fd(), size, limit)
 }
 
+/// How much room there is for a file at least, in bytes.
+const LEAST: usize = 4 * 1024;
+
+/// How much more is read at a time of a file that is larger than expected, in bytes.
+const MORE: usize = 64 * 1024;
+
 /// Reads an open file to its end; `size` is how much is expected.
 pub(super) fn read_all(file: BorrowedFd<'_>, size: u64, limit: u64) -> Result<Vec<u8>> {
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    let mut buffer = vec![0; 64 * 1024];
+    // The end is seen where there is room left. Files of /proc have no size, and some are read at once or not.
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0).max(LEAST) + 1);
     loop {
-        match rustix::io::read(file, &mut buffer) {
+        if content.len() == content.capacity() {
+            content.reserve(MORE);
+        }
+        match rustix::io::read(file, spare_capacity(&mut content)) {
             Ok(0) => return Ok(content),
-            Ok(count) => content.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::new("read", errno).fd(file)),
         }
         if content.len() as u64 > limit {
