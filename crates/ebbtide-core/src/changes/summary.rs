@@ -5,6 +5,7 @@ mod branches;
 use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -231,12 +232,19 @@ impl Changes {
                 node.rest.get_or_insert_default().add(&Tally::of(&own));
                 return;
             }
-            // Most directories are known already: no name is copied for them.
-            if !node.below.contains_key(name) {
-                self.nodes += 1;
-                node.below.insert(name.to_owned(), Node::default());
-            }
-            let Some(below) = node.below.get_mut(name) else { return };
+            // Most directories are known already, and in the order of a walk they are the last ones: no name is
+            // copied for them, and none is looked for.
+            let is_last = node.below.last_key_value().is_some_and(|(last, _)| last == name);
+            let below = if is_last {
+                node.below.last_entry().map(OccupiedEntry::into_mut)
+            } else {
+                if !node.below.contains_key(name) {
+                    self.nodes += 1;
+                    node.below.insert(name.to_owned(), Node::default());
+                }
+                node.below.get_mut(name)
+            };
+            let Some(below) = below else { return };
             node = below;
         }
         node.sum.take();
