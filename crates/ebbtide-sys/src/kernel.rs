@@ -37,7 +37,7 @@ pub fn boot_id() -> Result<String> {
     Ok(String::from_utf8_lossy(content.trim_ascii()).into_owned())
 }
 
-/// Returns how many processors the calling thread may run on. See sched_getaffinity(2).
+/// Returns how many processors the calling thread may run on. See `sched_getaffinity(2)`.
 ///
 /// What a control group grants of their time is not looked up: that takes more calls than it saves where there are
 /// never more than a few threads.
