@@ -91,7 +91,7 @@ mounted anew; what lies below its loop device stays in memory. `log` is the look
 hundred past roots has another version of.
 
 The upper directory of an overlay says which paths were written, and not how they differ from the base: each one is
-looked at in both, where `find` looks at directories only, and of files at their names. Even a `find` that looks at
+looked at in both, where `find` looks at directories only, and of files at their names. Of 20,000, even a `find` that looks at
 each file takes longer than the goal. `keep` compares what it copied with what it copied from, and syncs, before the
 copy takes its place; `cp` does neither, and with a sync alone it takes longer than the goal. Two threads that copy
 into one btrfs take longer than one, as they wait for each other's locks. How much a second thread gains
