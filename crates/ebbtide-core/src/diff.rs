@@ -212,9 +212,11 @@ impl Root {
         let base = backend::base_of(container, &root)?;
         let uncovered = uncovered(record.as_ref());
         let state = boot.open_state();
-        let carried = state.as_ref().ok().map(|state| once::carried_in(state.as_fd(), root.uuid()));
         // What can't be read is told rather as lost than as carried.
-        let carried = carried.and_then(Result::ok).unwrap_or_default().paths;
+        let carried = match &state {
+            Ok(state) => once::carried_in(state.as_fd(), root.uuid()).unwrap_or_default().paths,
+            Err(_) => Vec::new(),
+        };
         let declared = declared(boot, container, state)?;
         let kept = kept(paths(&declared, |_| true), record.as_ref(), &uncovered);
         let number = record.map(|record| record.number);

@@ -23,11 +23,11 @@ use crate::metadata::set_mode;
 
 pub use lease::take_lease;
 pub use mount_point::create_mount_point;
-pub(crate) use read::read_link_fd;
 pub use read::{
     DirectoryEntry, is_empty_directory, open_quietly, read_directory, read_limited, read_link,
     read_opened_directory,
 };
+pub(crate) use read::{read_all, read_link_fd};
 pub use remove::{remove_tree, remove_tree_by_force, unprotect};
 pub use replace::{replace_content, replace_file, replace_file_unsettled};
 pub use room::{Room, room};

@@ -1,34 +1,24 @@
 //! What the running kernel says about itself.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::file::read_all;
 use crate::text::unescape_octal;
-
-/// How much room there is at least for each read of such a file, in bytes.
-const ROOM: usize = 64 * 1024;
 
 /// Reads a file of `/proc` or `/sys`, whose size is not known beforehand.
 pub(crate) fn read_pseudo_file(path: &Path) -> Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty())
         .map_err(|e| Error::new("openat", e).fd(CWD).path(path).arg("O_RDONLY"))?;
-    let mut content = Vec::new();
-    loop {
-        // Most are shorter; more room than there is content is never cleared.
-        content.reserve(ROOM);
-        match rustix::io::read(&fd, spare_capacity(&mut content)) {
-            Ok(0) => return Ok(content),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::new("read", errno).path(path)),
-        }
-    }
+    // Most are shorter, and room that is not used costs nothing.
+    read_all(fd.as_fd(), 64 * 1024, u64::MAX)
 }
 
 /// Returns the identity of this boot of the kernel: a UUID in lower case. See random(4).

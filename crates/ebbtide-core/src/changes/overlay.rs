@@ -271,7 +271,7 @@ fn nodes(
     let (mut root, mut base) = (None, None);
     if matches!(candidate.root, Listed::There(FileKind::Directory, _)) {
         root = way.open_in_root(name)?;
-        if candidate.base != Listed::Absent && way.is_in_base() {
+        if way.may_be_in_base(candidate) {
             base = way.open_in_base(name)?;
         }
     }

@@ -359,9 +359,14 @@ impl<'k, L> Way<'k, L> {
 
     /// What the base has under a name in the current directory.
     pub fn before(&self, candidate: &Candidate) -> ebbtide_sys::Result<Option<Metadata>> {
-        if candidate.base == Listed::Absent || !self.is_in_base() {
+        if !self.may_be_in_base(candidate) {
             return Ok(None);
         }
         self.base.metadata_of(&candidate.name)
+    }
+
+    /// Whether it is worth a look if the base has a name of the current directory.
+    pub fn may_be_in_base(&self, candidate: &Candidate) -> bool {
+        candidate.base != Listed::Absent && self.is_in_base()
     }
 }

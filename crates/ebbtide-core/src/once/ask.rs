@@ -16,7 +16,6 @@ use crate::compiled::Backend;
 use crate::container::{Container, name};
 use crate::failure::{Context, Failure, Result};
 use crate::record::RootIdentity;
-use crate::store;
 
 /// What is carried over the next reset of the running root, opened to be changed.
 #[derive(Debug)]
@@ -63,9 +62,7 @@ impl Once {
             ))
             .hint("`ebbtide status` says what it is"));
         }
-        let place = &boot.locator.state;
-        let state =
-            store::open(place.place(), place.uuid).context(|| "the state store is not there")?;
+        let state = boot.open_state().context(|| "the state store is not there")?;
         let running = File::open(sysroot).context(|| "cannot open the root")?.into();
         let limit = boot.import_limit;
         Ok(Self { container, state, running, root: RootIdentity::uuid(&root), limit })

@@ -35,7 +35,7 @@ const LEAST: usize = 4 * 1024;
 const MORE: usize = 64 * 1024;
 
 /// Reads an open file to its end; `size` is how much is expected.
-pub(super) fn read_all(file: BorrowedFd<'_>, size: u64, limit: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_all(file: BorrowedFd<'_>, size: u64, limit: u64) -> Result<Vec<u8>> {
     // The end is seen where there is room left. Files of /proc have no size, and some are read at once or not.
     let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0).max(LEAST) + 1);
     loop {

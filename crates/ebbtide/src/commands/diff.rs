@@ -200,7 +200,7 @@ fn tell(
         let applications = applications(diff, surroundings.ok(), context);
         (hidden, Changes::default(), Found::new(args, applications))
     };
-    // While it is read what decides which changes are told, threads look for more of them.
+    // What decides which changes are told is read at the first one: threads look for more of them meanwhile.
     let mut by = None;
     each(&mut |change| {
         if !is_asked_for(&change, paths) {

@@ -90,13 +90,13 @@ two deletions, one is a mode and one another content of the same length. Cold me
 mounted anew; what lies below its loop device stays in memory. `log` is the look at a file that every tenth of a
 hundred past roots has another version of.
 
-The upper directory of an overlay says which paths were written, and not how they differ from the base: each one is
-looked at in both, where `find` looks at directories only, and of files at their names. Of 20,000, even a `find` that looks at
-each file takes longer than the goal. `keep` compares what it copied with what it copied from, and syncs, before the
-copy takes its place; `cp` does neither, and with a sync alone it takes longer than the goal. Two threads that copy
-into one btrfs take longer than one, as they wait for each other's locks. How much a second thread gains
-elsewhere differs between processors, and between hours on a shared machine, and so do the ratios to
-programs that have one.
+The upper directory of an overlay says which paths were written, and not how they differ from the base: each one
+is looked at in both, where `find` looks at directories only, and of files at their names. Of 20,000, even a
+`find` that looks at each file takes longer than the goal. `keep` compares what it copied with what it copied
+from, and syncs, before the copy takes its place; `cp` does neither, and with a sync alone it takes longer than
+the goal. Two copies at once into one btrfs, of half of it each, take longer than one of all. How much a second
+thread gains elsewhere differs between processors, and between hours on a shared machine, and so do the ratios
+to programs that have one.
 
 A boot in a container begins with `ebbtide-boot up` and ends when the last process has; two seconds between
 boot and shutdown are not counted. What entries add is the price of so many mounts in systemd, which has a unit
